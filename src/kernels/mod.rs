@@ -1,0 +1,173 @@
+//! The small vocabulary that networks are written in.
+//!
+//! A [`Map`] is a batch of feature maps. Its memory layout is nobody's business outside this module: NHWC on our own
+//! CPU kernels, NCHW on candle's ops (CUDA, Metal, and the CPU in tests). A layer is an immutable view of its weights:
+//! whatever it prepares from them (transformed, packed) lives as long as the layer, so weights never go stale.
+
+use candle_core::{Result, Tensor};
+
+mod candle_path;
+
+/// Which implementation computes a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// candle's own ops: CUDA and Metal; on the CPU only in tests.
+    Candle,
+    /// Our CPU kernels with their fastest algorithms.
+    Fast,
+    /// Our CPU kernels with direct algorithms only, for parity with other implementations.
+    Exact,
+}
+
+/// A batch of feature maps, [n, c, h, w] in the layout that suits its path.
+#[derive(Clone, Debug)]
+pub struct Map {
+    tensor: Tensor,
+    path: Path,
+}
+
+/// How a 3x3 convolution treats border and stride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// Stride 1, one pixel of zeros all around: the size stays.
+    Same,
+    /// Stride 2, one pixel of zeros all around (diffusers `downsample_padding` 1).
+    HalfSymmetric,
+    /// Stride 2, one pixel of zeros right and below only (diffusers `downsample_padding` 0).
+    HalfRightBottom,
+}
+
+impl Map {
+    /// From an NCHW tensor.
+    pub fn from_nchw(x: &Tensor, path: Path) -> Result<Self> {
+        Ok(Self { tensor: x.clone(), path })
+    }
+
+    /// Back to an NCHW tensor.
+    pub fn to_nchw(&self) -> Result<Tensor> {
+        Ok(self.tensor.clone())
+    }
+
+    /// (n, c, h, w).
+    pub fn dims(&self) -> Result<(usize, usize, usize, usize)> {
+        self.tensor.dims4()
+    }
+
+    /// Elementwise sum of maps of one shape.
+    pub fn add(&self, other: &Self) -> Result<Self> {
+        self.with(&self.tensor + &other.tensor)
+    }
+
+    /// Adds one value per image and channel: `bias` is [n, c].
+    pub fn add_bias(&self, bias: &Tensor) -> Result<Self> {
+        self.with(candle_path::add_bias(&self.tensor, bias))
+    }
+
+    /// Elementwise product with `mask`, given as [n, c, h, w] on every path (dropout).
+    pub fn mask(&self, mask: &Tensor) -> Result<Self> {
+        self.with(&self.tensor * mask)
+    }
+
+    /// The channels of `self`, then those of `other`.
+    pub fn concat(&self, other: &Self) -> Result<Self> {
+        self.with(Tensor::cat(&[&self.tensor, &other.tensor], 1))
+    }
+
+    /// Each pixel becomes a square of 2x2.
+    pub fn upsample_nearest2x(&self) -> Result<Self> {
+        self.with(candle_path::upsample_nearest2x(&self.tensor))
+    }
+
+    fn with(&self, tensor: Result<Tensor>) -> Result<Self> {
+        Ok(Self { tensor: tensor?, path: self.path })
+    }
+}
+
+/// 3x3 convolution.
+#[derive(Debug)]
+pub struct Conv3x3 {
+    weight: Tensor,
+    bias: Tensor,
+    window: Window,
+}
+
+impl Conv3x3 {
+    /// `weight` [out, in, 3, 3], `bias` [out].
+    pub fn new(weight: Tensor, bias: Tensor, window: Window) -> Self {
+        Self { weight, bias, window }
+    }
+
+    /// [n, in, h, w] to [n, out, h, w], or half of h and w.
+    pub fn forward(&self, x: &Map) -> Result<Map> {
+        x.with(candle_path::conv3x3(&x.tensor, &self.weight, &self.bias, self.window))
+    }
+}
+
+/// 1x1 convolution: the same linear map at each pixel.
+#[derive(Debug)]
+pub struct Conv1x1 {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Conv1x1 {
+    /// `weight` [out, in] or [out, in, 1, 1], `bias` [out].
+    pub fn new(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias }
+    }
+
+    /// [n, in, h, w] to [n, out, h, w].
+    pub fn forward(&self, x: &Map) -> Result<Map> {
+        x.with(candle_path::conv1x1(&x.tensor, &self.weight, &self.bias))
+    }
+}
+
+/// Group normalisation with learned scale and shift per channel.
+#[derive(Debug)]
+pub struct GroupNorm {
+    weight: Tensor,
+    bias: Tensor,
+    groups: usize,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// `weight` and `bias` [c]; `groups` divides c.
+    pub fn new(weight: Tensor, bias: Tensor, groups: usize, eps: f64) -> Self {
+        Self { weight, bias, groups, eps }
+    }
+
+    /// Normalises each group of channels of each image.
+    pub fn forward(&self, x: &Map) -> Result<Map> {
+        x.with(candle_path::group_norm(&x.tensor, &self.weight, &self.bias, self.groups, self.eps))
+    }
+
+    /// [`GroupNorm::forward`], then x·sigmoid(x).
+    pub fn forward_silu(&self, x: &Map) -> Result<Map> {
+        x.with(self.forward(x)?.tensor.silu())
+    }
+}
+
+/// A linear map of vectors.
+#[derive(Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    /// `weight` [out, in], `bias` [out].
+    pub fn new(weight: Tensor, bias: Tensor) -> Self {
+        Self { weight, bias }
+    }
+
+    /// [n, in] to [n, out].
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+    }
+}
+
+/// softmax(q kᵀ / √d) v among the pixels of each image, in `heads` heads of d = c / `heads` channels each.
+pub fn attention(q: &Map, k: &Map, v: &Map, heads: usize) -> Result<Map> {
+    q.with(candle_path::attention(&q.tensor, &k.tensor, &v.tensor, heads))
+}
