@@ -1,1 +1,4 @@
-//! To come.
+//! Training: settings, the step, the optimiser, the curves.
+
+pub mod config;
+pub mod metrics;
