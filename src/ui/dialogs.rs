@@ -20,7 +20,7 @@ pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
             Severity::Error => p.error,
         };
         let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::symmetric(16, 6));
-        let panel = Panel::top(Id::new(("banner", i))).resizable(false).frame(frame).show(ui, |ui| {
+        let panel = Panel::top(Id::unique(("banner", i))).resizable(false).frame(frame).show(ui, |ui| {
             ui.horizontal(|ui| {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     if ui.button("Dismiss").clicked() {
@@ -45,7 +45,7 @@ pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
 /// Draws the list of all keys over the window. Returns whether it was closed.
 pub fn keys(ui: &Ui) -> bool {
     let height = (ui.ctx().content_rect().height() - 120.0).max(80.0);
-    let modal = Modal::new(Id::new("keys")).show(ui.ctx(), |ui| {
+    let modal = Modal::new(Id::unique("keys")).show(ui.ctx(), |ui| {
         ui.set_width(720.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
         ui.label(RichText::new("Keys").font(style::semibold(style::LARGE)));
         ScrollArea::vertical().max_height(height).show(ui, |ui| {
@@ -69,18 +69,24 @@ fn key_columns(ui: &mut Ui, scope: Scope) {
     let entries: Vec<_> = actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
     let half = entries.len().div_ceil(2);
     let width = (ui.available_width() / 2.0 - GRID).max(60.0);
-    egui::Grid::new(Id::new(("keys", entries.first().map(|e| e.label)))).num_columns(2).min_col_width(width).show(ui, |ui| {
-        for i in 0..half {
-            for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
-                ui.horizontal(|ui| {
-                    let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
-                    ui.add_sized(vec2(130.0, 20.0), Label::new(RichText::new(keys).font(style::mono(style::SMALL))));
-                    ui.label(entry.label).on_hover_text(entry.tooltip);
-                });
+    egui::Grid::new(Id::unique(("keys", entries.first().map(|e| e.label)))).num_columns(2).min_col_width(width).show(
+        ui,
+        |ui| {
+            for i in 0..half {
+                for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
+                    ui.horizontal(|ui| {
+                        let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
+                        ui.add_sized(
+                            vec2(130.0, 20.0),
+                            Label::new(RichText::new(keys).font(style::mono(style::SMALL))),
+                        );
+                        ui.label(entry.label).on_hover_text(entry.tooltip);
+                    });
+                }
+                ui.end_row();
             }
-            ui.end_row();
-        }
-    });
+        },
+    );
 }
 
 /// The question for a path: a field to type in, and the system's dialog beside it.
@@ -101,7 +107,9 @@ impl PathDialog {
     fn words(&self) -> (&'static str, &'static str, &'static str) {
         match self.usage {
             PathUse::OpenModel => ("Open model", "A diffusers folder (UNet2DModel or DDPM pipeline)", "Open"),
-            PathUse::SaveModel => ("Save model", "A folder; what is in it is kept until the new model is written", "Save"),
+            PathUse::SaveModel => {
+                ("Save model", "A folder; what is in it is kept until the new model is written", "Save")
+            }
             PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
             PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),
             PathUse::TrainingData => ("Training data", "A folder of images, or an IDX file", "Choose"),
@@ -118,7 +126,7 @@ impl PathDialog {
             return true;
         }
         let (title, help, verb) = self.words();
-        let modal = Modal::new(Id::new("path")).show(ui.ctx(), |ui| {
+        let modal = Modal::new(Id::unique("path")).show(ui.ctx(), |ui| {
             ui.set_width(520.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
             ui.label(RichText::new(title).font(style::semibold(style::LARGE)));
             let label = ui.label(RichText::new(help).color(style::palette(ui).weak));
@@ -159,7 +167,9 @@ fn ask_system(usage: PathUse, title: &str, ctx: egui::Context) -> Option<JoinHan
         PathUse::OpenImage => {
             Box::pin(dialog.add_filter("Images", &["png", "jpg", "jpeg", "gif", "bmp", "webp"]).pick_file())
         }
-        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData => Box::pin(dialog.pick_folder()),
+        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData => {
+            Box::pin(dialog.pick_folder())
+        }
     };
     let wait = move || {
         let path = block_on(answer).map(|file| file.path().to_owned());

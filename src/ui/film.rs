@@ -11,10 +11,10 @@ use super::timeline::{Span, Timeline};
 use crate::diffusion::Images;
 use crate::diffusion::sampler::Coefficients;
 use crate::engine::{self, ForwardSource, JobId, Quantity, Schedule, Trajectory, Weights};
-use egui::{Color32, Panel, Rect, RichText, Sense, Stroke, StrokeKind, Ui, UiBuilder, WidgetInfo, WidgetType, vec2};
+use egui::{Color32, Panel, Rect, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder, WidgetInfo, vec2};
 
 /// Height of the line that names a side.
-const HEADING: f32 = 36.0;
+const HEADING: f32 = 34.0;
 /// Height of the equation under a side.
 const EQUATION: f32 = 36.0;
 
@@ -111,7 +111,7 @@ impl FilmView {
             let source = state.forward.source.as_deref().unwrap_or("…");
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 source_menu(ui, state, out);
-                style::badge(ui, "DATA", source, p.text);
+                style::badge(ui, "DATA", source);
             });
         });
         let area = picture_area(ui);
@@ -122,9 +122,8 @@ impl FilmView {
             let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
             missing(&mut ui, &state.forward, state, "no picture to drown", out);
         }
-        ui.advance_cursor_after_rect(area);
         if let Some((_, film)) = &state.forward.film {
-            forward_equation(ui, film.schedule(), doses);
+            forward_equation(ui, below(ui, area), film.schedule(), doses);
         }
     }
 
@@ -135,7 +134,7 @@ impl FilmView {
             quantity_choice(ui, quantity, out);
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = &state.reverse.source {
-                    style::badge(ui, "MODEL", &provenance(by), p.text)
+                    style::badge(ui, "MODEL", &provenance(by))
                         .on_hover_text(format!("{}, {} network calls per picture", by.model, by.calls));
                 }
             });
@@ -157,11 +156,10 @@ impl FilmView {
                 missing(&mut ui, &state.reverse, state, "no film yet", out);
             }
         }
-        ui.advance_cursor_after_rect(area);
         if let Some((_, film)) = &state.reverse.film {
             let ddim = state.reverse.source.as_ref().is_some_and(|s| s.sampler == "DDIM");
             let all = state.reverse.source.as_ref().is_none_or(|s| s.calls == film.steps());
-            reverse_equation(ui, film, doses, ddim, all);
+            reverse_equation(ui, below(ui, area), film, doses, ddim, all);
         }
     }
 
@@ -183,7 +181,8 @@ impl FilmView {
         let mut seed = self.seed.unwrap_or(state.settings.seed);
         let field = ui.add(egui::DragValue::new(&mut seed).speed(0.1).update_while_editing(false));
         let label = ui.label(RichText::new("Seed").color(style::palette(ui).weak));
-        let field = field.labelled_by(label.id).on_hover_text("The address of all noise: the same seed gives the same film");
+        let field =
+            field.labelled_by(label.id).on_hover_text("The address of all noise: the same seed gives the same film");
         if field.dragged() {
             self.seed = Some(seed);
         } else {
@@ -223,8 +222,10 @@ fn provenance(by: &engine::Provenance) -> String {
 
 fn heading(ui: &mut Ui, name: &str, way: &str, rest: impl FnOnce(&mut Ui)) {
     let size = vec2(ui.available_width(), HEADING);
+    ui.spacing_mut().item_spacing.y = 0.0;
     ui.allocate_ui_with_layout(size, egui::Layout::left_to_right(egui::Align::Center), |ui| {
         ui.set_min_size(size);
+        ui.spacing_mut().interact_size.y = 28.0;
         ui.label(RichText::new(name).font(style::semibold(style::LARGE)));
         if ui.available_width() > 420.0 {
             ui.label(RichText::new(way).color(style::palette(ui).weak));
@@ -239,6 +240,11 @@ fn picture_area(ui: &Ui) -> Rect {
     area
 }
 
+/// The room for the equation under the pictures.
+fn below(ui: &Ui, area: Rect) -> Rect {
+    Rect::from_min_max(area.left_bottom(), ui.max_rect().max.max(area.left_bottom()))
+}
+
 fn grid(ui: &Ui, atlas: &Atlas, area: Rect, color: Color32, map: &str, spoken: &str) {
     let grid = pictures::layout(area.shrink(2.0), atlas.count(), atlas.size(), ui.pixels_per_point());
     ui.painter().rect_filled(grid.outer, 0.0, style::MID_GREY);
@@ -247,7 +253,7 @@ fn grid(ui: &Ui, atlas: &Atlas, area: Rect, color: Color32, map: &str, spoken: &
     }
     ui.painter().rect_stroke(grid.outer, 0.0, Stroke::new(2.0, color), StrokeKind::Outside);
     let response = ui.interact(grid.outer, ui.id().with("grid"), Sense::hover());
-    response.widget_info(|| WidgetInfo::labeled(WidgetType::Image, true, spoken));
+    response.widget_info(|| WidgetInfo::labeled(Role::Image, true, spoken));
     response.on_hover_text_at_pointer(map);
 }
 
@@ -297,8 +303,8 @@ fn quantity_choice(ui: &mut Ui, chosen: Quantity, out: &mut Vec<UiAction>) {
     ui.spacing_mut().item_spacing.x = 2.0;
     for (quantity, symbol, name) in choices {
         let on = quantity == chosen;
-        let (rect, response) = ui.allocate_exact_size(vec2(44.0, 30.0), Sense::click());
-        response.widget_info(|| WidgetInfo::selected(WidgetType::RadioButton, true, on, name));
+        let (rect, response) = ui.allocate_exact_size(vec2(44.0, 28.0), Sense::click());
+        response.widget_info(|| WidgetInfo::selected(Role::RadioButton, true, on, name));
         let p = style::palette(ui);
         let fill = if on || response.hovered() { p.hover } else { p.control };
         ui.painter().rect_filled(rect, 4.0, fill);
@@ -367,10 +373,17 @@ fn numbers(ui: &mut Ui, state: &AppState, doses: usize) {
     let noise = text(&|s| Some(format!("{:.4}", (1.0 - s.alpha_bar(doses)).sqrt())));
     let snr = text(&|s| {
         let decibels = 10.0 * s.snr(doses).log10();
-        Some(if decibels.is_finite() { format!("{decibels:+.1} dB") } else { "∞ dB".into() }.replace('-', "−"))
+        let text = if decibels.is_finite() { format!("{decibels:+.1} dB") } else { "+∞ dB".into() };
+        Some(text.replace('-', "−"))
     });
     let wide = "0".repeat(steps.to_string().len());
-    number(ui, "t", &[Part::Symbol(symbols::TIME)], &format!("{doses:>w$} of {steps}", w = wide.len()), &format!("{wide} of {wide}"));
+    number(
+        ui,
+        "t",
+        &[Part::Symbol(symbols::TIME)],
+        &format!("{doses:>w$} of {steps}", w = wide.len()),
+        &format!("{wide} of {wide}"),
+    );
     number(ui, "beta_t", &[Part::Symbol(symbols::BETA)], &beta, "0.00000");
     number(ui, "sqrt(alphas_cumprod_t)", &[Part::RootAlphaBar], &signal, "0.0000");
     number(ui, "sqrt(1-alphas_cumprod_t)", &[Part::RootOneMinusAlphaBar], &noise, "0.0000");
@@ -386,31 +399,35 @@ fn number(ui: &mut Ui, spoken: &str, symbol: &[Part], value: &str, sample: &str)
     let caption = 22.0;
     let size = vec2(widest.x.max(text.size().x), caption + widest.y);
     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
-    response.widget_info(|| WidgetInfo::labeled(WidgetType::Label, true, format!("{spoken} = {value}")));
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, format!("{spoken} = {value}")));
     let top = Rect::from_min_size(rect.min, vec2(rect.width(), caption));
     symbols::paint(ui, symbol, style::BODY, top);
     ui.painter().galley(rect.left_bottom() - vec2(0.0, widest.y), text, p.text);
 }
 
-fn forward_equation(ui: &mut Ui, schedule: &Schedule, doses: usize) {
+fn forward_equation(ui: &Ui, area: Rect, schedule: &Schedule, doses: usize) {
     let beta = doses.checked_sub(1).and_then(|t| schedule.betas.get(t));
-    let number = |v: Option<f64>| Part::Number(v.map_or_else(|| "   –  ".into(), |v| format!("{v:.4} ")));
-    equation(ui, "The step of the forward process", &[
-        Part::Symbol(symbols::STATE),
-        Part::Text(" = "),
-        number(beta.map(|b| (1.0 - b).sqrt())),
-        Part::Symbol(symbols::PREVIOUS),
-        Part::Text(" + "),
-        number(beta.map(|b| b.sqrt())),
-        Part::Symbol(symbols::NOISE),
-    ]);
+    let number = |v: Option<f64>| Part::Number(v.map_or_else(|| "   –  ".into(), |v| format!("{v:.4}")));
+    equation(
+        ui,
+        area,
+        "The step of the forward process",
+        &[
+            Part::Symbol(symbols::STATE),
+            Part::Text(" = "),
+            number(beta.map(|b| (1.0 - b).sqrt())),
+            Part::Symbol(symbols::PREVIOUS),
+            Part::Text(" + "),
+            number(beta.map(|b| b.sqrt())),
+            Part::Symbol(symbols::NOISE),
+        ],
+    );
 }
 
-fn reverse_equation(ui: &mut Ui, film: &Trajectory, doses: usize, ddim: bool, all: bool) {
+fn reverse_equation(ui: &Ui, area: Rect, film: &Trajectory, doses: usize, ddim: bool, all: bool) {
     let step = frame_at(film, doses).and_then(engine::Frame::step);
-    let number = |v: fn(&Coefficients) -> f64| {
-        Part::Number(step.map_or_else(|| "   –  ".into(), |c| format!("{:.4} ", v(&c))))
-    };
+    let number =
+        |v: fn(&Coefficients) -> f64| Part::Number(step.map_or_else(|| "   –  ".into(), |c| format!("{:.4}", v(&c))));
     let mut parts = vec![Part::Symbol(if all { symbols::PREVIOUS } else { symbols::NEXT_KEPT }), Part::Text(" = ")];
     if !ddim {
         parts.extend([number(|c| c.x_t), Part::Symbol(symbols::STATE), Part::Text(" + ")]);
@@ -420,10 +437,14 @@ fn reverse_equation(ui: &mut Ui, film: &Trajectory, doses: usize, ddim: bool, al
         parts.extend([number(|c| c.eps), Part::Symbol(symbols::EPS), Part::Text(" + ")]);
     }
     parts.extend([number(|c| c.noise), Part::Symbol(symbols::NOISE)]);
-    equation(ui, "The step of the reverse process", &parts);
+    equation(ui, area, "The step of the reverse process", &parts);
 }
 
-fn equation(ui: &mut Ui, spoken: &str, parts: &[Part]) {
-    let size = if ui.available_width() > 520.0 { style::LARGE } else { style::BODY };
-    ui.vertical_centered(|ui| symbols::formula(ui, parts, size, spoken));
+fn equation(ui: &Ui, area: Rect, spoken: &str, parts: &[Part]) {
+    let size = if area.width() > 520.0 { style::LARGE } else { style::BODY };
+    let width = symbols::width(ui, parts, size);
+    let rect = Rect::from_center_size(area.center(), vec2(width, area.height()));
+    let response = ui.interact(rect, ui.id().with("equation"), Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, spoken));
+    symbols::paint(ui, parts, size, rect);
 }

@@ -1,7 +1,7 @@
 //! The paper's symbols and short formulas, painted: a letter, its hat or bar, its index, its one colour.
 
 use super::style::{self, Palette};
-use egui::{Color32, FontId, Pos2, Rect, Response, Sense, Stroke, Ui, WidgetInfo, WidgetType, pos2, vec2};
+use egui::{Color32, FontId, Pos2, Rect, Sense, Stroke, Ui, pos2};
 
 /// What stands over a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +45,16 @@ const fn symbol(
 }
 
 /// x_t.
-pub const STATE: Symbol =
-    symbol("x", Mark::None, "t", |p| p.state, "x_t, the state after t doses of noise: √ᾱ_t x_0 + √(1−ᾱ_t) ε (Ho et al. 2020, Eq. 4)");
+pub const STATE: Symbol = symbol(
+    "x",
+    Mark::None,
+    "t",
+    |p| p.state,
+    "x_t, the state after t doses of noise: √ᾱ_t x_0 + √(1−ᾱ_t) ε (Ho et al. 2020, Eq. 4)",
+);
 /// x_{t-1}.
-pub const PREVIOUS: Symbol = symbol("x", Mark::None, "t−1", |p| p.state, "x_{t−1}, the state with one dose of noise less");
+pub const PREVIOUS: Symbol =
+    symbol("x", Mark::None, "t−1", |p| p.state, "x_{t−1}, the state with one dose of noise less");
 /// The state after a step that skips timesteps.
 pub const NEXT_KEPT: Symbol =
     symbol("x", Mark::None, "t′", |p| p.state, "x_{t′}, the state at the next timestep that this sampler visits");
@@ -61,8 +67,13 @@ pub const XSTART: Symbol = symbol(
     "x̂_0, the picture that the network expects: (x_t − √(1−ᾱ_t) ε̂) / √ᾱ_t (Ho et al. 2020, Eq. 15)",
 );
 /// ε̂.
-pub const EPS: Symbol =
-    symbol("ε", Mark::Hat, "", |p| p.eps, "ε̂, the noise that the network finds in x_t: ε_θ(x_t, t) (Ho et al. 2020, Eq. 11)");
+pub const EPS: Symbol = symbol(
+    "ε",
+    Mark::Hat,
+    "",
+    |p| p.eps,
+    "ε̂, the noise that the network finds in x_t: ε_θ(x_t, t) (Ho et al. 2020, Eq. 11)",
+);
 /// z.
 pub const NOISE: Symbol =
     symbol("z", Mark::None, "", |p| p.noise, "z, fresh noise from N(0, I) (Ho et al. 2020, Algorithm 2)");
@@ -71,8 +82,13 @@ pub const TIME: Symbol = symbol("t", Mark::None, "", |p| p.text, "t, the timeste
 /// β_t.
 pub const BETA: Symbol =
     symbol("β", Mark::None, "t", |p| p.text, "β_t, the variance of one dose of noise (Ho et al. 2020, Eq. 2)");
-const ALPHA_BAR: Symbol =
-    symbol("α", Mark::Bar, "t", |p| p.text, "ᾱ_t, the share of x_0's variance left: the product of 1 − β (Ho et al. 2020, Eq. 4)");
+const ALPHA_BAR: Symbol = symbol(
+    "α",
+    Mark::Bar,
+    "t",
+    |p| p.text,
+    "ᾱ_t, the share of x_0's variance left: the product of 1 − β (Ho et al. 2020, Eq. 4)",
+);
 const ONE_MINUS: &str = "1 − ";
 
 /// A piece of a formula.
@@ -166,9 +182,7 @@ impl Pen<'_> {
         let color = self.palette.text;
         match part {
             Part::Symbol(s) => Some((self.symbol(s), s.tooltip)),
-            Part::RootAlphaBar => {
-                Some((self.root(false), "√ᾱ_t, the weight of x_0 in x_t (Ho et al. 2020, Eq. 4)"))
-            }
+            Part::RootAlphaBar => Some((self.root(false), "√ᾱ_t, the weight of x_0 in x_t (Ho et al. 2020, Eq. 4)")),
             Part::RootOneMinusAlphaBar => {
                 Some((self.root(true), "√(1−ᾱ_t), the weight of the noise in x_t (Ho et al. 2020, Eq. 4)"))
             }
@@ -178,29 +192,23 @@ impl Pen<'_> {
             }
             Part::Number(text) => {
                 self.write(text, style::mono(self.size), color, 0.0);
+                self.at.x += self.size * 0.25;
                 None
             }
         }
     }
 }
 
-/// Writes a formula; a screen reader says `spoken`. Each symbol explains itself in a tooltip.
-pub fn formula(ui: &mut Ui, parts: &[Part], size: f32, spoken: &str) -> Response {
-    let palette = style::palette(ui);
-    let width = {
-        let mut pen = Pen { ui, palette, size, at: Pos2::ZERO, dry: true };
-        for part in parts {
-            pen.part(part);
-        }
-        pen.at.x
-    };
-    let (rect, response) = ui.allocate_exact_size(vec2(width, size * 1.75), Sense::hover());
-    response.widget_info(|| WidgetInfo::labeled(WidgetType::Label, true, spoken));
-    paint(ui, parts, size, rect);
-    response
+/// Width of a formula.
+pub fn width(ui: &Ui, parts: &[Part], size: f32) -> f32 {
+    let mut pen = Pen { ui, palette: style::palette(ui), size, at: Pos2::ZERO, dry: true };
+    for part in parts {
+        pen.part(part);
+    }
+    pen.at.x
 }
 
-/// Paints a formula into `rect`, from its left end.
+/// Writes a formula into `rect`, from its left end. Each symbol explains itself in a tooltip.
 pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
     let at = pos2(rect.left(), rect.center().y + size * 0.38);
     let mut pen = Pen { ui, palette: style::palette(ui), size, at, dry: false };
