@@ -63,6 +63,11 @@ impl Map {
         self.with(candle_path::add_bias(&self.tensor, bias))
     }
 
+    /// Each value times `factor`.
+    pub fn scale(&self, factor: f64) -> Result<Self> {
+        self.with(self.tensor.affine(factor, 0.0))
+    }
+
     /// Elementwise product with `mask`, given as [n, c, h, w] on every path (dropout).
     pub fn mask(&self, mask: &Tensor) -> Result<Self> {
         self.with(&self.tensor * mask)

@@ -1,1 +1,3 @@
-//! To come.
+//! All tests but those of the window, in one binary to keep linking short.
+
+mod golden;
