@@ -1,4 +1,6 @@
 //! All tests but those of the window, in one binary to keep linking short.
 
+mod engine;
 mod golden;
 mod golden_diffusion;
+mod training;
