@@ -1,1 +1,3 @@
-//! To come.
+//! The tests of the library and the command line, in one binary.
+
+mod data;
