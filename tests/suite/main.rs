@@ -1,8 +1,3 @@
-//! All tests but those of the window, in one binary to keep linking short.
+//! The tests of the library and the command line, in one binary.
 
-mod checkpoint;
 mod data;
-mod engine;
-mod golden;
-mod golden_diffusion;
-mod training;
