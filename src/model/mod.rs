@@ -6,6 +6,7 @@ use crate::kernels::Path;
 use candle_core::{Device, Tensor};
 
 mod blocks;
+pub mod compute;
 mod config;
 mod params;
 mod plan;

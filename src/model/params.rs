@@ -88,6 +88,16 @@ impl Params {
         Ok(Self(tensors.collect::<Result<_>>()?))
     }
 
+    /// The same names with other tensors, in the same order.
+    ///
+    /// # Panics
+    /// If there are not as many tensors as names.
+    #[must_use]
+    pub fn with_tensors(&self, tensors: impl ExactSizeIterator<Item = Tensor>) -> Self {
+        assert_eq!(tensors.len(), self.0.len(), "one tensor for each name");
+        Self(self.0.iter().map(|(name, _)| name.clone()).zip(tensors).collect())
+    }
+
     /// The tensor of that diffusers path.
     ///
     /// # Errors

@@ -1,4 +1,3 @@
-//! All tests but those of the window, in one binary to keep linking short.
+//! The tests of the library and the command line, in one binary.
 
-mod checkpoint;
-mod golden;
+mod data;
