@@ -13,6 +13,10 @@
 //! | z | noise of a reverse step | Algorithm 2 |
 
 pub mod noise;
+pub mod process;
+pub mod sampler;
+pub mod schedule;
+pub mod trajectory;
 
 use std::fmt;
 

@@ -1,1 +1,348 @@
-//! To come.
+//! The protocol between the window (or the command line) and the one worker thread: what can be asked, and what comes
+//! back. Nothing else crosses.
+
+use crate::diffusion::Images;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+mod device;
+mod film;
+mod training;
+mod worker;
+
+pub use crate::diffusion::sampler::{SamplerKind, Variance};
+pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
+pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
+pub use crate::error::{Error, Kind, Result};
+pub use crate::train::config::RunConfig;
+pub use crate::train::metrics::{History, Point, StepStats};
+pub use device::{DeviceChoice, open as open_device};
+pub(crate) use worker::load_model;
+
+/// Names a request, chosen by its sender: [`Engine::new_job`].
+pub type JobId = u64;
+
+/// What the worker can be asked.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Start training; ends a training under way.
+    Train(JobId, Box<TrainRequest>),
+    /// Hold or go on with the training under way.
+    SetTraining(TrainingState),
+    /// Compute a reverse film; replaces the one under way.
+    Sample(JobId, SampleRequest),
+    /// Compute a forward film.
+    Forward(JobId, ForwardRequest),
+    /// Make this the loaded model.
+    Load(JobId, Origin),
+    /// Save the training under way or else the loaded model as a diffusers folder.
+    Save(JobId, PathBuf),
+    /// Stop that job.
+    Cancel(JobId),
+}
+
+/// Whether training moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrainingState {
+    /// One step after the other.
+    Running,
+    /// Held; all state is kept.
+    Paused,
+}
+
+/// Which copy of the weights predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weights {
+    /// The exponential moving average: what one samples with.
+    Ema,
+    /// The weights as the optimiser left them.
+    Raw,
+}
+
+/// Which model makes a film.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The one that was loaded (at first the shipped one).
+    Loaded,
+    /// The one being trained, as it is when the film starts.
+    Training,
+}
+
+/// Where a model comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The model inside the program.
+    Shipped,
+    /// A diffusers folder.
+    Folder(PathBuf),
+}
+
+/// A training run.
+#[derive(Clone, Debug)]
+pub struct TrainRequest {
+    /// All settings.
+    pub config: RunConfig,
+    /// Where checkpoints go; `None` keeps the run in memory until it is saved.
+    pub out: Option<PathBuf>,
+    /// Go on from the checkpoint in `out`.
+    pub resume: bool,
+}
+
+/// A reverse film.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleRequest {
+    /// Which model.
+    pub which: Which,
+    /// Which copy of its weights.
+    pub weights: Weights,
+    /// The address of all noise.
+    pub seed: u64,
+    /// Index of the first picture: pictures 3 and 4 of a seed are the same however they are asked for.
+    pub first: u64,
+    /// Number of pictures.
+    pub n: usize,
+    /// The rule of a step.
+    pub sampler: SamplerKind,
+    /// Number of steps; `None` for all T.
+    pub steps: Option<usize>,
+    /// Keep x̂_0 within [-1, 1].
+    pub clip: bool,
+    /// Send every frame, or only the last.
+    pub every_frame: bool,
+}
+
+/// Where a forward film starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ForwardSource {
+    /// Pictures of the model's data set, picked by the seed.
+    Data,
+    /// A bundled photo, an index into [`photo_names`].
+    Photo(usize),
+    /// An image file.
+    File(PathBuf),
+}
+
+/// A forward film, in the shape and on the schedule of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardRequest {
+    /// Whose shape and schedule.
+    pub which: Which,
+    /// The address of all noise, and of the choice of pictures.
+    pub seed: u64,
+    /// Number of pictures; a single picture is drowned `n` times.
+    pub n: usize,
+    /// Where it starts.
+    pub source: ForwardSource,
+}
+
+/// What a person should know about a model.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// Short name: preset or folder.
+    pub name: String,
+    /// [c, h, w] of its pictures.
+    pub shape: [usize; 3],
+    /// Number of weights.
+    pub params: usize,
+    /// Training steps behind it, where known.
+    pub step: Option<u64>,
+    /// Whether raw weights are there beside the EMA.
+    pub has_raw: bool,
+    /// Its noise schedule.
+    pub schedule: Arc<Schedule>,
+}
+
+/// The state of a training, cumulative.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub total: u64,
+    /// Speed over the last seconds.
+    pub images_per_s: f64,
+    /// Estimated time left.
+    pub seconds_left: f64,
+    /// Whether it moves.
+    pub state: TrainingState,
+    /// The curves.
+    pub history: Arc<History>,
+}
+
+/// What the worker tells. `Progress` and `Metrics` are cumulative and may be left out when the window is behind; all
+/// else arrives.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The worker runs; what computes, in words: "CPU, 2 threads".
+    Ready {
+        /// The device.
+        device: String,
+    },
+    /// The loaded model is now this one.
+    ModelChanged(Arc<ModelInfo>),
+    /// A training has begun, with this model.
+    TrainingStarted(JobId, Arc<ModelInfo>),
+    /// A forward film is complete; where its pictures come from, in words.
+    Forward(JobId, Arc<Trajectory>, String),
+    /// A reverse film begins: an empty trajectory to fill, and whose it is ("mnist28, step 40,000, EMA").
+    SampleStarted(JobId, Box<Trajectory>, Provenance),
+    /// The next frame of a reverse film.
+    Frame(JobId, Arc<Frame>),
+    /// The last state of a reverse film in full precision.
+    Sampled(JobId, Arc<Images>),
+    /// Work done so far.
+    Progress {
+        /// Which job.
+        job: JobId,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+    },
+    /// How training goes.
+    Metrics(JobId, Arc<Metrics>),
+    /// EMA samples from the same noise at a training step.
+    Preview(JobId, u64, Arc<Images>),
+    /// Saved into this folder.
+    Saved(JobId, PathBuf),
+    /// Something to know that stops nothing.
+    Warning(String),
+    /// The job is over; nothing more comes from it.
+    Finished(JobId, Outcome),
+}
+
+/// Whose picture it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provenance {
+    /// Model name.
+    pub model: String,
+    /// Training steps behind it, where known.
+    pub step: Option<u64>,
+    /// EMA or raw.
+    pub weights: Weights,
+    /// "DDPM", "DDIM".
+    pub sampler: &'static str,
+    /// Network calls per picture.
+    pub calls: usize,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All done.
+    Done,
+    /// Stopped on request or replaced.
+    Cancelled,
+    /// It failed.
+    Failed(Error),
+}
+
+/// How to start an [`Engine`].
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What computes.
+    pub device: DeviceChoice,
+    /// CPU threads; 0 for one per core.
+    pub threads: usize,
+    /// The model to load first.
+    pub model: Option<Origin>,
+}
+
+/// The worker's other end. Dropping it stops the worker and waits for it, at most one unit of work.
+pub struct Engine {
+    // taken in `drop`: both ends must be gone before the join, or a worker at a full channel waits for ever
+    channels: Option<(Sender<Command>, Receiver<Event>)>,
+    quit: Arc<AtomicBool>,
+    next_job: AtomicU64,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the worker. It calls `wake` whenever an event waits, from its own thread.
+    ///
+    /// # Errors
+    /// If the system gives no thread.
+    pub fn start(options: Options, wake: impl Fn() + Send + 'static) -> Result<Self> {
+        let (commands, command_inbox) = crossbeam_channel::bounded(64);
+        let (event_outbox, events) = crossbeam_channel::bounded(1024);
+        let quit = Arc::new(AtomicBool::new(false));
+        let outbox = worker::Outbox::new(event_outbox, Arc::clone(&quit), Box::new(wake));
+        let thread = std::thread::Builder::new()
+            .name("ddpm-worker".into())
+            .spawn(move || worker::run(options, &command_inbox, &outbox))
+            .map_err(|e| Error::new("cannot start the worker", e.to_string(), "close other programs and try again"))?;
+        Ok(Self { channels: Some((commands, events)), quit, next_job: AtomicU64::new(1), thread: Some(thread) })
+    }
+
+    /// A number for the next request.
+    pub fn new_job(&self) -> JobId {
+        self.next_job.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends a command without ever waiting.
+    ///
+    /// # Errors
+    /// If the worker is gone or sixty-four commands already wait.
+    pub fn send(&self, command: Command) -> Result<()> {
+        match self.channels.as_ref().map(|(commands, _)| commands.try_send(command)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(TrySendError::Full(_))) => {
+                Err(Error::new("cannot do that now", "the worker is busy", "try again in a moment"))
+            }
+            Some(Err(TrySendError::Disconnected(_))) | None => Err(gone()),
+        }
+    }
+
+    /// The next event, if one is there.
+    ///
+    /// # Errors
+    /// If the worker is gone.
+    pub fn poll(&self) -> Result<Option<Event>> {
+        match self.channels.as_ref().map(|(_, events)| events.try_recv()) {
+            Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(TryRecvError::Empty)) => Ok(None),
+            Some(Err(TryRecvError::Disconnected)) | None => Err(gone()),
+        }
+    }
+
+    /// Waits a little for the next event: for the command line, never for a window.
+    ///
+    /// # Errors
+    /// If the worker is gone.
+    pub fn wait(&self, longest: Duration) -> Result<Option<Event>> {
+        match self.channels.as_ref().map(|(_, events)| events.recv_timeout(longest)) {
+            Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(RecvTimeoutError::Timeout)) => Ok(None),
+            Some(Err(RecvTimeoutError::Disconnected)) | None => Err(gone()),
+        }
+    }
+}
+
+fn gone() -> Error {
+    Error::new("cannot go on", "the worker has stopped", "restart the program")
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.quit.store(true, Ordering::Relaxed);
+        self.channels = None;
+        if let Some(thread) = self.thread.take() {
+            // a worker that panicked has nothing left to save
+            thread.join().unwrap_or_default();
+        }
+    }
+}
+
+/// Names of the bundled photos.
+pub fn photo_names() -> Vec<&'static str> {
+    crate::data::photos().iter().map(|(name, _)| *name).collect()
+}
+
+/// Names of the presets, smallest network first.
+pub fn preset_names() -> &'static [&'static str] {
+    &crate::model::PRESETS
+}

@@ -93,6 +93,11 @@ impl Map {
         }
     }
 
+    /// Each value times `factor`.
+    pub fn scale(&self, factor: f64) -> Result<Self> {
+        self.with(self.tensor.affine(factor, 0.0))
+    }
+
     /// Elementwise product with `mask`, given as [n, c, h, w] on every path (dropout).
     pub fn mask(&self, mask: &Tensor) -> Result<Self> {
         match self.path {

@@ -1,0 +1,213 @@
+//! Films: the states of a process, addressed by how many doses of noise they hold.
+
+use super::Images;
+use super::noise::Purpose;
+use super::process;
+use super::sampler::Coefficients;
+use super::schedule::Schedule;
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
+use std::sync::Arc;
+
+/// One state of a film. Values are kept in half precision: a sixteenth of an 8-bit grey level at worst.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// Doses of noise: T is static, 0 the picture.
+    pub doses: usize,
+    x: Vec<f16>,
+    prediction: Option<Prediction>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Prediction {
+    eps: Vec<f16>,
+    // kept, not derived: at the noisy end Eq. 15 would enlarge the rounding of x a hundredfold
+    xstart: Vec<f16>,
+    step: Coefficients,
+}
+
+impl Frame {
+    /// A state of a film without predictions.
+    pub fn state(doses: usize, x: &Images) -> Self {
+        Self { doses, x: to_half(&x.data), prediction: None }
+    }
+
+    /// x_t with the ε̂ predicted in it, the x̂_0 that follows, and the weights of the step taken from it.
+    pub fn predicted(doses: usize, x: &Images, eps: &Images, xstart: &Images, step: Coefficients) -> Self {
+        let prediction = Prediction { eps: to_half(&eps.data), xstart: to_half(&xstart.data), step };
+        Self { prediction: Some(prediction), ..Self::state(doses, x) }
+    }
+
+    /// The weights of the step that leaves this state, on a reverse film.
+    pub fn step(&self) -> Option<Coefficients> {
+        self.prediction.as_ref().map(|p| p.step)
+    }
+}
+
+/// Bytes that a film of `frames` reverse frames of `values` values each takes.
+pub fn film_bytes(frames: usize, values: usize) -> usize {
+    frames * values * 3 * size_of::<f16>()
+}
+
+fn to_half(x: &[f32]) -> Vec<f16> {
+    let mut y = vec![f16::ZERO; x.len()];
+    y.convert_from_f32_slice(x);
+    y
+}
+
+/// A film of `n` pictures; frames arrive in any order and are shared, never copied.
+#[derive(Clone, Debug)]
+pub struct Trajectory {
+    n: usize,
+    shape: [usize; 3],
+    schedule: Arc<Schedule>,
+    frames: Vec<Option<Arc<Frame>>>,
+}
+
+/// What to look at in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantity {
+    /// x_t itself.
+    State,
+    /// x̂_0 (Eq. 15), clipped to [-1, 1].
+    PredictedStart,
+    /// ε̂, the network's output.
+    PredictedNoise,
+}
+
+impl Trajectory {
+    /// An empty film on the full `schedule`.
+    pub fn new(n: usize, shape: [usize; 3], schedule: Arc<Schedule>) -> Self {
+        Self { n, shape, frames: vec![None; schedule.steps() + 1], schedule }
+    }
+
+    /// The film of the forward process as a chain of single doses (Eq. 2), noise by address.
+    pub fn forward(schedule: Arc<Schedule>, x_start: &Images, seed: u64) -> Self {
+        let mut film = Self::new(x_start.n, x_start.shape(), Arc::clone(&schedule));
+        let mut x = x_start.clone();
+        film.insert(Arc::new(Frame::state(0, &x)));
+        for t in 0..schedule.steps() {
+            let z = process::noise_images(seed, Purpose::Chain, 0, t as u64, x.n, x.shape());
+            x = process::q_step(&schedule, &x, t, &z);
+            film.insert(Arc::new(Frame::state(t + 1, &x)));
+        }
+        film
+    }
+
+    /// Number of pictures.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// [c, h, w] of each picture.
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// T.
+    pub fn steps(&self) -> usize {
+        self.schedule.steps()
+    }
+
+    /// The full schedule the film runs on.
+    pub fn schedule(&self) -> &Arc<Schedule> {
+        &self.schedule
+    }
+
+    /// Files a frame under its doses; one that does not fit this film is ignored.
+    pub fn insert(&mut self, frame: Arc<Frame>) {
+        if frame.x.len() == self.n * self.shape.iter().product::<usize>()
+            && let Some(slot) = self.frames.get_mut(frame.doses)
+        {
+            *slot = Some(frame);
+        }
+    }
+
+    /// The state to show at `doses`: that very frame, or the nearest noisier one, the state the film is in on its way
+    /// from noise. `None` while nothing noisier is there.
+    pub fn at(&self, doses: usize) -> Option<&Arc<Frame>> {
+        self.frames.get(doses..)?.iter().flatten().next()
+    }
+
+    /// The least noisy frame so far: how far a film from noise has come.
+    pub fn reached(&self) -> Option<usize> {
+        self.frames.iter().position(Option::is_some)
+    }
+
+    /// Number of frames held.
+    pub fn len(&self) -> usize {
+        self.frames.iter().flatten().count()
+    }
+
+    /// Whether no frame is held.
+    pub fn is_empty(&self) -> bool {
+        self.frames.iter().all(Option::is_none)
+    }
+
+    /// What `quantity` looked like at `frame`; `None` where the frame holds no prediction.
+    pub fn view(&self, frame: &Frame, quantity: Quantity) -> Option<Images> {
+        let images = |half: &[f16]| Images::new(self.n, self.shape, half.to_f32_vec());
+        match quantity {
+            Quantity::State => Some(images(&frame.x)),
+            // nothing is left to predict at the end of the film: the picture is its own x_0
+            Quantity::PredictedStart if frame.doses == 0 => Some(images(&frame.x)),
+            Quantity::PredictedStart => Some(images(&frame.prediction.as_ref()?.xstart)),
+            Quantity::PredictedNoise => Some(images(&frame.prediction.as_ref()?.eps)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schedule::ScheduleConfig;
+    use super::*;
+
+    fn film() -> Trajectory {
+        let schedule = Arc::new(Schedule::new(&ScheduleConfig { steps: 50, ..Default::default() }).unwrap());
+        let x0 = Images::new(2, [1, 2, 2], vec![1.0, -1.0, 0.5, 0.0, 0.25, -0.25, 1.0, -1.0]);
+        Trajectory::forward(schedule, &x0, 9)
+    }
+
+    #[test]
+    fn every_step_of_the_forward_film_is_addressable_and_repeatable() {
+        let (a, b) = (film(), film());
+        assert_eq!(a.len(), 51);
+        for doses in (0..=50).rev() {
+            assert_eq!(a.at(doses).unwrap().doses, doses);
+            assert_eq!(a.at(doses), b.at(doses));
+        }
+        assert_eq!(a.view(a.at(0).unwrap(), Quantity::State).unwrap().one(0), [1.0, -1.0, 0.5, 0.0]);
+        assert_ne!(a.at(50).unwrap().x, a.at(49).unwrap().x);
+        assert!(a.at(51).is_none());
+    }
+
+    #[test]
+    fn a_film_under_way_shows_the_last_state_it_passed() {
+        let whole = film();
+        let mut part = Trajectory::new(2, [1, 2, 2], Arc::clone(whole.schedule()));
+        assert!(part.at(50).is_none() && part.is_empty());
+        for doses in [50, 40, 30] {
+            part.insert(Arc::clone(whole.at(doses).unwrap()));
+        }
+        assert_eq!(part.reached(), Some(30));
+        assert_eq!(part.at(35).unwrap().doses, 40);
+        assert_eq!(part.at(10).unwrap().doses, 30);
+        part.insert(Arc::new(Frame::state(7, &Images::zeros(9, [1, 2, 2]))));
+        assert_eq!(part.reached(), Some(30), "a frame of another film is not taken in");
+    }
+
+    #[test]
+    fn a_frame_gives_back_what_was_predicted_in_it() {
+        let whole = film();
+        let x = whole.view(whole.at(20).unwrap(), Quantity::State).unwrap();
+        let constant = |v| Images::new(2, [1, 2, 2], vec![v; 8]);
+        let (eps, xstart) = (constant(0.5), constant(-0.25));
+        let c = Coefficients { x_t: 0.5, xstart: 0.5, eps: 0.0, noise: 0.1 };
+        let frame = Frame::predicted(20, &x, &eps, &xstart, c);
+        assert_eq!(whole.view(&frame, Quantity::State), Some(x));
+        assert_eq!(whole.view(&frame, Quantity::PredictedNoise), Some(eps));
+        assert_eq!(whole.view(&frame, Quantity::PredictedStart), Some(xstart));
+        assert_eq!(frame.step(), Some(c));
+        assert!(whole.view(whole.at(20).unwrap(), Quantity::PredictedNoise).is_none());
+    }
+}

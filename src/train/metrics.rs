@@ -1,0 +1,137 @@
+//! The curves of a run, in bounded memory: the newest steps one by one, the whole run decimated.
+
+use serde::{Deserialize, Serialize};
+
+const RECENT: usize = 2048;
+const WHOLE: usize = 2048;
+
+/// What one training step measured.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepStats {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Mean squared error of the predicted noise (Eq. 14).
+    pub loss: f32,
+    /// Global norm of the gradient before clipping.
+    pub grad_norm: f32,
+    /// Learning rate of the step.
+    pub learning_rate: f32,
+}
+
+/// Several consecutive steps as one point.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Last step in the point.
+    pub step: u64,
+    /// Mean loss.
+    pub loss: f32,
+    /// Least loss.
+    pub loss_min: f32,
+    /// Largest loss.
+    pub loss_max: f32,
+    /// Mean gradient norm.
+    pub grad_norm: f32,
+}
+
+/// Loss and gradient norm over a run of any length, at most [`RECENT`] + [`WHOLE`] points.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    recent: std::collections::VecDeque<StepStats>,
+    whole: Vec<Point>,
+    /// Steps per point of `whole`.
+    stride: u64,
+    /// Steps in the last, still open point.
+    open: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { recent: std::collections::VecDeque::new(), whole: Vec::new(), stride: 1, open: 0 }
+    }
+}
+
+impl History {
+    /// Takes in the next step.
+    pub fn push(&mut self, s: StepStats) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(s);
+        let point = Point { step: s.step, loss: s.loss, loss_min: s.loss, loss_max: s.loss, grad_norm: s.grad_norm };
+        match self.whole.last_mut() {
+            Some(last) if self.open < self.stride => {
+                *last = merge(*last, self.open, point, 1);
+                self.open += 1;
+            }
+            _ => {
+                if self.whole.len() == WHOLE {
+                    self.halve();
+                }
+                self.whole.push(point);
+                self.open = 1;
+            }
+        }
+    }
+
+    /// The newest steps, oldest first.
+    pub fn recent(&self) -> impl ExactSizeIterator<Item = &StepStats> {
+        self.recent.iter()
+    }
+
+    /// The whole run, decimated.
+    pub fn whole(&self) -> &[Point] {
+        &self.whole
+    }
+
+    /// The newest step.
+    pub fn last(&self) -> Option<&StepStats> {
+        self.recent.back()
+    }
+
+    /// Mean loss of the newest `n` steps.
+    pub fn mean_loss(&self, n: usize) -> Option<f32> {
+        let n = n.min(self.recent.len());
+        (n > 0).then(|| self.recent.iter().rev().take(n).map(|s| s.loss).sum::<f32>() / n as f32)
+    }
+
+    fn halve(&mut self) {
+        let stride = self.stride;
+        self.whole =
+            self.whole.chunks(2).map(|p| if let [a, b] = *p { merge(a, stride, b, stride) } else { p[0] }).collect();
+        self.stride *= 2;
+    }
+}
+
+fn merge(a: Point, na: u64, b: Point, nb: u64) -> Point {
+    let mean = |x: f32, y: f32| (x * na as f32 + y * nb as f32) / (na + nb) as f32;
+    Point {
+        step: b.step,
+        loss: mean(a.loss, b.loss),
+        loss_min: a.loss_min.min(b.loss_min),
+        loss_max: a.loss_max.max(b.loss_max),
+        grad_norm: mean(a.grad_norm, b.grad_norm),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_run_stays_bounded_and_keeps_its_mean_and_extremes() {
+        let mut h = History::default();
+        let n = 100_000_u64;
+        for step in 1..=n {
+            let loss = if step == 777 { 50.0 } else { (step % 10) as f32 };
+            h.push(StepStats { step, loss, grad_norm: 1.0, learning_rate: 1.0 });
+        }
+        assert!(h.whole().len() <= WHOLE && h.recent().len() == RECENT);
+        assert_eq!(h.last().unwrap().step, n);
+        assert_eq!(h.whole().last().unwrap().step, n);
+        assert!(h.whole().windows(2).all(|w| w[0].step < w[1].step));
+        assert_eq!(h.whole().iter().map(|p| p.loss_max).fold(0.0, f32::max), 50.0);
+        let mean = h.whole().iter().map(|p| p.loss).sum::<f32>() / h.whole().len() as f32;
+        assert!((mean - 4.5).abs() < 0.05, "{mean}");
+        assert!((h.mean_loss(1000).unwrap() - 4.5).abs() < 1e-3);
+    }
+}
