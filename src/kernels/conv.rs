@@ -3,6 +3,7 @@
 use super::direct;
 use super::layout::add_pixels;
 use super::memory::{Reader, slice, storage, tensor};
+use super::winograd::{self, Gradients};
 use super::{Path, Window};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
@@ -12,6 +13,8 @@ use std::sync::{Arc, OnceLock};
 pub(super) struct Prepared {
     direct_forward: OnceLock<direct::Weights>,
     direct_backward: OnceLock<direct::Weights>,
+    winograd_forward: OnceLock<winograd::Weights>,
+    winograd_backward: OnceLock<winograd::Weights>,
 }
 
 /// Sizes of one convolution.
@@ -60,10 +63,20 @@ pub(super) fn conv3x3(
     x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
+/// Pixels of a batch up to which reading the transformed weights costs more than Winograd saves.
+const FEW_PIXELS: usize = 64;
+
 struct Conv {
     window: Window,
     path: Path,
     prepared: Arc<Prepared>,
+}
+
+impl Conv {
+    fn by_winograd(&self, g: &Geometry) -> bool {
+        let fits = self.window == Window::Same && g.ci % 16 == 0 && g.co % 16 == 0;
+        self.path == Path::Fast && fits && g.n * g.h * g.w > FEW_PIXELS
+    }
 }
 
 impl CustomOp3 for Conv {
@@ -85,8 +98,14 @@ impl CustomOp3 for Conv {
         if bias.len() != g.co && bias.len() != g.n * g.co {
             bail!("a bias of shape {:?} does not fit {} images of {} channels", lb.shape(), g.n, g.co);
         }
-        let weights = self.prepared.direct_forward.get_or_init(|| direct::Weights::forward(weight, &g));
-        Ok(storage(direct::forward(x, weights, bias, &g), (g.n, g.ho, g.wo, g.co)))
+        let y = if self.by_winograd(&g) {
+            let weights = self.prepared.winograd_forward.get_or_init(|| winograd::Weights::forward(weight, &g));
+            winograd::forward(x, weights, bias, &g)
+        } else {
+            let weights = self.prepared.direct_forward.get_or_init(|| direct::Weights::forward(weight, &g));
+            direct::forward(x, weights, bias, &g)
+        };
+        Ok(storage(y, (g.n, g.ho, g.wo, g.co)))
     }
 
     fn bwd(
@@ -101,33 +120,31 @@ impl CustomOp3 for Conv {
         let grad = grad.contiguous()?;
         let (x_data, w_data, grad_data) = (Reader::new(x), Reader::new(weight), Reader::new(&grad));
         let dy = grad_data.slice()?;
-        let mut dx = match x.track_op() {
-            true => Some(vec![0.0; x.elem_count()]),
-            false => None,
-        };
-        let mut dw = match weight.track_op() {
-            true => Some(vec![0.0; weight.elem_count()]),
-            false => None,
-        };
-        let w = w_data.slice()?;
-        let weights = self.prepared.direct_backward.get_or_init(|| direct::Weights::backward(w, &g));
-        direct::backward(x_data.slice()?, dy, weights, &g, dx.as_deref_mut(), dw.as_deref_mut());
-        let db = match bias.track_op() {
-            true => Some(tensor(bias_gradient(dy, bias.elem_count(), &g), bias.shape())?),
-            false => None,
-        };
-        let dx = dx.map(|dx| tensor(dx, x.shape())).transpose()?;
-        let dw = dw.map(|dw| tensor(dw, weight.shape())).transpose()?;
-        Ok((dx, dw, db))
+        let room = |of: &Tensor| of.track_op().then(|| vec![0.0; of.elem_count()]);
+        let (mut dx, mut dw, mut db) = (room(x), room(weight), room(bias));
+        let (x_data, w_data) = (x_data.slice()?, w_data.slice()?);
+        if self.by_winograd(&g) {
+            let weights = || self.prepared.winograd_backward.get_or_init(|| winograd::Weights::backward(w_data, &g));
+            let dx = dx.as_deref_mut().map(|dx| (dx, weights()));
+            let gradients = Gradients { dx, dw: dw.as_deref_mut(), db: db.as_deref_mut() };
+            winograd::backward(x_data, dy, &g, gradients);
+        } else {
+            let weights = self.prepared.direct_backward.get_or_init(|| direct::Weights::backward(w_data, &g));
+            direct::backward(x_data, dy, weights, &g, dx.as_deref_mut(), dw.as_deref_mut());
+            if let Some(db) = &mut db {
+                add_bias_gradient(db, dy, &g);
+            }
+        }
+        let give = |data: Option<Vec<f32>>, of: &Tensor| data.map(|data| tensor(data, of.shape())).transpose();
+        Ok((give(dx, x)?, give(dw, weight)?, give(db, bias)?))
     }
 }
 
-/// Sums of `dy` over pixels, and over images unless the bias is per image.
-fn bias_gradient(dy: &[f32], len: usize, g: &Geometry) -> Vec<f32> {
-    let mut db = vec![0.0; len];
+/// Adds sums of `dy` over pixels, and over images unless the bias is per image.
+fn add_bias_gradient(db: &mut [f32], dy: &[f32], g: &Geometry) {
+    let per_image = db.len() != g.co;
     for (i, image) in dy.chunks_exact(g.ho * g.wo * g.co).enumerate() {
-        let first = if len == g.co { 0 } else { i * g.co };
+        let first = if per_image { i * g.co } else { 0 };
         add_pixels(&mut db[first..first + g.co], image);
     }
-    db
 }

@@ -21,6 +21,8 @@ mod norm;
 mod simd;
 #[cfg(test)]
 mod tests;
+mod transforms;
+mod winograd;
 
 /// Which implementation computes a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -124,10 +124,10 @@ pub(super) fn has_avx2() -> bool {
 /// `dispatch!(name = generic(arg: Type, ..));` defines `unsafe fn name`, which runs `generic::<Avx2>` compiled for
 /// AVX2 and FMA where the processor has them and `generic::<Portable>` elsewhere. `generic` must be `inline(always)`.
 macro_rules! dispatch {
-    ($(#[$meta:meta])* $name:ident = $generic:ident($($arg:ident: $type:ty),* $(,)?)) => {
+    ($(#[$meta:meta])* $vis:vis $name:ident = $generic:ident($($arg:ident: $type:ty),* $(,)?)) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        pub(super) unsafe fn $name($($arg: $type),*) {
+        $vis unsafe fn $name($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
@@ -163,6 +163,11 @@ impl Scratch {
         // SAFETY: the elements are `MaybeUninit`, so any content will do, and the capacity is there.
         unsafe { memory.set_len(lines) };
         Self(memory)
+    }
+
+    /// `len` zeros.
+    pub(super) fn zeros(len: usize) -> Self {
+        Self(vec![MaybeUninit::new(Line([0.0; 16])); len.div_ceil(16)])
     }
 
     /// The first `len` numbers, to be written before they are read.
