@@ -1,3 +1,4 @@
 //! The tests of the library and the command line, in one binary.
 
 mod data;
+mod export;
