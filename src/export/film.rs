@@ -18,7 +18,7 @@ const BAR_PLAYED: Rgb<u8> = Rgb([232; 3]);
 const GAP: usize = 1;
 const WIDE_GAP: u32 = 4;
 /// 1 the best palette, 30 the fastest; pictures are quantised before they are enlarged.
-const QUANTISER_SPEED: i32 = 3;
+const QUANTISER_SPEED: i32 = 10;
 const STRIP_LIMIT: usize = 1 << 30;
 
 /// One moment of both processes.
