@@ -7,6 +7,7 @@ use crate::engine::{
     Command, Error, Event, ForwardRequest, ForwardSource, Provenance, Quantity, Result, SampleRequest, SamplerKind,
     Trajectory, Variance, Weights, Which,
 };
+use crate::export::files::check_file;
 use crate::export::{self, FilmFrame, FilmOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -106,7 +107,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
     if args.n == 0 {
         return Err(Error::usage("cannot sample", "the number of pictures is 0", "ask for at least 1"));
     }
-    export::check_target(&args.out)?;
+    check_file(&args.out)?;
     let session = Session::start(machine, Some(args.sampling.model.origin()))?;
     let mut all: Option<Images> = None;
     let mut whose = String::new();
@@ -145,7 +146,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
 
 pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
     check_out(&args.out, ["gif", "png"])?;
-    export::check_target(&args.out)?;
+    check_file(&args.out)?;
     let session = Session::start(machine, Some(args.sampling.model.origin()))?;
     let mut forward = None;
     let request =

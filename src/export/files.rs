@@ -12,14 +12,8 @@ pub fn save_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result
 }
 
 fn save(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    if path.is_dir() || path.file_name().is_none() {
-        return Err(Error::new("cannot write the file", "this is a folder", "add a file name"));
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let (file, temporary) = Temporary::create(folder).map_err(|e| cannot_write(&e))?;
+    let folder = parent(path)?;
+    let (file, temporary) = Temporary::create(&folder).map_err(|e| cannot_write(&e))?;
     let mut file = BufWriter::new(file);
     write(&mut file)?;
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(|e| cannot_write(&e))?;
@@ -29,6 +23,31 @@ fn save(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result
         folder.sync_all().ok(); // the name too; not every system can
     }
     Ok(())
+}
+
+/// Finds out before hours of work whether a file can be written at `path`.
+///
+/// # Errors
+/// As [`save_atomically`].
+pub fn check_file(path: &Path) -> Result<()> {
+    Temporary::create(&parent(path)?).map(drop).map_err(|e| cannot_write(&e).at(path))
+}
+
+/// Finds out before hours of work whether files can be written into `folder`, which is made if need be.
+///
+/// # Errors
+/// It cannot be made, or nothing can be written there.
+pub fn check_folder(folder: &Path) -> Result<()> {
+    let made = fs::create_dir_all(folder).and_then(|()| Temporary::create(folder).map(drop));
+    made.map_err(|e| cannot_write(&e).at(folder))
+}
+
+fn parent(path: &Path) -> Result<PathBuf> {
+    if path.is_dir() || path.file_name().is_none() {
+        return Err(Error::new("cannot write the file", "this is a folder", "add a file name").at(path));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok(folder.unwrap_or(Path::new(".")).to_owned())
 }
 
 /// What an input/output error means for a person who wanted a file written.
