@@ -1,1 +1,35 @@
-fn main() {}
+//! The program: arguments in, exit code out.
+
+use clap::Parser as _;
+use ddpm_film::cli::{self, Cli};
+use ddpm_film::error::Kind;
+use std::process::ExitCode;
+
+// Fresh pages from the system allocator cost more than the mathematics on them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let code = if e.use_stderr() { 2 } else { 0 };
+            return if e.print().is_ok() { ExitCode::from(code) } else { ExitCode::FAILURE };
+        }
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error,ddpm_film=info"))
+        .format_timestamp(None)
+        .format_target(false)
+        .init();
+    match cli::run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::from(match e.kind {
+                Kind::Failed => 1,
+                Kind::Usage => 2,
+                Kind::Cancelled => 130,
+            })
+        }
+    }
+}

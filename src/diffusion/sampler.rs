@@ -116,6 +116,11 @@ impl Sampler {
         self.left.checked_sub(1).map_or(0, |i| self.schedule.doses(i))
     }
 
+    /// Steps still to take.
+    pub fn steps_left(&self) -> usize {
+        self.left
+    }
+
     /// The timestep at which the caller shall predict the noise in [`Sampler::x`]; `None` when the film is done.
     pub fn wants(&self) -> Option<usize> {
         self.left.checked_sub(1).map(|i| self.schedule.timesteps[i])

@@ -2,11 +2,12 @@
 //! back. Nothing else crosses.
 
 use crate::diffusion::Images;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, TrySendError};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 mod device;
 mod film;
@@ -17,9 +18,10 @@ pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
-pub use crate::train::metrics::{History, Point, StepStats};
 pub use crate::train::config::RunConfig;
-pub use device::DeviceChoice;
+pub use crate::train::metrics::{History, Point, StepStats};
+pub use device::{DeviceChoice, open as open_device};
+pub(crate) use worker::load_model;
 
 /// Names a request, chosen by its sender: [`Engine::new_job`].
 pub type JobId = u64;
@@ -307,12 +309,16 @@ impl Engine {
         }
     }
 
-    /// Waits for the next event: for the command line, never for a window.
+    /// Waits a little for the next event: for the command line, never for a window.
     ///
     /// # Errors
     /// If the worker is gone.
-    pub fn wait(&self) -> Result<Event> {
-        self.channels.as_ref().and_then(|(_, events)| events.recv().ok()).ok_or_else(gone)
+    pub fn wait(&self, longest: Duration) -> Result<Option<Event>> {
+        match self.channels.as_ref().map(|(_, events)| events.recv_timeout(longest)) {
+            Some(Ok(event)) => Ok(Some(event)),
+            Some(Err(RecvTimeoutError::Timeout)) => Ok(None),
+            Some(Err(RecvTimeoutError::Disconnected)) | None => Err(gone()),
+        }
     }
 }
 

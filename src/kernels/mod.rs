@@ -4,9 +4,25 @@
 //! CPU kernels, NCHW on candle's ops (CUDA, Metal, and the CPU in tests). A layer is an immutable view of its weights:
 //! whatever it prepares from them (transformed, packed) lives as long as the layer, so weights never go stale.
 
-use candle_core::{Result, Tensor};
+#![allow(unsafe_code)]
 
+use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+mod affine;
+mod attention;
 mod candle_path;
+mod conv;
+mod direct;
+mod layout;
+mod matrix;
+mod memory;
+mod norm;
+mod simd;
+#[cfg(test)]
+mod tests;
+mod transforms;
+mod winograd;
 
 /// Which implementation computes a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,17 +56,28 @@ pub enum Window {
 impl Map {
     /// From an NCHW tensor.
     pub fn from_nchw(x: &Tensor, path: Path) -> Result<Self> {
-        Ok(Self { tensor: x.clone(), path })
+        let tensor = match path {
+            Path::Candle => x.clone(),
+            Path::Fast | Path::Exact => layout::to_nhwc(x)?,
+        };
+        Ok(Self { tensor, path })
     }
 
     /// Back to an NCHW tensor.
     pub fn to_nchw(&self) -> Result<Tensor> {
-        Ok(self.tensor.clone())
+        match self.path {
+            Path::Candle => Ok(self.tensor.clone()),
+            Path::Fast | Path::Exact => layout::to_nchw(&self.tensor),
+        }
     }
 
     /// (n, c, h, w).
     pub fn dims(&self) -> Result<(usize, usize, usize, usize)> {
-        self.tensor.dims4()
+        let (n, a, b, c) = self.tensor.dims4()?;
+        Ok(match self.path {
+            Path::Candle => (n, a, b, c),
+            Path::Fast | Path::Exact => (n, c, a, b),
+        })
     }
 
     /// Elementwise sum of maps of one shape.
@@ -60,22 +87,39 @@ impl Map {
 
     /// Adds one value per image and channel: `bias` is [n, c].
     pub fn add_bias(&self, bias: &Tensor) -> Result<Self> {
-        self.with(candle_path::add_bias(&self.tensor, bias))
+        match self.path {
+            Path::Candle => self.with(candle_path::add_bias(&self.tensor, bias)),
+            Path::Fast | Path::Exact => self.with(layout::add_bias(&self.tensor, bias)),
+        }
+    }
+
+    /// Each value times `factor`.
+    pub fn scale(&self, factor: f64) -> Result<Self> {
+        self.with(self.tensor.affine(factor, 0.0))
     }
 
     /// Elementwise product with `mask`, given as [n, c, h, w] on every path (dropout).
     pub fn mask(&self, mask: &Tensor) -> Result<Self> {
-        self.with(&self.tensor * mask)
+        match self.path {
+            Path::Candle => self.with(&self.tensor * mask),
+            Path::Fast | Path::Exact => self.with(&self.tensor * layout::to_nhwc(mask)?),
+        }
     }
 
     /// The channels of `self`, then those of `other`.
     pub fn concat(&self, other: &Self) -> Result<Self> {
-        self.with(Tensor::cat(&[&self.tensor, &other.tensor], 1))
+        match self.path {
+            Path::Candle => self.with(Tensor::cat(&[&self.tensor, &other.tensor], 1)),
+            Path::Fast | Path::Exact => self.with(layout::concat(&self.tensor, &other.tensor)),
+        }
     }
 
     /// Each pixel becomes a square of 2x2.
     pub fn upsample_nearest2x(&self) -> Result<Self> {
-        self.with(candle_path::upsample_nearest2x(&self.tensor))
+        match self.path {
+            Path::Candle => self.with(candle_path::upsample_nearest2x(&self.tensor)),
+            Path::Fast | Path::Exact => self.with(layout::upsample_nearest2x(&self.tensor)),
+        }
     }
 
     fn with(&self, tensor: Result<Tensor>) -> Result<Self> {
@@ -89,17 +133,33 @@ pub struct Conv3x3 {
     weight: Tensor,
     bias: Tensor,
     window: Window,
+    prepared: Arc<conv::Prepared>,
 }
 
 impl Conv3x3 {
     /// `weight` [out, in, 3, 3], `bias` [out].
     pub fn new(weight: Tensor, bias: Tensor, window: Window) -> Self {
-        Self { weight, bias, window }
+        Self { weight, bias, window, prepared: Arc::default() }
     }
 
     /// [n, in, h, w] to [n, out, h, w], or half of h and w.
     pub fn forward(&self, x: &Map) -> Result<Map> {
-        x.with(candle_path::conv3x3(&x.tensor, &self.weight, &self.bias, self.window))
+        let Self { weight, bias, window, prepared } = self;
+        x.with(match x.path {
+            Path::Candle => candle_path::conv3x3(&x.tensor, weight, bias, *window),
+            path => conv::conv3x3(&x.tensor, weight, bias, *window, path, prepared),
+        })
+    }
+
+    /// [`Conv3x3::forward`], then one value per image and channel is added: `bias` is [n, out].
+    pub fn forward_with_bias(&self, x: &Map, bias: &Tensor) -> Result<Map> {
+        match x.path {
+            Path::Candle => self.forward(x)?.add_bias(bias),
+            path => {
+                let bias = bias.broadcast_add(&self.bias)?;
+                x.with(conv::conv3x3(&x.tensor, &self.weight, &bias, self.window, path, &self.prepared))
+            }
+        }
     }
 }
 
@@ -108,17 +168,21 @@ impl Conv3x3 {
 pub struct Conv1x1 {
     weight: Tensor,
     bias: Tensor,
+    prepared: Arc<affine::Prepared>,
 }
 
 impl Conv1x1 {
     /// `weight` [out, in] or [out, in, 1, 1], `bias` [out].
     pub fn new(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias }
+        Self { weight, bias, prepared: Arc::default() }
     }
 
     /// [n, in, h, w] to [n, out, h, w].
     pub fn forward(&self, x: &Map) -> Result<Map> {
-        x.with(candle_path::conv1x1(&x.tensor, &self.weight, &self.bias))
+        x.with(match x.path {
+            Path::Candle => candle_path::conv1x1(&x.tensor, &self.weight, &self.bias),
+            Path::Fast | Path::Exact => affine::affine(&x.tensor, &self.weight, &self.bias, &self.prepared),
+        })
     }
 }
 
@@ -139,12 +203,23 @@ impl GroupNorm {
 
     /// Normalises each group of channels of each image.
     pub fn forward(&self, x: &Map) -> Result<Map> {
-        x.with(candle_path::group_norm(&x.tensor, &self.weight, &self.bias, self.groups, self.eps))
+        self.normalise(x, false)
     }
 
     /// [`GroupNorm::forward`], then x·sigmoid(x).
     pub fn forward_silu(&self, x: &Map) -> Result<Map> {
-        x.with(self.forward(x)?.tensor.silu())
+        self.normalise(x, true)
+    }
+
+    fn normalise(&self, x: &Map, silu: bool) -> Result<Map> {
+        let Self { weight, bias, groups, eps } = self;
+        x.with(match x.path {
+            Path::Candle => {
+                let y = candle_path::group_norm(&x.tensor, weight, bias, *groups, *eps)?;
+                if silu { y.silu() } else { Ok(y) }
+            }
+            Path::Fast | Path::Exact => norm::group_norm(&x.tensor, weight, bias, *groups, *eps, silu),
+        })
     }
 }
 
@@ -153,21 +228,28 @@ impl GroupNorm {
 pub struct Linear {
     weight: Tensor,
     bias: Tensor,
+    prepared: Arc<affine::Prepared>,
 }
 
 impl Linear {
     /// `weight` [out, in], `bias` [out].
     pub fn new(weight: Tensor, bias: Tensor) -> Self {
-        Self { weight, bias }
+        Self { weight, bias, prepared: Arc::default() }
     }
 
     /// [n, in] to [n, out].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)
+        match x.device().is_cpu() {
+            true => affine::affine(x, &self.weight, &self.bias, &self.prepared),
+            false => x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias),
+        }
     }
 }
 
 /// softmax(q kᵀ / √d) v among the pixels of each image, in `heads` heads of d = c / `heads` channels each.
 pub fn attention(q: &Map, k: &Map, v: &Map, heads: usize) -> Result<Map> {
-    q.with(candle_path::attention(&q.tensor, &k.tensor, &v.tensor, heads))
+    q.with(match q.path {
+        Path::Candle => candle_path::attention(&q.tensor, &k.tensor, &v.tensor, heads),
+        Path::Fast | Path::Exact => attention::attention(&q.tensor, &k.tensor, &v.tensor, heads),
+    })
 }

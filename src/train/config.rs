@@ -25,8 +25,10 @@ pub struct RunConfig {
     pub warmup: u64,
     /// Largest global norm of a gradient.
     pub grad_clip: f64,
-    /// Decay of the moving average; early on it is less, see [`RunConfig::ema_decay_at`].
+    /// Decay of the moving average.
     pub ema_decay: f64,
+    /// Whether the decay rises from near 0 at first, so that a short run does not sample from its initial weights.
+    pub ema_warmup: bool,
     /// EMA samples are shown every so many steps; 0 for never.
     pub preview_every: u64,
 }
@@ -44,6 +46,7 @@ impl Default for RunConfig {
             warmup: 500,
             grad_clip: 1.0,
             ema_decay: 0.9999,
+            ema_warmup: true,
             preview_every: 100,
         }
     }
@@ -96,10 +99,10 @@ impl RunConfig {
         self.learning_rate * (step as f64 / self.warmup.max(1) as f64).min(1.0)
     }
 
-    /// EMA decay of `step`, from 1: (1 + step) / (10 + step) up to `ema_decay`, so that a short run does not sample from
-    /// its initial weights.
+    /// EMA decay of `step`, from 1: with the warm-up (1 + step) / (10 + step) up to `ema_decay`.
     pub fn ema_decay_at(&self, step: u64) -> f64 {
-        ((1 + step) as f64 / (10 + step) as f64).min(self.ema_decay)
+        let ceiling = if self.ema_warmup { (1 + step) as f64 / (10 + step) as f64 } else { 1.0 };
+        ceiling.min(self.ema_decay)
     }
 }
 

@@ -57,8 +57,7 @@ impl History {
             self.recent.pop_front();
         }
         self.recent.push_back(s);
-        let point =
-            Point { step: s.step, loss: s.loss, loss_min: s.loss, loss_max: s.loss, grad_norm: s.grad_norm };
+        let point = Point { step: s.step, loss: s.loss, loss_min: s.loss, loss_max: s.loss, grad_norm: s.grad_norm };
         match self.whole.last_mut() {
             Some(last) if self.open < self.stride => {
                 *last = merge(*last, self.open, point, 1);
@@ -97,7 +96,8 @@ impl History {
 
     fn halve(&mut self) {
         let stride = self.stride;
-        self.whole = self.whole.chunks(2).map(|p| if let [a, b] = *p { merge(a, stride, b, stride) } else { p[0] }).collect();
+        self.whole =
+            self.whole.chunks(2).map(|p| if let [a, b] = *p { merge(a, stride, b, stride) } else { p[0] }).collect();
         self.stride *= 2;
     }
 }

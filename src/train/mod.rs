@@ -1,4 +1,6 @@
 //! Training: settings, the step, the optimiser, the curves.
 
+pub mod adam;
 pub mod config;
 pub mod metrics;
+pub mod trainer;

@@ -1,0 +1,169 @@
+//! Checkpoints: a diffusers folder, with what training needs to go on in `film/`, which other programs ignore.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `model_index.json` | says that this is a DDPM pipeline |
+//! | `unet/config.json` | [`model::Config`] |
+//! | `unet/diffusion_pytorch_model.safetensors` | EMA weights |
+//! | `scheduler/scheduler_config.json` | [`ScheduleSettings`] |
+//! | `film/raw.safetensors` | the weights as the optimiser left them |
+//! | `film/adam.safetensors` | the optimiser's moments, `m.<path>` and `v.<path>`; may be missing |
+//! | `film/state.json` | step, seed, settings, curves |
+
+use crate::error::{Error, Result};
+use crate::model::{self, Params};
+use candle_core::Device;
+use serde::de::DeserializeOwned;
+use std::path::Path;
+
+mod files;
+mod save;
+mod schedule;
+mod tensors;
+
+use files::Files;
+pub use save::save;
+pub use schedule::ScheduleSettings;
+
+const MODEL_INDEX: &str = "model_index.json";
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+const SCHEDULER: &str = "scheduler_config.json";
+const RAW: &str = "film/raw.safetensors";
+const ADAM: &str = "film/adam.safetensors";
+const STATE: &str = "film/state.json";
+
+/// A model as it lies on disk.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    /// The network.
+    pub config: model::Config,
+    /// The noise it was trained on.
+    pub schedule: ScheduleSettings,
+    /// What one samples with: the moving average of the weights.
+    pub ema: Params,
+    /// What training goes on from; foreign models have none.
+    pub training: Option<Training>,
+}
+
+/// The state of a training.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// The weights as the optimiser left them.
+    pub raw: Params,
+    /// Adam's first and second moments.
+    pub adam: Option<(Params, Params)>,
+    /// Step, seed, settings, curves: owned by the train module.
+    pub state: serde_json::Value,
+}
+
+/// Reads a folder: one of ours, any diffusers DDPM pipeline, or a bare `UNet2DModel` folder. All of it is checked before
+/// any of it is handed out.
+///
+/// Where a crash during [`save`] left only the previous checkpoint, that one is read.
+///
+/// # Errors
+/// Says which file is missing, unreadable or of a kind that this program cannot run; tensors that are missing, of
+/// another shape or not part of the network are listed together.
+pub fn load(dir: &Path, device: &Device) -> Result<Checkpoint> {
+    let previous = save::previous(dir);
+    if !dir.exists() && previous.is_dir() {
+        log::warn!("{} was not saved to the end; using {}", dir.display(), previous.display());
+        return read(&Files::Folder(previous), device);
+    }
+    if !dir.is_dir() {
+        return Err(unreadable("there is no such folder", "choose the folder of a diffusers model").at(dir));
+    }
+    read(&Files::Folder(dir.to_owned()), device)
+}
+
+/// Reads a checkpoint from memory: pairs of a path inside the folder and the file's bytes.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_embedded(files: &'static [(&'static str, &'static [u8])], device: &Device) -> Result<Checkpoint> {
+    read(&Files::Embedded(files), device)
+}
+
+fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
+    let unet = if files.has("unet/config.json") { "unet/" } else { "" };
+    let config_path = format!("{unet}{CONFIG}");
+    let Some(text) = files.read(&config_path)? else {
+        return Err(files.error(&config_path, "there is no such file", "choose a diffusers folder of a UNet2DModel"));
+    };
+    let class = class_name(files, &config_path, &text)?;
+    if class.as_deref().is_some_and(|class| class != "UNet2DModel") {
+        let why = format!("_class_name is {}, which is not supported", class.unwrap_or_default());
+        return Err(files.error(&config_path, &why, "choose a UNet2DModel"));
+    }
+    let config: model::Config = json(files, &config_path, &text)?;
+    config.validate().map_err(|e| e.at(files.path(&config_path)))?;
+
+    let weights = format!("{unet}{WEIGHTS}");
+    let Some(bytes) = files.read(&weights)? else {
+        let bin = format!("{unet}diffusion_pytorch_model.bin");
+        return Err(if files.has(&bin) {
+            let hint = "save it again with diffusers' save_pretrained, which writes safetensors";
+            files.error(&bin, "pickled .bin weights are not supported, as they can run any code", hint)
+        } else {
+            files.error(&weights, "there is no such file", "")
+        });
+    };
+    let ema = tensors::read(&config, &bytes, device).map_err(|e| e.at(files.path(&weights)))?;
+    drop(bytes);
+
+    let schedule = read_schedule(files)?;
+    let training = read_training(files, &config, device)?;
+    Ok(Checkpoint { config, schedule, ema, training })
+}
+
+fn read_schedule(files: &Files) -> Result<ScheduleSettings> {
+    for path in [format!("scheduler/{SCHEDULER}"), SCHEDULER.to_owned()] {
+        if let Some(text) = files.read(&path)? {
+            let settings: ScheduleSettings = json(files, &path, &text)?;
+            settings.validate().map_err(|e| e.at(files.path(&path)))?;
+            return Ok(settings);
+        }
+    }
+    Ok(ScheduleSettings::default())
+}
+
+fn read_training(files: &Files, config: &model::Config, device: &Device) -> Result<Option<Training>> {
+    let Some(raw) = files.read(RAW)? else {
+        return match [ADAM, STATE].into_iter().find(|path| files.has(path)) {
+            Some(other) => Err(files.error(RAW, &format!("there is no such file beside {other}"), "")),
+            None => Ok(None),
+        };
+    };
+    let raw = tensors::read(config, &raw, device).map_err(|e| e.at(files.path(RAW)))?;
+    let adam = files.read(ADAM)?.map(|bytes| tensors::read_pair(config, &bytes, device));
+    let adam = adam.transpose().map_err(|e| e.at(files.path(ADAM)))?;
+    let state = match files.read(STATE)? {
+        Some(text) => json(files, STATE, &text)?,
+        None => serde_json::Value::Null,
+    };
+    Ok(Some(Training { raw, adam, state }))
+}
+
+fn json<T: DeserializeOwned>(files: &Files, path: &str, text: &[u8]) -> Result<T> {
+    serde_json::from_slice(text).map_err(|e| files.error(path, &e.to_string(), ""))
+}
+
+fn class_name(files: &Files, path: &str, text: &[u8]) -> Result<Option<String>> {
+    #[derive(serde::Deserialize)]
+    struct Class {
+        #[serde(rename = "_class_name")]
+        name: Option<String>,
+    }
+    Ok(json::<Class>(files, path, text)?.name)
+}
+
+fn unreadable(why: impl Into<String>, hint: &str) -> Error {
+    Error::new("cannot read the model", why, hint)
+}
+/// Shipped.
+pub fn shipped(device: &Device) -> Result<Checkpoint> {
+    load(Path::new("checkpoints/mnist28"), device)
+}
+    Ok(())
+}

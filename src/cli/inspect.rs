@@ -1,0 +1,116 @@
+//! `ddpm-film predict` and `ddpm-film info`.
+
+use super::{Machine, ModelArg};
+use crate::checkpoint::{self, Checkpoint};
+use crate::engine::{self, Error, Result};
+use crate::error::Kind;
+use crate::export::files::{cannot_write, check_file, save_atomically};
+use crate::model::{UNet, compute::Compute};
+use crate::train::trainer::State;
+use candle_core::{DType, Device, Tensor};
+use clap::Args;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Args, Debug)]
+pub(super) struct PredictArgs {
+    #[command(flatten)]
+    model: ModelArg,
+    /// Reads `x` f32 [n,c,h,w] and `t` i64 [n]
+    #[arg(long, value_name = "IN.safetensors")]
+    input: PathBuf,
+    /// Writes `eps` f32 [n,c,h,w]
+    #[arg(long, value_name = "OUT.safetensors")]
+    out: PathBuf,
+    /// Direct kernels only: slower, nearest to other implementations
+    #[arg(long)]
+    exact: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct InfoArgs {
+    /// Model folder
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+}
+
+pub(super) fn predict(args: &PredictArgs, machine: &Machine) -> Result<()> {
+    check_file(&args.out)?;
+    let (compute, words) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
+    let compute = if args.exact { compute.with_path(crate::kernels::Path::Exact) } else { compute };
+    log::info!("computing on {words}");
+    let (checkpoint, _) = engine::load_model(&args.model.origin(), compute.device())?;
+    let (x, t) = read_input(&args.input)?;
+    let eps = predict_on(&compute, &checkpoint, &x, &t).map_err(|e| e.at(&args.input))?;
+    let bytes = safetensors::serialize([("eps", &eps)], None)
+        .map_err(|e| Error::new("cannot write the prediction", e.to_string(), "").at(&args.out))?;
+    save_atomically(&args.out, |file| file.write_all(&bytes).map_err(|e| cannot_write(&e)))?;
+    println!("noise predicted in {} pictures, in {}", t.len(), args.out.display());
+    Ok(())
+}
+
+fn predict_on(compute: &Compute, checkpoint: &Checkpoint, x: &Tensor, t: &[f32]) -> Result<Tensor> {
+    let [c, h, w] = checkpoint.config.image_shape();
+    let (n, dims) = (t.len(), x.dims().to_vec());
+    if dims != [n, c, h, w] {
+        let why = format!("x has shape {dims:?}, but the model wants [{n}, {c}, {h}, {w}] for these {n} timesteps");
+        return Err(Error::usage("cannot predict", why, "give x f32 [n,c,h,w] and t i64 [n]"));
+    }
+    let network = UNet::new(&checkpoint.config, &checkpoint.ema, compute.path())?;
+    // chunks bound the memory
+    let chunks = (0..n).step_by(64).map(|first| {
+        let m = 64.min(n - first);
+        let x = x.narrow(0, first, m)?.to_device(compute.device())?;
+        compute.run(|| network.forward(&x, &t[first..first + m], None))?.to_device(&Device::Cpu)
+    });
+    Ok(Tensor::cat(&chunks.collect::<candle_core::Result<Vec<_>>>()?, 0)?.contiguous()?)
+}
+
+fn read_input(path: &Path) -> Result<(Tensor, Vec<f32>)> {
+    let refuse = |why: String| Error::new("cannot read the input", why, "give x f32 [n,c,h,w] and t i64 [n]").at(path);
+    let bytes = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
+    let tensors: HashMap<String, Tensor> =
+        candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| refuse(Error::from(e).why))?;
+    let get = |name: &str| tensors.get(name).ok_or_else(|| refuse(format!("it has no tensor \"{name}\"")));
+    let x = get("x")?.to_dtype(DType::F32).map_err(|e| refuse(Error::from(e).why))?;
+    let t = get("t")?.to_dtype(DType::F32).and_then(|t| t.to_vec1::<f32>()).map_err(|e| refuse(Error::from(e).why))?;
+    if t.is_empty() || t.iter().any(|t| !(0.0..1e6).contains(t)) {
+        return Err(refuse("t holds no timestep, or one below 0".into()));
+    }
+    Ok((x, t))
+}
+
+pub(super) fn info(args: &InfoArgs) -> Result<()> {
+    let checkpoint = checkpoint::load(&args.dir, &Device::Cpu).map_err(|e| Error { kind: Kind::Failed, ..e })?;
+    let [c, h, w] = checkpoint.config.image_shape();
+    let s = &checkpoint.schedule;
+    println!("{}", args.dir.display());
+    println!("  pictures    {c} x {h} x {w}");
+    println!("  weights     {} in {} tensors", checkpoint.ema.count(), checkpoint.ema.iter().count());
+    println!(
+        "  channels    {:?}, {} blocks per level",
+        checkpoint.config.block_out_channels, checkpoint.config.layers_per_block
+    );
+    println!(
+        "  schedule    {}, T = {}, beta {} to {}",
+        s.beta_schedule, s.num_train_timesteps, s.beta_start, s.beta_end
+    );
+    match &checkpoint.training {
+        None => println!("  training    not known (one copy of the weights)"),
+        Some(training) => {
+            println!(
+                "  copies      EMA and raw weights{}",
+                if training.adam.is_some() { ", optimiser state" } else { "" }
+            );
+            if let Ok(state) = serde_json::from_value::<State>(training.state.clone()) {
+                let run = &state.run;
+                let loss = state.history.mean_loss(500).unwrap_or(f32::NAN);
+                println!(
+                    "  training    step {} of {}, batch {}, learning rate {}, seed {}, data {}, loss {loss:.5}",
+                    state.step, run.steps, run.batch, run.learning_rate, run.seed, run.data
+                );
+            }
+        }
+    }
+    Ok(())
+}

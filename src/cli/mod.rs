@@ -1,0 +1,103 @@
+//! The command line: what the window does, for scripts and machines with no display.
+#![expect(clippy::print_stdout, reason = "a command line answers on standard output")]
+
+mod bench;
+mod inspect;
+mod picture;
+mod session;
+mod train;
+
+use crate::engine::{DeviceChoice, Options, Origin, Result};
+use crate::ui;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Watch a denoising diffusion model: a photo drowns in noise, a network learns to predict each dose, and static becomes
+/// an image that never existed. Without a command, opens the window.
+#[derive(Debug, Parser)]
+#[command(name = "ddpm-film", version)]
+pub struct Cli {
+    #[command(flatten)]
+    machine: Machine,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args, Debug)]
+struct Machine {
+    /// What computes: auto, cpu, cuda, cuda:N or metal
+    #[arg(long, global = true, default_value = "auto")]
+    device: DeviceChoice,
+    /// CPU threads; 0 for one per core
+    #[arg(long, global = true, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=1024))]
+    threads: u16,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Train a network, with a progress bar; Ctrl-C saves and stops
+    Train(train::TrainArgs),
+    /// Make pictures that never existed
+    Sample(picture::SampleArgs),
+    /// Write the forward and the reverse film side by side
+    Film(picture::FilmArgs),
+    /// Predict the noise in given pictures at given timesteps
+    Predict(inspect::PredictArgs),
+    /// Say what a model folder holds
+    Info(inspect::InfoArgs),
+    /// Measure the speed of training and of the network on this machine
+    Bench(bench::BenchArgs),
+}
+
+/// Which model; the shipped one unless a folder is named.
+#[derive(Args, Debug)]
+struct ModelArg {
+    /// Model folder in diffusers layout [default: the shipped mnist28]
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+}
+
+impl ModelArg {
+    fn origin(&self) -> Origin {
+        self.model.clone().map_or(Origin::Shipped, Origin::Folder)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WeightsArg {
+    /// The moving average
+    Ema,
+    /// As the optimiser left them
+    Raw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SamplerArg {
+    /// Ancestral sampling, Ho et al. 2020
+    Ddpm,
+    /// Song et al. 2020 with eta 0
+    Ddim,
+}
+
+impl Machine {
+    fn options(&self, model: Option<Origin>) -> Options {
+        Options { device: self.device, threads: usize::from(self.threads), model }
+    }
+}
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// As the command says; the error's kind gives the exit code.
+pub fn run(cli: &Cli) -> Result<()> {
+    let machine = &cli.machine;
+    match &cli.command {
+        None => ui::run(machine.options(Some(Origin::Shipped))),
+        Some(Command::Train(args)) => train::run(args, machine),
+        Some(Command::Sample(args)) => picture::sample(args, machine),
+        Some(Command::Film(args)) => picture::film(args, machine),
+        Some(Command::Predict(args)) => inspect::predict(args, machine),
+        Some(Command::Info(args)) => inspect::info(args),
+        Some(Command::Bench(args)) => bench::run(args, machine),
+    }
+}

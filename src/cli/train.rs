@@ -1,0 +1,99 @@
+//! `ddpm-film train`.
+
+use super::Machine;
+use super::session::{Session, progress_bar};
+use crate::engine::{Command, Event, Metrics, Result, RunConfig, TrainRequest};
+use clap::Args;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+#[derive(Args, Debug)]
+pub(super) struct TrainArgs {
+    /// Network: digits16, mnist28, color32 or cifar10
+    #[arg(long, default_value = "mnist28")]
+    preset: String,
+    /// "mnist", an IDX file or folder (plain or .gz), or a folder of images
+    #[arg(long, default_value = "mnist")]
+    data: String,
+    /// Optimiser steps in all
+    #[arg(long, default_value_t = RunConfig::default().steps)]
+    steps: u64,
+    /// Images per step
+    #[arg(long, default_value_t = RunConfig::default().batch)]
+    batch: usize,
+    /// The same seed and settings give the same bytes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Adam's learning rate
+    #[arg(long, default_value_t = RunConfig::default().learning_rate)]
+    lr: f64,
+    /// Steps of linear warm-up of the learning rate
+    #[arg(long, default_value_t = RunConfig::default().warmup)]
+    warmup: u64,
+    /// Decay of the moving average of the weights
+    #[arg(long, default_value_t = RunConfig::default().ema_decay)]
+    ema: f64,
+    /// Folder for the model, saved every two minutes and at the end
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Go on from the checkpoint in --out; ends with the same bytes as a run that never stopped
+    #[arg(long)]
+    resume: bool,
+}
+
+pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
+    let config = RunConfig {
+        preset: args.preset.clone(),
+        data: args.data.clone(),
+        seed: args.seed,
+        steps: args.steps,
+        batch: args.batch,
+        learning_rate: args.lr,
+        warmup: args.warmup,
+        ema_decay: args.ema,
+        preview_every: 0,
+        ..RunConfig::default()
+    };
+    config.validate()?;
+    let session = Session::start(machine, None)?;
+    let bar = progress_bar(config.steps, "steps");
+    let begun = Instant::now();
+    let mut last = None::<Arc<Metrics>>;
+    let mut logged = Instant::now();
+    let request = TrainRequest { config, out: Some(args.out.clone()), resume: args.resume };
+    let result = session.drive(
+        |job| Command::Train(job, Box::new(request)),
+        |event| match event {
+            Event::Ready { device } => bar.println(format!("training on {device}")),
+            Event::Metrics(_, m) => {
+                bar.set_position(m.step);
+                bar.set_message(words(&m));
+                if bar.is_hidden() && logged.elapsed() > Duration::from_secs(30) {
+                    log::info!("step {} of {}, {}", m.step, m.total, words(&m));
+                    logged = Instant::now();
+                }
+                last = Some(m);
+            }
+            _ => {}
+        },
+    );
+    bar.finish_and_clear();
+    if let Some(m) = last {
+        let loss = m.history.mean_loss(500).unwrap_or(f32::NAN);
+        println!(
+            "step {} of {} after {:.1} s, loss {loss:.5} (mean of the last 500 steps), saved in {}",
+            m.step,
+            m.total,
+            begun.elapsed().as_secs_f64(),
+            args.out.display()
+        );
+    }
+    result
+}
+
+fn words(m: &Metrics) -> String {
+    let loss = m.history.mean_loss(100).unwrap_or(f32::NAN);
+    let left = m.seconds_left.round() as u64;
+    format!("loss {loss:.4}  {:.0} images/s  {}:{:02} min left", m.images_per_s, left / 60, left % 60)
+}

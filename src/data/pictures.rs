@@ -1,0 +1,198 @@
+//! Pictures as people have them: PNG, JPEG, GIF (first frame), BMP and WebP of any size and mode, alone or in folders.
+
+use super::resize::Resizer;
+use super::{MAX_BYTES, Progress, check_shape, too_large};
+use crate::diffusion::Images;
+use crate::error::{Error, Result};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder as _, ImageError, ImageReader, Limits};
+use rayon::prelude::*;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::path::{Path, PathBuf};
+
+const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "gif", "bmp", "webp"];
+const READS: &str = "PNG, JPEG, GIF, BMP and WebP pictures are read";
+/// Pixels a side, and bytes unpacked, of one picture.
+const MAX_SIDE: u32 = 32_768;
+const MAX_PICTURE_BYTES: u64 = 256 << 20;
+/// Pictures decoded between two reports of progress.
+const AT_ONCE: usize = 64;
+
+/// The bundled photos: name and file contents, for [`decode_picture`].
+pub fn photos() -> &'static [(&'static str, &'static [u8])] {
+    &[
+        ("astronaut", include_bytes!("../../assets/photos/astronaut.png")),
+        ("chelsea", include_bytes!("../../assets/photos/chelsea.png")),
+        ("coffee", include_bytes!("../../assets/photos/coffee.png")),
+        ("rocket", include_bytes!("../../assets/photos/rocket.jpg")),
+    ]
+}
+
+/// Reads one picture and fits it to `shape` = [c, h, w]; fails if the file is no picture or a side of it is past 32,768.
+pub fn load_picture(path: &Path, shape: [usize; 3]) -> Result<Images> {
+    check_shape(shape)?;
+    let pixels = decode_file(path, shape).map_err(|why| Error::new("cannot open the picture", why, READS).at(path))?;
+    Ok(super::to_images(1, shape, &pixels))
+}
+
+/// As [`load_picture`], from the contents of a file called `name`.
+pub fn decode_picture(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Images> {
+    check_shape(shape)?;
+    let pixels = decode(ImageReader::new(Cursor::new(bytes)), shape)
+        .map_err(|why| Error::new("cannot open the picture", why, READS).at(name))?;
+    Ok(super::to_images(1, shape, &pixels))
+}
+
+/// The pictures of a data set: pixels NCHW, and the files that could not be read with the reason.
+pub(super) type Pictures = (Vec<u8>, Vec<(PathBuf, String)>);
+
+/// Reads all pictures below `folder`, or the single picture `folder`, in the order of their paths.
+pub(super) fn read(folder: &Path, shape: [usize; 3], progress: Progress) -> Result<Pictures> {
+    let fail = |why: String| Error::new("cannot read the data set", why, READS).at(folder);
+    let len_one: usize = shape.iter().product();
+    let (files, mut skipped) = if folder.is_dir() {
+        find(folder, MAX_BYTES / len_one, progress)?
+    } else {
+        (vec![folder.to_owned()], Vec::new())
+    };
+    if files.is_empty() && skipped.is_empty() {
+        return Err(fail("there are no pictures in this folder".to_owned()));
+    }
+    let mut pixels = Vec::new();
+    for (chunk, files_at_once) in files.chunks(AT_ONCE).enumerate() {
+        let decoded: Vec<_> = files_at_once.par_iter().map(|path| decode_file(path, shape)).collect();
+        for (path, result) in files_at_once.iter().zip(decoded) {
+            match result {
+                Ok(picture) => pixels.extend_from_slice(&picture),
+                Err(why) => skipped.push((path.clone(), why)),
+            }
+        }
+        if !progress(chunk * AT_ONCE + files_at_once.len(), files.len()) {
+            return Err(Error::cancelled());
+        }
+    }
+    match skipped.first() {
+        Some((_, why)) if pixels.is_empty() && !folder.is_dir() => Err(fail(why.clone())),
+        Some((path, why)) if pixels.is_empty() => {
+            let name = path.strip_prefix(folder).unwrap_or(path).display();
+            Err(fail(format!("nothing in this folder can be read, and for {name} the reason is: {why}")))
+        }
+        _ => Ok((pixels, skipped)),
+    }
+}
+
+/// Files and what could not be looked into.
+type Found = (Vec<PathBuf>, Vec<(PathBuf, String)>);
+
+/// Every picture file below `root`, sorted by path. Hidden files and links to folders are left out.
+fn find(root: &Path, most: usize, progress: Progress) -> Result<Found> {
+    let (mut files, mut skipped, mut folders) = (Vec::new(), Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        if !progress(0, files.len()) {
+            return Err(Error::cancelled());
+        }
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) => {
+                skipped.push((folder, e.to_string()));
+                continue;
+            }
+        };
+        for entry in entries.flatten() {
+            let (name, path) = (entry.file_name(), entry.path());
+            if name.as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if path.extension().and_then(OsStr::to_str).is_some_and(is_picture) && path.is_file() {
+                files.push(path);
+                if files.len() > most {
+                    return Err(too_large(&format!("more than {most} pictures")).at(root));
+                }
+            }
+        }
+    }
+    files.sort();
+    Ok((files, skipped))
+}
+
+fn is_picture(extension: &str) -> bool {
+    EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+fn decode_file(path: &Path, shape: [usize; 3]) -> std::result::Result<Vec<u8>, String> {
+    if path.is_dir() {
+        return Err("it is a folder".to_owned());
+    }
+    let file = File::open(path).map_err(|e| e.to_string())?;
+    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut reader = ImageReader::new(BufReader::new(file));
+    if let Ok(format) = image::ImageFormat::from_path(path) {
+        reader.set_format(format);
+    }
+    decode(reader, shape)
+}
+
+/// One picture as c·h·w bytes, or the reason why not. What the contents look like counts more than the file's name.
+fn decode(reader: ImageReader<impl BufRead + Seek>, shape: [usize; 3]) -> std::result::Result<Vec<u8>, String> {
+    let mut reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE), Some(MAX_SIDE));
+    limits.max_alloc = Some(MAX_PICTURE_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(|e| reason(&e))?;
+    if decoder.total_bytes() > MAX_PICTURE_BYTES {
+        return Err(past_limits());
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| reason(&e))?;
+    if picture.width() == 0 || picture.height() == 0 {
+        return Err("the picture has no pixels".to_owned());
+    }
+    picture.apply_orientation(orientation);
+    Ok(fit(picture, shape))
+}
+
+/// Grey or colour as `c` asks, transparency on white, scaled and cropped to h × w.
+fn fit(picture: DynamicImage, [c, h, w]: [usize; 3]) -> Vec<u8> {
+    let size = [picture.height() as usize, picture.width() as usize];
+    let transparent = picture.color().has_alpha();
+    let (mut pixels, stride) = match (c, transparent) {
+        (1, false) => (picture.into_luma8().into_raw(), 1),
+        (1, true) => (picture.into_luma_alpha8().into_raw(), 2),
+        (_, false) => (picture.into_rgb8().into_raw(), 3),
+        (_, true) => (picture.into_rgba8().into_raw(), 4),
+    };
+    if transparent {
+        for pixel in pixels.chunks_exact_mut(stride) {
+            if let Some((&mut alpha, colour)) = pixel.split_last_mut() {
+                let alpha = u32::from(alpha);
+                colour.iter_mut().for_each(|v| *v = ((u32::from(*v) * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
+            }
+        }
+    }
+    let resizer = Resizer::new(size, [h, w]);
+    let mut out = vec![0; c * h * w];
+    for (k, channel) in out.chunks_exact_mut(h * w).enumerate() {
+        resizer.channel(&pixels[k..], stride, channel);
+    }
+    out
+}
+
+fn reason(e: &ImageError) -> String {
+    match e {
+        ImageError::Limits(_) => past_limits(),
+        ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => "the file is cut short".to_owned(),
+        // Some decoders explain themselves over several lines.
+        _ => e.to_string().lines().next().unwrap_or("unknown reason").to_owned(),
+    }
+}
+
+fn past_limits() -> String {
+    format!("it is past {MAX_SIDE} pixels a side or {} MiB unpacked", MAX_PICTURE_BYTES >> 20)
+}

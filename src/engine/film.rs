@@ -1,0 +1,169 @@
+//! Films: the reverse process, one network call at a time, and the forward process, in one go.
+
+use super::worker::{DataCache, Model, Outbox};
+use super::{Event, ForwardRequest, ForwardSource, JobId, SampleRequest};
+use crate::data;
+use crate::diffusion::noise::{Purpose, stream};
+use crate::diffusion::sampler::{Sampler, SamplerKind};
+use crate::diffusion::schedule::Spacing;
+use crate::diffusion::trajectory::{Frame, Trajectory, film_bytes};
+use crate::diffusion::{Images, process};
+use crate::error::{Error, Result};
+use crate::model::compute::Compute;
+use crate::model::{Denoiser as _, UNet};
+use std::sync::Arc;
+
+/// Memory that a film may take.
+const FILM_BUDGET: usize = 256 << 20;
+/// Pictures that one film may show.
+const MOST_PICTURES: usize = 256;
+
+/// A reverse film under way.
+pub(super) struct FilmJob {
+    job: JobId,
+    request: SampleRequest,
+    network: UNet,
+    sampler: Sampler,
+    calls: usize,
+    /// Of so many frames one is kept.
+    stride: usize,
+}
+
+impl FilmJob {
+    pub(super) fn start(
+        job: JobId,
+        request: SampleRequest,
+        model: &Model,
+        compute: &Compute,
+        out: &Outbox,
+    ) -> Result<Self> {
+        if !(1..=MOST_PICTURES).contains(&request.n) {
+            let why = format!("{} pictures were asked for", request.n);
+            return Err(Error::usage("cannot make a film", why, format!("ask for 1 to {MOST_PICTURES}")));
+        }
+        let full = &model.info.schedule;
+        let steps = request.steps.unwrap_or(full.steps());
+        let schedule = full.spaced(steps, Spacing::Leading)?;
+        let shape = model.info.shape;
+        let x = process::noise_images(request.seed, Purpose::Start, request.first, 0, request.n, shape);
+        let sampler = Sampler::new(schedule, request.sampler, request.clip, x)?;
+        let network = UNet::new(&model.checkpoint.config, model.params(request.weights)?, compute.path())?;
+        let film = Trajectory::new(request.n, shape, Arc::clone(full));
+        let provenance = model.provenance(request.weights, request.sampler.name(), steps);
+        out.send(Event::SampleStarted(job, Box::new(film), provenance));
+        let stride = film_bytes(steps, request.n * shape.iter().product::<usize>()).div_ceil(FILM_BUDGET).max(1);
+        Ok(Self { job, request, network, sampler, calls: 0, stride })
+    }
+
+    pub(super) fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// One network call and one step; true when the film is done.
+    pub(super) fn advance(&mut self, compute: &Compute, out: &Outbox) -> Result<bool> {
+        let (Some(t), Some(step)) = (self.sampler.wants(), self.sampler.coefficients()) else {
+            self.finish(out);
+            return Ok(true);
+        };
+        let eps = predict(&self.network, compute, self.sampler.x(), t)?;
+        let keep = self.request.every_frame && self.calls.is_multiple_of(self.stride);
+        let before = keep.then(|| (self.sampler.doses(), self.sampler.x().clone()));
+        let SampleRequest { seed, first, n, .. } = self.request;
+        let shape = self.network.shape();
+        let xstart =
+            self.sampler.advance(&eps, |t| process::noise_images(seed, Purpose::Step, first, t as u64, n, shape));
+        self.calls += 1;
+        if let (Some((doses, x)), Some(xstart)) = (before, xstart) {
+            out.send(Event::Frame(self.job, Arc::new(Frame::predicted(doses, &x, &eps, &xstart, step))));
+        }
+        let total = (self.calls + self.sampler.steps_left()) as u64;
+        out.send_or_skip(Event::Progress { job: self.job, done: self.calls as u64, total });
+        if self.sampler.wants().is_none() {
+            self.finish(out);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn finish(&self, out: &Outbox) {
+        if self.request.every_frame {
+            out.send(Event::Frame(self.job, Arc::new(Frame::state(0, self.sampler.x()))));
+        }
+        out.send(Event::Sampled(self.job, Arc::new(self.sampler.x().clone())));
+    }
+}
+
+/// The network's ε̂ for all of `x` at timestep `t`.
+pub(super) fn predict(network: &UNet, compute: &Compute, x: &Images, t: usize) -> Result<Images> {
+    let times = vec![t as f32; x.n];
+    let eps = compute.run(|| network.predict(x, &times))?;
+    if eps.data.iter().all(|v| v.is_finite()) {
+        Ok(eps)
+    } else {
+        let why = format!("at timestep {t} the network predicts values that are not numbers");
+        Err(Error::new("cannot go on with this film", why, "its weights are damaged; use another model"))
+    }
+}
+
+/// A short reverse film for a preview, from the same noise each time.
+pub(super) struct Preview {
+    network: UNet,
+    sampler: Sampler,
+}
+
+impl Preview {
+    pub(super) fn start(model: &Model, n: usize, steps: usize, compute: &Compute) -> Result<Self> {
+        let schedule = model.info.schedule.spaced(steps, Spacing::Trailing)?;
+        let x = process::noise_images(PREVIEW_SEED, Purpose::Start, 0, 0, n, model.info.shape);
+        let sampler = Sampler::new(schedule, SamplerKind::Ddim { eta: 0.0 }, true, x)?;
+        Ok(Self { network: UNet::new(&model.checkpoint.config, &model.checkpoint.ema, compute.path())?, sampler })
+    }
+
+    /// One network call; the pictures when done.
+    pub(super) fn advance(&mut self, compute: &Compute) -> Result<Option<Images>> {
+        if let Some(t) = self.sampler.wants() {
+            let eps = predict(&self.network, compute, self.sampler.x(), t)?;
+            // DDIM with eta 0 draws no noise
+            self.sampler.advance(&eps, |_| Images::zeros(0, [0; 3]));
+        }
+        Ok(self.sampler.wants().is_none().then(|| self.sampler.x().clone()))
+    }
+}
+
+/// Previews of every run start from the noise of this seed, so runs can be compared.
+const PREVIEW_SEED: u64 = 42;
+
+/// The forward film that was asked for, and where its pictures come from, in words.
+pub(super) fn forward_film(
+    request: &ForwardRequest,
+    model: &Model,
+    cache: &mut DataCache,
+    job: JobId,
+    out: &Outbox,
+) -> Result<(Trajectory, String)> {
+    if !(1..=MOST_PICTURES).contains(&request.n) {
+        let why = format!("{} pictures were asked for", request.n);
+        return Err(Error::usage("cannot make a film", why, format!("ask for 1 to {MOST_PICTURES}")));
+    }
+    let shape = model.info.shape;
+    let repeat = |one: Images| Images::new(request.n, shape, one.data.repeat(request.n));
+    let (x_start, words) = match &request.source {
+        ForwardSource::Data => {
+            let data = cache.get(&model.data, shape, job, out)?;
+            let pick = |i| stream(request.seed, Purpose::Pick, [i, 0]).below(data.len());
+            let picked: Vec<usize> = (0..request.n as u64).map(pick).collect();
+            (data.images(&picked), data.name.clone())
+        }
+        ForwardSource::Photo(i) => {
+            let (name, bytes) = data::photos()
+                .get(*i)
+                .ok_or_else(|| Error::usage("cannot show the photo", format!("there is no photo {i}"), ""))?;
+            (repeat(data::decode_picture(name, bytes, shape)?), (*name).to_owned())
+        }
+        ForwardSource::File(path) => {
+            let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            (repeat(data::load_picture(path, shape)?), name)
+        }
+    };
+    Ok((Trajectory::forward(Arc::clone(&model.info.schedule), &x_start, request.seed), words))
+}

@@ -1,0 +1,200 @@
+//! The training job: steps, previews between them, metrics for the window, saves on a schedule.
+
+use super::film::Preview;
+use super::worker::{DataCache, Model, Outbox};
+use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
+use crate::checkpoint;
+use crate::data::{Dataset, Source};
+use crate::error::{Error, Result};
+use crate::export::files::check_folder;
+use crate::model::compute::Compute;
+use crate::train::trainer::Trainer;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const PREVIEW_IMAGES: usize = 8;
+const PREVIEW_STEPS: usize = 20;
+const SAVE_EVERY: Duration = Duration::from_secs(120);
+const TELL_EVERY: Duration = Duration::from_millis(50);
+
+/// A training, under way, held, or over.
+pub(super) struct TrainingJob {
+    job: JobId,
+    trainer: Trainer,
+    data: Arc<Dataset>,
+    out_dir: Option<PathBuf>,
+    compute: Arc<Compute>,
+    phase: Phase,
+    preview: Option<(u64, Preview)>,
+    /// Ends of the last steps, for the speed.
+    pace: VecDeque<Instant>,
+    told: Instant,
+    saved: Instant,
+    saved_step: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    Paused,
+    Over,
+}
+
+impl TrainingJob {
+    pub(super) fn start(
+        job: JobId,
+        request: TrainRequest,
+        compute: &Arc<Compute>,
+        cache: &mut DataCache,
+        out: &Outbox,
+    ) -> Result<Self> {
+        let plan = request.config.validate()?;
+        let source = Source::parse(&request.config.data);
+        let trainer = match &request.out {
+            Some(dir) if request.resume => {
+                Trainer::resume(plan, Arc::clone(compute), &checkpoint::load(dir, compute.device())?)?
+            }
+            None if request.resume => {
+                return Err(Error::usage("cannot resume", "no folder was named", "name the folder of the run"));
+            }
+            dir => {
+                if let Some(dir) = dir {
+                    check_folder(dir)?;
+                }
+                Trainer::new(plan, Arc::clone(compute))?
+            }
+        };
+        let data = cache.get(&source, trainer.plan().model.image_shape(), job, out)?;
+        let now = Instant::now();
+        let training = Self {
+            job,
+            saved_step: trainer.steps_done(),
+            trainer,
+            data,
+            out_dir: request.out,
+            compute: Arc::clone(compute),
+            phase: Phase::Running,
+            preview: None,
+            pace: VecDeque::new(),
+            told: now,
+            saved: now,
+        };
+        out.send(Event::TrainingStarted(job, training.model()?.info));
+        training.tell(out);
+        Ok(training)
+    }
+
+    pub(super) fn job(&self) -> JobId {
+        self.job
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.phase == Phase::Running
+    }
+
+    /// Running or paused.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase != Phase::Over
+    }
+
+    /// No more steps; the model stays.
+    pub(super) fn halt(&mut self) {
+        self.phase = Phase::Over;
+        self.preview = None;
+    }
+
+    pub(super) fn set_state(&mut self, state: TrainingState, out: &Outbox) {
+        if self.is_open() {
+            self.phase = match state {
+                TrainingState::Running => Phase::Running,
+                TrainingState::Paused => Phase::Paused,
+            };
+            self.pace.clear();
+            self.tell(out);
+        }
+    }
+
+    /// One step, or one network call of a preview.
+    pub(super) fn advance(&mut self, out: &Outbox) -> Result<()> {
+        if let Some((step, preview)) = &mut self.preview {
+            if let Some(images) = preview.advance(&self.compute)? {
+                out.send(Event::Preview(self.job, *step, Arc::new(images)));
+                self.preview = None;
+                // the pause for the preview is not training speed
+                self.pace.clear();
+            }
+            return Ok(());
+        }
+        if self.trainer.is_done() {
+            self.save()?;
+            self.halt();
+            self.tell(out);
+            out.finished(self.job, Ok(()));
+            return Ok(());
+        }
+        if let Err(e) = self.trainer.step(&self.data) {
+            // the state of the step before is whole: keep it
+            self.save()?;
+            return Err(e);
+        }
+        self.pace.push_back(Instant::now());
+        if self.pace.len() > 64 {
+            self.pace.pop_front();
+        }
+        let (step, every) = (self.trainer.steps_done(), self.trainer.plan().run.preview_every);
+        if every > 0 && (step.is_multiple_of(every) || self.trainer.is_done()) {
+            self.preview = Some((step, Preview::start(&self.model()?, PREVIEW_IMAGES, PREVIEW_STEPS, &self.compute)?));
+        }
+        if self.told.elapsed() >= TELL_EVERY || self.trainer.is_done() {
+            self.tell(out);
+            self.told = Instant::now();
+        }
+        if self.saved.elapsed() >= SAVE_EVERY {
+            self.save()?;
+        }
+        Ok(())
+    }
+
+    fn tell(&self, out: &Outbox) {
+        let (step, run) = (self.trainer.steps_done(), &self.trainer.plan().run);
+        let images_per_s = match (self.pace.front(), self.pace.back()) {
+            (Some(first), Some(last)) if last > first => {
+                ((self.pace.len() - 1) * run.batch) as f64 / (*last - *first).as_secs_f64()
+            }
+            _ => 0.0,
+        };
+        let left = (run.steps.saturating_sub(step) * run.batch as u64) as f64;
+        out.send_or_skip(Event::Metrics(
+            self.job,
+            Arc::new(Metrics {
+                step,
+                total: run.steps,
+                images_per_s,
+                seconds_left: if images_per_s > 0.0 { left / images_per_s } else { 0.0 },
+                state: if self.is_running() { TrainingState::Running } else { TrainingState::Paused },
+                history: Arc::new(self.trainer.history().clone()),
+            }),
+        ));
+    }
+
+    /// The model as it is now.
+    pub(super) fn model(&self) -> Result<Model> {
+        Model::new(self.trainer.checkpoint()?, format!("{} in training", self.trainer.plan().run.preset))
+    }
+
+    fn save(&mut self) -> Result<()> {
+        if let Some(dir) = &self.out_dir {
+            checkpoint::save(dir, &self.trainer.checkpoint()?)?;
+            self.saved = Instant::now();
+            self.saved_step = self.trainer.steps_done();
+        }
+        Ok(())
+    }
+
+    /// Saves steps that no file holds yet.
+    pub(super) fn save_if_due_at_exit(&mut self) -> Result<()> {
+        if self.saved_step < self.trainer.steps_done() { self.save() } else { Ok(()) }
+    }
+}

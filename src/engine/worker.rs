@@ -1,0 +1,332 @@
+//! The worker: takes commands, advances the current job by one unit, sends events. One unit is one network call, one
+//! training step, or one forward film.
+
+use super::film::{FilmJob, forward_film};
+use super::training::TrainingJob;
+use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Provenance, Weights, Which, device};
+use crate::checkpoint::{self, Checkpoint};
+use crate::data::{Dataset, Source};
+use crate::diffusion::schedule::Schedule;
+use crate::error::{Error, Kind, Result};
+use crate::model::Params;
+use crate::model::compute::Compute;
+use crate::train::trainer::State;
+use candle_core::Device;
+use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// The way out for events.
+pub(super) struct Outbox {
+    sender: Sender<Event>,
+    quit: Arc<AtomicBool>,
+    wake: Box<dyn Fn() + Send>,
+}
+
+impl Outbox {
+    pub(super) fn new(sender: Sender<Event>, quit: Arc<AtomicBool>, wake: Box<dyn Fn() + Send>) -> Self {
+        Self { sender, quit, wake }
+    }
+
+    /// Delivers an event; while the window is behind, waits in short turns.
+    pub(super) fn send(&self, mut event: Event) {
+        while !self.quit() {
+            match self.sender.try_send(event) {
+                Ok(()) => return (self.wake)(),
+                Err(TrySendError::Disconnected(_)) => return,
+                Err(TrySendError::Full(back)) => event = back,
+            }
+            (self.wake)();
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Delivers an event, or leaves it out when the window is behind; the next one holds all that this one told.
+    pub(super) fn send_or_skip(&self, event: Event) {
+        if self.sender.try_send(event).is_ok() {
+            (self.wake)();
+        }
+    }
+
+    pub(super) fn finished(&self, job: JobId, result: Result<()>) {
+        let outcome = match result {
+            Ok(()) => Outcome::Done,
+            Err(e) if e.kind == Kind::Cancelled => Outcome::Cancelled,
+            Err(e) => Outcome::Failed(e),
+        };
+        self.send(Event::Finished(job, outcome));
+    }
+
+    /// Whether the other end is being dropped.
+    pub(super) fn quit(&self) -> bool {
+        self.quit.load(Ordering::Relaxed)
+    }
+}
+
+/// A model to make films with.
+#[derive(Clone)]
+pub(super) struct Model {
+    pub info: Arc<ModelInfo>,
+    pub checkpoint: Arc<Checkpoint>,
+    /// The data it was trained on.
+    pub data: Source,
+}
+
+/// Reads a model; also its short name.
+pub(crate) fn load_model(origin: &Origin, device: &Device) -> Result<(Checkpoint, String)> {
+    match origin {
+        Origin::Shipped => Ok((checkpoint::shipped(device)?, "mnist28".to_owned())),
+        Origin::Folder(dir) => {
+            let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
+            Ok((checkpoint::load(dir, device)?, name.unwrap_or_else(|| dir.display().to_string())))
+        }
+    }
+}
+
+impl Model {
+    /// With what its own state says of steps and data.
+    pub(super) fn new(checkpoint: Checkpoint, name: String) -> Result<Self> {
+        let training = checkpoint.training.as_ref();
+        let state = training.and_then(|t| serde_json::from_value::<State>(t.state.clone()).ok());
+        let info = ModelInfo {
+            name,
+            shape: checkpoint.config.image_shape(),
+            params: checkpoint.ema.count(),
+            step: state.as_ref().map(|s| s.step),
+            has_raw: training.is_some(),
+            schedule: Arc::new(Schedule::new(&checkpoint.schedule.schedule()?)?),
+        };
+        let data = state.map_or(Source::Mnist, |s| Source::parse(&s.run.data));
+        Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })
+    }
+
+    pub(super) fn params(&self, weights: Weights) -> Result<&Params> {
+        match (weights, &self.checkpoint.training) {
+            (Weights::Ema, _) => Ok(&self.checkpoint.ema),
+            (Weights::Raw, Some(training)) => Ok(&training.raw),
+            (Weights::Raw, None) => {
+                Err(Error::new("cannot sample from raw weights", "this model holds only one copy", "choose EMA"))
+            }
+        }
+    }
+
+    pub(super) fn provenance(&self, weights: Weights, sampler: &'static str, calls: usize) -> Provenance {
+        Provenance { model: self.info.name.clone(), step: self.info.step, weights, sampler, calls }
+    }
+}
+
+/// The last data set that was asked for; films and training mostly want the same one.
+#[derive(Default)]
+pub(super) struct DataCache(Option<(Source, Arc<Dataset>)>);
+
+impl DataCache {
+    pub(super) fn get(&mut self, source: &Source, shape: [usize; 3], job: JobId, out: &Outbox) -> Result<Arc<Dataset>> {
+        if let Some((held, data)) = &self.0
+            && held == source
+            && data.shape == shape
+        {
+            return Ok(Arc::clone(data));
+        }
+        let progress = |done: usize, total: usize| {
+            out.send_or_skip(Event::Progress { job, done: done as u64, total: total as u64 });
+            !out.quit()
+        };
+        let data = Arc::new(Dataset::load(source, shape, &progress)?);
+        if let Some((path, why)) = data.skipped.first() {
+            let n = data.skipped.len();
+            let others = if n > 1 { format!(" and {} more files", n - 1) } else { String::new() };
+            out.send(Event::Warning(format!("left out {}{others}: {why}", path.display())));
+        }
+        self.0 = Some((source.clone(), Arc::clone(&data)));
+        Ok(data)
+    }
+}
+
+struct Worker<'a> {
+    compute: Arc<Compute>,
+    out: &'a Outbox,
+    loaded: Option<Model>,
+    film: Option<FilmJob>,
+    training: Option<TrainingJob>,
+    data: DataCache,
+}
+
+/// Runs until the other end is gone; then saves what a run would lose.
+pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
+    device::lower_priority();
+    let (compute, words) = match device::open(options.device, options.threads, true) {
+        Ok(opened) => opened,
+        Err(e) => return out.finished(0, Err(e)),
+    };
+    out.send(Event::Ready { device: words });
+    let mut worker = Worker {
+        compute: Arc::new(compute),
+        out,
+        loaded: None,
+        film: None,
+        training: None,
+        data: DataCache::default(),
+    };
+    if let Some(origin) = options.model {
+        worker.guard(0, |w| w.load(&origin));
+    }
+    while !out.quit() {
+        let command =
+            if worker.idle() { inbox.recv().map_err(|_| TryRecvError::Disconnected) } else { inbox.try_recv() };
+        match command {
+            Ok(command) => worker.take(command),
+            Err(TryRecvError::Empty) => worker.advance(),
+            Err(TryRecvError::Disconnected) => break,
+        }
+    }
+    if let Some(Err(e)) = worker.training.as_mut().map(TrainingJob::save_if_due_at_exit) {
+        log::error!("{e}");
+    }
+}
+
+impl Worker<'_> {
+    fn idle(&self) -> bool {
+        self.film.is_none() && !self.training.as_ref().is_some_and(TrainingJob::is_running)
+    }
+
+    /// Runs one unit; a failure or panic ends its job, not the worker.
+    fn guard(&mut self, job: JobId, unit: impl FnOnce(&mut Self) -> Result<()>) -> bool {
+        let result = catch_unwind(AssertUnwindSafe(|| unit(self))).unwrap_or_else(|panic| {
+            let why = panic.downcast_ref::<String>().map(String::as_str);
+            let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason");
+            Err(Error::new("the program made a mistake", why.to_owned(), "please report this"))
+        });
+        let failed = result.is_err();
+        if failed {
+            self.out.finished(job, result);
+        }
+        !failed
+    }
+
+    fn take(&mut self, command: Command) {
+        match command {
+            Command::Load(job, origin) => {
+                if self.guard(job, |w| w.load(&origin)) {
+                    self.out.finished(job, Ok(()));
+                }
+            }
+            Command::Forward(job, request) => {
+                let done = self.guard(job, |w| {
+                    let model = w.model(request.which)?;
+                    let (film, words) = forward_film(&request, &model, &mut w.data, job, w.out)?;
+                    w.out.send(Event::Forward(job, Arc::new(film), words));
+                    Ok(())
+                });
+                if done {
+                    self.out.finished(job, Ok(()));
+                }
+            }
+            Command::Sample(job, request) => {
+                self.end_film();
+                self.guard(job, |w| {
+                    let model = w.model(request.which)?;
+                    w.film = Some(FilmJob::start(job, request, &model, &w.compute, w.out)?);
+                    Ok(())
+                });
+            }
+            Command::Train(job, request) => {
+                self.end_training();
+                self.guard(job, |w| {
+                    let training = TrainingJob::start(job, *request, &w.compute, &mut w.data, w.out)?;
+                    w.training = Some(training);
+                    Ok(())
+                });
+            }
+            Command::SetTraining(state) => {
+                if let Some(training) = &mut self.training {
+                    training.set_state(state, self.out);
+                }
+            }
+            Command::Save(job, dir) => {
+                if self.guard(job, |w| w.save(&dir)) {
+                    self.out.send(Event::Saved(job, dir));
+                    self.out.finished(job, Ok(()));
+                }
+            }
+            Command::Cancel(job) => {
+                if self.film.as_ref().is_some_and(|f| f.job() == job) {
+                    self.end_film();
+                }
+                if self.training.as_ref().is_some_and(|t| t.job() == job) {
+                    self.end_training();
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self) {
+        if let Some(film) = &self.film {
+            let job = film.job();
+            let ok = self.guard(job, |w| {
+                let Some(film) = &mut w.film else { return Ok(()) };
+                if film.advance(&w.compute, w.out)? {
+                    w.film = None;
+                    w.out.finished(job, Ok(()));
+                }
+                Ok(())
+            });
+            if !ok {
+                self.film = None;
+            }
+        } else if let Some(training) = &self.training {
+            let job = training.job();
+            let ok = self.guard(job, |w| match &mut w.training {
+                Some(training) => training.advance(w.out),
+                None => Ok(()),
+            });
+            if !ok && let Some(training) = &mut self.training {
+                training.halt();
+            }
+        }
+    }
+
+    fn end_film(&mut self) {
+        if let Some(film) = self.film.take() {
+            self.out.finished(film.job(), Err(Error::cancelled()));
+        }
+    }
+
+    /// Stops the training; its model stays at hand.
+    fn end_training(&mut self) {
+        let out = self.out;
+        if let Some(training) = &mut self.training
+            && training.is_open()
+        {
+            let result = training.save_if_due_at_exit();
+            training.halt();
+            out.finished(training.job(), result.and(Err(Error::cancelled())));
+        }
+    }
+
+    fn load(&mut self, origin: &Origin) -> Result<()> {
+        let (checkpoint, name) = load_model(origin, self.compute.device())?;
+        let model = Model::new(checkpoint, name)?;
+        self.out.send(Event::ModelChanged(Arc::clone(&model.info)));
+        self.loaded = Some(model);
+        Ok(())
+    }
+
+    fn model(&self, which: Which) -> Result<Model> {
+        let missing = |why: &str, hint: &str| Error::new("cannot make a film", why, hint);
+        match which {
+            Which::Loaded => self.loaded.clone().ok_or_else(|| missing("no model is loaded", "open a model folder")),
+            Which::Training => match &self.training {
+                Some(training) => training.model(),
+                None => Err(missing("nothing has been trained yet", "start a training, or choose the loaded model")),
+            },
+        }
+    }
+
+    fn save(&self, dir: &Path) -> Result<()> {
+        let which = if self.training.is_some() { Which::Training } else { Which::Loaded };
+        checkpoint::save(dir, &self.model(which)?.checkpoint)
+    }
+}

@@ -1,0 +1,143 @@
+//! Attention among the pixels of each image, one (image, head) at a time.
+
+use super::matrix::{Matrix, Panels, multiply};
+use super::memory::{Reader, for_each, slice, storage, tensor, written};
+use super::norm::exp;
+use super::simd::{Simd, dispatch};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+/// softmax(q kᵀ / √d) v for `q`, `k`, `v` [n, h, w, c] in `heads` heads of d = c / `heads` channels.
+pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
+    q.apply_op3(k, v, Attention { heads })
+}
+
+struct Attention {
+    heads: usize,
+}
+
+/// Sizes of one attention: images, pixels, channels, channels per head.
+#[derive(Clone, Copy)]
+struct Sizes {
+    n: usize,
+    pixels: usize,
+    c: usize,
+    d: usize,
+}
+
+impl Sizes {
+    fn new(q: &Shape, k: &Shape, v: &Shape, heads: usize) -> Result<Self> {
+        let (n, h, w, c) = q.dims4()?;
+        if q != k || q != v || heads == 0 || c == 0 || c % heads != 0 {
+            bail!("cannot attend in {heads} heads among maps of shapes {q:?}, {k:?} and {v:?}");
+        }
+        Ok(Self { n, pixels: h * w, c, d: c / heads })
+    }
+
+    fn scale(self) -> f32 {
+        1.0 / (self.d as f32).sqrt()
+    }
+
+    /// Where a head's channels start, and their matrix, [pixels, d].
+    fn head(self, x: &[f32], image: usize, head: usize) -> (usize, Matrix<'_>) {
+        let start = image * self.pixels * self.c + head * self.d;
+        (start, Matrix::new(&x[start..], self.pixels, self.d, self.c))
+    }
+
+    /// softmax(q kᵀ · scale), [pixels, pixels].
+    fn weights(self, q: Matrix, k: Matrix) -> Vec<f32> {
+        let l = self.pixels;
+        let mut weights = vec![0.0; l * l];
+        multiply(&mut weights, l, q, &Panels::pack(k.t()), false);
+        // SAFETY: no contract beyond its slices.
+        unsafe { softmax(&mut weights, l, self.scale()) };
+        weights
+    }
+}
+
+dispatch!(softmax = softmax_simd(x: &mut [f32], row: usize, scale: f32));
+
+/// Each row x becomes softmax(scale·x).
+#[inline(always)]
+unsafe fn softmax_simd<S: Simd>(x: &mut [f32], row: usize, scale: f32) {
+    for row in x.chunks_exact_mut(row) {
+        let max = row.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
+        for v in row.iter_mut() {
+            *v = exp(scale * (*v - max));
+        }
+        let factor = 1.0 / row.iter().sum::<f32>();
+        for v in row {
+            *v *= factor;
+        }
+    }
+}
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let s = Sizes::new(lq.shape(), lk.shape(), lv.shape(), self.heads)?;
+        let (q, k, v) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
+        // SAFETY: the heads of all images cover the output; `heads_of` shares it out so that no two tasks overlap.
+        let y = unsafe {
+            written(q.len(), |y| {
+                for_each(s.n, |image| {
+                    let start = image * s.pixels * s.c;
+                    let y = y.part(start, s.pixels * s.c);
+                    for head in 0..self.heads {
+                        let [(at, q), (_, k), (_, v)] = [q, k, v].map(|x| s.head(x, image, head));
+                        let weights = s.weights(q, k);
+                        let weights = Matrix::new(&weights, s.pixels, s.pixels, s.pixels);
+                        multiply(&mut y[at - start..], s.c, weights, &Panels::pack(v), false);
+                    }
+                });
+            })
+        };
+        Ok(storage(y, lq.shape()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let s = Sizes::new(q.shape(), k.shape(), v.shape(), self.heads)?;
+        let grad = grad.contiguous()?;
+        let readers = [q, k, v, &grad].map(Reader::new);
+        let (q_data, k_data, v_data) = (readers[0].slice()?, readers[1].slice()?, readers[2].slice()?);
+        let dy = readers[3].slice()?;
+        let l = s.pixels;
+        let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; dy.len()]);
+        let mut dp = vec![0.0; l * l];
+        for image in 0..s.n {
+            for head in 0..self.heads {
+                let [(at, q), (_, k), (_, v), (_, dy)] = [q_data, k_data, v_data, dy].map(|x| s.head(x, image, head));
+                let p = s.weights(q, k);
+                multiply(&mut dv[at..], s.c, Matrix::new(&p, l, l, l).t(), &Panels::pack(dy), false);
+                multiply(&mut dp, l, dy, &Panels::pack(v.t()), false);
+                // through the softmax: ds = p (dp − Σ p dp)
+                for (dp, p) in dp.chunks_exact_mut(l).zip(p.chunks_exact(l)) {
+                    let dot: f32 = dp.iter().zip(p).map(|(a, b)| a * b).sum();
+                    dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - dot) * s.scale());
+                }
+                let ds = Matrix::new(&dp, l, l, l);
+                multiply(&mut dq[at..], s.c, ds, &Panels::pack(k), false);
+                multiply(&mut dk[at..], s.c, ds.t(), &Panels::pack(q), false);
+            }
+        }
+        let give = |data, of: &Tensor| of.track_op().then(|| tensor(data, of.shape())).transpose();
+        Ok((give(dq, q)?, give(dk, k)?, give(dv, v)?))
+    }
+}

@@ -1,0 +1,198 @@
+//! Moving numbers about: NCHW and NHWC, concatenation, nearest-neighbour upsampling, one bias per image and channel.
+
+use super::memory::{Reader, Target, for_each, slice, storage, tensor, written};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+
+/// [n, c, h, w] to [n, h, w, c].
+pub(super) fn to_nhwc(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Permute { to_nhwc: true })
+}
+
+/// [n, h, w, c] to [n, c, h, w].
+pub(super) fn to_nchw(x: &Tensor) -> Result<Tensor> {
+    x.apply_op1(Permute { to_nhwc: false })
+}
+
+struct Permute {
+    to_nhwc: bool,
+}
+
+/// Each of `n` matrices of `rows` x `cols` transposed.
+fn transposed(x: &[f32], n: usize, rows: usize, cols: usize) -> Vec<f32> {
+    if rows == 1 || cols == 1 {
+        return x.to_vec();
+    }
+    // SAFETY: the index runs over all n * rows * cols elements.
+    unsafe {
+        written(n * rows * cols, |y| {
+            for_each(n, |i| {
+                let start = i * rows * cols;
+                let y = y.part(start, rows * cols);
+                for (row, line) in x[start..start + rows * cols].chunks_exact(cols).enumerate() {
+                    for (col, &v) in line.iter().enumerate() {
+                        y[col * rows + row] = v;
+                    }
+                }
+            });
+        })
+    }
+}
+
+impl CustomOp1 for Permute {
+    fn name(&self) -> &'static str {
+        "permute"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice(x, layout)?;
+        let (n, a, b, c) = layout.shape().dims4()?;
+        Ok(match self.to_nhwc {
+            true => storage(transposed(x, n, a, b * c), (n, b, c, a)),
+            false => storage(transposed(x, n, a * b, c), (n, c, a, b)),
+        })
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&Self { to_nhwc: !self.to_nhwc })?))
+    }
+}
+
+/// Adds `bias` [n, c] to each pixel of `x` [n, h, w, c].
+pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    x.apply_op2(&bias.contiguous()?, AddBias)
+}
+
+struct AddBias;
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, bias: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+        let mut y = slice(x, lx)?.to_vec();
+        let (n, h, w, c) = lx.shape().dims4()?;
+        let bias = slice(bias, lb)?;
+        let target = Target::new(&mut y);
+        for_each(n, |i| {
+            // SAFETY: image i, which is this task's alone.
+            let image = unsafe { target.part(i * h * w * c, h * w * c) };
+            for pixel in image.chunks_exact_mut(c) {
+                pixel.iter_mut().zip(&bias[i * c..]).for_each(|(v, b)| *v += b);
+            }
+        });
+        Ok(storage(y, lx.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, bias: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let dbias = match bias.track_op() {
+            true => {
+                let (n, h, w, c) = x.dims4()?;
+                let data = Reader::new(&grad);
+                let mut sums = vec![0.0; n * c];
+                for (sums, image) in sums.chunks_exact_mut(c).zip(data.slice()?.chunks_exact(h * w * c)) {
+                    add_pixels(sums, image);
+                }
+                Some(tensor(sums, bias.shape())?)
+            }
+            false => None,
+        };
+        Ok((x.track_op().then_some(grad), dbias))
+    }
+}
+
+/// Adds each pixel of `image` to `sums`.
+pub(super) fn add_pixels(sums: &mut [f32], image: &[f32]) {
+    for pixel in image.chunks_exact(sums.len()) {
+        sums.iter_mut().zip(pixel).for_each(|(s, v)| *s += v);
+    }
+}
+
+/// The channels of `a` [n, h, w, c], then those of `b` [n, h, w, d].
+pub(super) fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    a.apply_op2(b, Concat)
+}
+
+struct Concat;
+
+impl CustomOp2 for Concat {
+    fn name(&self) -> &'static str {
+        "concat"
+    }
+
+    fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (a, b) = (slice(a, la)?, slice(b, lb)?);
+        let (n, h, w, c) = la.shape().dims4()?;
+        let (nb, hb, wb, d) = lb.shape().dims4()?;
+        if (n, h, w) != (nb, hb, wb) {
+            candle_core::bail!("cannot concatenate maps of shapes {:?} and {:?}", la.shape(), lb.shape());
+        }
+        let mut y = Vec::with_capacity(a.len() + b.len());
+        for (a, b) in a.chunks_exact(c).zip(b.chunks_exact(d)) {
+            y.extend_from_slice(a);
+            y.extend_from_slice(b);
+        }
+        Ok(storage(y, (n, h, w, c + d)))
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let data = Reader::new(&grad);
+        let (c, d) = (a.dim(3)?, b.dim(3)?);
+        let channels = |first: usize, of: &Tensor| -> Result<Option<Tensor>> {
+            if !of.track_op() {
+                return Ok(None);
+            }
+            let len = of.dim(3)?;
+            let mut part = Vec::with_capacity(of.elem_count());
+            for pixel in data.slice()?.chunks_exact(c + d) {
+                part.extend_from_slice(&pixel[first..first + len]);
+            }
+            tensor(part, of.shape()).map(Some)
+        };
+        Ok((channels(0, a)?, channels(c, b)?))
+    }
+}
+
+/// Each pixel becomes a square of 2x2.
+pub(super) fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
+    x.apply_op1(Upsample)
+}
+
+struct Upsample;
+
+impl CustomOp1 for Upsample {
+    fn name(&self) -> &'static str {
+        "upsample-nearest2x"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice(x, layout)?;
+        let (n, h, w, c) = layout.shape().dims4()?;
+        let mut y = Vec::with_capacity(4 * x.len());
+        for row in x.chunks_exact(w * c) {
+            let start = y.len();
+            for pixel in row.chunks_exact(c) {
+                y.extend_from_slice(pixel);
+                y.extend_from_slice(pixel);
+            }
+            y.extend_from_within(start..);
+        }
+        Ok(storage(y, (n, 2 * h, 2 * w, c)))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        let data = Reader::new(&grad);
+        let (_, _, w, c) = x.dims4()?;
+        let mut dx = Vec::with_capacity(x.elem_count());
+        for rows in data.slice()?.chunks_exact(4 * w * c) {
+            let (top, bottom) = rows.split_at(2 * w * c);
+            for (top, bottom) in top.chunks_exact(2 * c).zip(bottom.chunks_exact(2 * c)) {
+                dx.extend((0..c).map(|i| (top[i] + top[c + i]) + (bottom[i] + bottom[c + i])));
+            }
+        }
+        tensor(dx, x.shape()).map(Some)
+    }
+}

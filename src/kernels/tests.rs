@@ -1,0 +1,272 @@
+//! Every operation, its value and all its gradients, against candle's own ops, and some against finite differences.
+
+use super::*;
+use crate::diffusion::noise::{Purpose, normal};
+use candle_core::{Device, Var};
+
+/// Standard normal numbers times `scale` plus `offset`, for input number `i` of a case.
+fn random(shape: &[usize], i: usize, scale: f32, offset: f32) -> Tensor {
+    let len = shape.iter().product();
+    let data: Vec<f32> = normal(7, Purpose::Init, [i as u64, len as u64], len);
+    Tensor::from_vec(data.iter().map(|v| v * scale + offset).collect(), shape, &Device::Cpu).unwrap()
+}
+
+fn values(x: &Tensor) -> Vec<f32> {
+    x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Largest difference over the reference's root mean square, and that of the differences over the same.
+fn errors(got: &Tensor, want: &Tensor) -> (f64, f64) {
+    assert_eq!(got.dims(), want.dims());
+    let (got, want) = (values(got), values(want));
+    let rms = |x: &mut dyn Iterator<Item = f64>| (x.map(|v| v * v).sum::<f64>() / want.len() as f64).sqrt();
+    let size = rms(&mut want.iter().map(|&v| f64::from(v))).max(1e-6);
+    let differences: Vec<f64> = got.iter().zip(&want).map(|(g, w)| f64::from(*g) - f64::from(*w)).collect();
+    assert!(differences.iter().all(|d| d.is_finite()), "not finite");
+    let max = differences.iter().fold(0.0, |m: f64, d| m.max(d.abs()));
+    (max / size, rms(&mut differences.into_iter()) / size)
+}
+
+/// An operation on tensors, NCHW outside.
+type Operation<'a> = &'a dyn Fn(&[Tensor], Path) -> Result<Tensor>;
+
+/// The value of `f` and the gradients of Σ f·(random numbers) for all inputs.
+fn evaluate(inputs: &[Tensor], path: Path, f: Operation) -> Vec<Tensor> {
+    let inputs: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+    let tensors: Vec<Tensor> = inputs.iter().map(|x| x.as_tensor().clone()).collect();
+    let y = f(&tensors, path).unwrap();
+    let loss = (&y * random(y.dims(), 99, 1.0, 0.0)).unwrap().sum_all().unwrap();
+    let gradients = loss.backward().unwrap();
+    let mut all = vec![y];
+    all.extend(inputs.iter().map(|x| gradients.get(x).expect("a gradient for every input").clone()));
+    all
+}
+
+/// Compares the value and all gradients on `path` with candle's, within `max` and `rms` of the reference's size.
+fn compare(name: &str, inputs: &[Tensor], path: Path, (max, rms): (f64, f64), f: Operation) {
+    let want = evaluate(inputs, Path::Candle, f);
+    let got = evaluate(inputs, path, f);
+    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        let (worst, typical) = errors(got, want);
+        let what = if i == 0 { "value".to_owned() } else { format!("gradient {i}") };
+        assert!(worst <= max && typical <= rms, "{name} {path:?}, {what}: max {worst:.2e}, rms {typical:.2e}");
+    }
+}
+
+const DIRECT: (f64, f64) = (3e-5, 5e-6);
+const WINOGRAD: (f64, f64) = (3e-4, 1e-5);
+
+/// Channels in, channels out, height, width.
+const SHAPES: [(usize, usize, usize, usize); 15] = [
+    (1, 32, 28, 28),
+    (32, 1, 14, 14),
+    (3, 16, 9, 11),
+    (16, 3, 7, 7),
+    (8, 8, 7, 7),
+    (16, 16, 14, 14),
+    (24, 40, 5, 6),
+    (32, 32, 28, 28),
+    (64, 32, 14, 14),
+    (64, 64, 7, 7),
+    (48, 16, 1, 3),
+    (16, 32, 4, 4),
+    (16, 16, 2, 9),
+    (128, 144, 6, 5),
+    (24, 8, 5, 5),
+];
+
+fn conv_case(path: Path, tolerance: (f64, f64), window: Window, shape: (usize, usize, usize, usize), offset: f32) {
+    let (ci, co, h, w) = shape;
+    let inputs = [
+        random(&[3, ci, h, w], 0, 1.0, offset),
+        random(&[co, ci, 3, 3], 1, (9.0 * ci as f32).sqrt().recip(), 0.0),
+        random(&[co], 2, 1.0, 0.0),
+        random(&[3, co], 3, 1.0, 0.0),
+    ];
+    compare(&format!("conv3x3 {window:?} {shape:?}"), &inputs, path, tolerance, &|x, path| {
+        let conv = Conv3x3::new(x[1].clone(), x[2].clone(), window);
+        let map = Map::from_nchw(&x[0], path)?;
+        conv.forward(&map)?.add(&conv.forward_with_bias(&map, &x[3])?)?.to_nchw()
+    });
+}
+
+#[test]
+fn conv3x3_exact() {
+    for shape in SHAPES {
+        conv_case(Path::Exact, DIRECT, Window::Same, shape, 0.0);
+    }
+}
+
+#[test]
+fn conv3x3_fast() {
+    for shape in SHAPES {
+        conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);
+        conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 3.0);
+    }
+}
+
+#[test]
+fn conv3x3_stride_2() {
+    for window in [Window::HalfSymmetric, Window::HalfRightBottom] {
+        // square: candle's gradient takes the padding below for that on the right as well
+        for shape in SHAPES.into_iter().filter(|s| s.2 == s.3) {
+            conv_case(Path::Fast, DIRECT, window, shape, 0.0);
+        }
+    }
+}
+
+#[test]
+fn conv1x1() {
+    for (ci, co, h, w) in SHAPES {
+        let inputs = [random(&[2, ci, h, w], 0, 1.0, 0.0), random(&[co, ci], 1, 0.2, 0.0), random(&[co], 2, 1.0, 0.0)];
+        compare(&format!("conv1x1 {ci} {co}"), &inputs, Path::Fast, DIRECT, &|x, path| {
+            Conv1x1::new(x[1].clone(), x[2].clone()).forward(&Map::from_nchw(&x[0], path)?)?.to_nchw()
+        });
+    }
+}
+
+#[test]
+fn linear() {
+    for (n, ci, co) in [(1, 32, 128), (16, 128, 64), (5, 7, 3)] {
+        let [x, w, b] = [random(&[n, ci], 0, 1.0, 0.0), random(&[co, ci], 1, 0.2, 0.0), random(&[co], 2, 1.0, 0.0)];
+        compare(&format!("linear {n} {ci} {co}"), &[x, w, b], Path::Fast, DIRECT, &|x, path| match path {
+            Path::Candle => x[0].matmul(&x[1].t()?)?.broadcast_add(&x[2]),
+            _ => Linear::new(x[1].clone(), x[2].clone()).forward(&x[0]),
+        });
+    }
+}
+
+#[test]
+fn group_norm() {
+    for (c, groups, h, w) in
+        [(32, 8, 28, 28), (64, 8, 7, 7), (96, 8, 14, 14), (8, 8, 7, 7), (24, 3, 5, 3), (3, 1, 9, 2)]
+    {
+        let inputs = [random(&[2, c, h, w], 0, 2.0, 1.5), random(&[c], 1, 1.0, 0.0), random(&[c], 2, 1.0, 0.0)];
+        for silu in [false, true] {
+            let name = format!("group norm {c} channels, {groups} groups, SiLU {silu}");
+            compare(&name, &inputs, Path::Fast, DIRECT, &|x, path| {
+                let norm = GroupNorm::new(x[1].clone(), x[2].clone(), groups, 1e-6);
+                let x = Map::from_nchw(&x[0], path)?;
+                if silu { norm.forward_silu(&x) } else { norm.forward(&x) }?.to_nchw()
+            });
+        }
+    }
+}
+
+#[test]
+fn attention_and_layout() {
+    for (c, heads, h, w) in [(64, 1, 7, 7), (64, 8, 4, 4), (16, 2, 5, 3), (24, 3, 7, 7), (3, 1, 2, 1), (128, 2, 16, 16)]
+    {
+        let inputs: Vec<Tensor> = (0..3).map(|i| random(&[2, c, h, w], i, 1.5, 0.3)).collect();
+        compare(&format!("attention {c} {heads}"), &inputs, Path::Fast, DIRECT, &|x, path| {
+            let [q, k, v] = [0, 1, 2].map(|i| Map::from_nchw(&x[i], path).unwrap());
+            attention(&q, &k, &v, heads)?.to_nchw()
+        });
+        let inputs =
+            [&inputs[..2], &[random(&[2, c], 3, 1.0, 0.0), random(&[2, 2 * c + 5, 2 * h, 2 * w], 4, 1.0, 0.0)]]
+                .concat();
+        compare(&format!("layout {c}"), &inputs, Path::Fast, DIRECT, &|x, path| {
+            let (a, b) = (Map::from_nchw(&x[0], path)?, Map::from_nchw(&x[1], path)?);
+            let extra = Map::from_nchw(&random(&[2, 5, h, w], 5, 1.0, 0.0), path)?;
+            let up = a.add(&b)?.add_bias(&x[2])?.concat(&extra)?.concat(&b)?.upsample_nearest2x()?;
+            assert_eq!(up.dims()?, (2, 2 * c + 5, 2 * h, 2 * w));
+            (up.mask(&x[3].detach())?.to_nchw()? + &x[3])?.add(&x[3])
+        });
+    }
+}
+
+/// (f(x + h d) − f(x − h d)) / 2h along random directions d, against the gradient.
+fn finite_differences(inputs: &[Tensor], f: Operation) {
+    let gradients = evaluate(inputs, Path::Fast, f);
+    let loss = |inputs: &[Tensor]| -> f64 {
+        let y = f(inputs, Path::Fast).unwrap();
+        let weights = random(y.dims(), 99, 1.0, 0.0);
+        values(&y).iter().zip(values(&weights)).map(|(a, b)| f64::from(*a) * f64::from(b)).sum()
+    };
+    for (i, gradient) in gradients.iter().skip(1).enumerate() {
+        let direction = random(gradient.dims(), 50 + i, 1.0, 0.0);
+        let step = 3e-3;
+        let moved = |h: f64| {
+            let mut inputs = inputs.to_vec();
+            inputs[i] = (&inputs[i] + (&direction * h).unwrap()).unwrap();
+            loss(&inputs)
+        };
+        let slope = (moved(step) - moved(-step)) / (2.0 * step);
+        let want: f64 =
+            values(gradient).iter().zip(values(&direction)).map(|(a, b)| f64::from(*a) * f64::from(b)).sum();
+        let size = values(gradient).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        assert!((slope - want).abs() < 3e-3 * size, "input {i}: {slope} but gradient {want} (size {size})");
+    }
+}
+
+#[test]
+fn gradients_are_slopes() {
+    let norm = [random(&[2, 16, 5, 5], 0, 1.0, 0.5), random(&[16], 1, 1.0, 0.0), random(&[16], 2, 1.0, 0.0)];
+    finite_differences(&norm, &|x, path| {
+        let norm = GroupNorm::new(x[1].clone(), x[2].clone(), 4, 1e-6);
+        norm.forward_silu(&Map::from_nchw(&x[0], path)?)?.to_nchw()
+    });
+    let maps: Vec<Tensor> = (0..3).map(|i| random(&[1, 16, 4, 4], i, 1.0, 0.0)).collect();
+    finite_differences(&maps, &|x, path| {
+        let [q, k, v] = [0, 1, 2].map(|i| Map::from_nchw(&x[i], path).unwrap());
+        attention(&q, &k, &v, 2)?.to_nchw()
+    });
+}
+
+/// All operations in a row, with 64 channels and odd sizes.
+fn everything(x: &Tensor, path: Path) -> Result<Tensor> {
+    let w = |shape: &[usize], i| random(shape, i, 0.06, 0.0);
+    let x = Map::from_nchw(x, path)?;
+    let h = Conv3x3::new(w(&[64, 1, 3, 3], 1), w(&[64], 2), Window::Same).forward(&x)?;
+    let h = GroupNorm::new(w(&[64], 3), w(&[64], 4), 8, 1e-6).forward_silu(&h)?;
+    let h = Conv3x3::new(w(&[64, 64, 3, 3], 5), w(&[64], 6), Window::Same).forward(&h)?;
+    let h = Conv3x3::new(w(&[64, 64, 3, 3], 7), w(&[64], 8), Window::HalfRightBottom).forward(&h)?;
+    let h = h.add(&Conv3x3::new(w(&[64, 64, 3, 3], 7), w(&[64], 8), Window::Same).forward(&h)?)?;
+    let h = h.add(&attention(&h, &h, &h, 2)?)?;
+    let h = Conv1x1::new(w(&[32, 64], 9), w(&[32], 10)).forward(&h)?.upsample_nearest2x()?;
+    let h = h.concat(&h)?;
+    Conv3x3::new(w(&[1, 64, 3, 3], 11), w(&[1], 12), Window::Same).forward(&h)?.to_nchw()
+}
+
+#[test]
+fn threads_change_no_bit() {
+    for n in [1, 5] {
+        let x = random(&[n, 1, 28, 26], 0, 1.0, 0.0);
+        for path in [Path::Fast, Path::Exact] {
+            let run = |threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let y = pool.install(|| everything(&x, path).unwrap());
+                values(&y).iter().map(|v| v.to_bits()).collect::<Vec<_>>()
+            };
+            let one = run(1);
+            assert_eq!(one, run(2));
+            assert_eq!(one, run(3));
+        }
+    }
+}
+
+/// The version for processors without AVX2 passes the same tests.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn portable_version() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| {
+        simd::PORTABLE_ONLY.set(true);
+        group_norm();
+        attention_and_layout();
+        conv1x1();
+        for shape in SHAPES {
+            conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);
+        }
+    });
+}
+
+#[test]
+fn exp_is_accurate() {
+    for i in -86_900..=86_900 {
+        let x = i as f32 * 1e-3;
+        let want = f64::from(x).exp();
+        assert!((f64::from(norm::exp(x)) / want - 1.0).abs() < 4e-7, "exp({x})");
+    }
+    assert!(norm::exp(-1e9) < 1e-37 && norm::exp(1e9) > 1e37);
+}

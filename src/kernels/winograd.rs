@@ -1,0 +1,445 @@
+//! 3x3 convolution of stride 1 by Winograd's F(4x4, 3x3) (Lavin & Gray 2015): 36 multiplications for 16 outputs, not 144.
+//!
+//! With d the 6x6 patch under a tile of 4x4 outputs and g a kernel: y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, summed over input
+//! channels. Over many tiles the 36 products ⊙ are 36 matrix products V U of [tiles, in] and [in, out]. The gradients
+//! stay in the transformed domain: with D = A dy Aᵀ, dU = Vᵀ D and dV = D Uᵀ, then dg = Gᵀ dU G and dx = B dV Bᵀ.
+//! Channels must be multiples of sixteen.
+
+use super::conv::Geometry;
+use super::matrix::{PANEL, gemm_simd};
+use super::memory::{Target, for_each, part, written};
+use super::simd::{LANES, Scratch, Simd, dispatch};
+use super::transforms::{Input, InputT, Output, OutputT, Weight, WeightT, twice};
+use std::ops::Range;
+
+/// Points of the transformed domain.
+const POINTS: usize = 36;
+
+/// Numbers between the ends of two points' slabs: without them all points would fall into the same cache sets.
+const GAP: usize = 16;
+
+/// A transformed weight U = G g Gᵀ as panels [panel][point][depth][16].
+#[derive(Debug)]
+pub(super) struct Weights {
+    data: Scratch,
+    depth: usize,
+}
+
+impl Weights {
+    /// For the forward pass: depth in, panels of out.
+    pub(super) fn forward(weight: &[f32], g: &Geometry) -> Self {
+        Self::new(weight, g.ci, g.co, (9, 9 * g.ci))
+    }
+
+    /// Transposed, for the gradient of x: depth out, panels of in.
+    pub(super) fn backward(weight: &[f32], g: &Geometry) -> Self {
+        Self::new(weight, g.co, g.ci, (9 * g.ci, 9))
+    }
+
+    /// `strides` are those of depth and of column in `weight`.
+    fn new(weight: &[f32], depth: usize, cols: usize, strides: (usize, usize)) -> Self {
+        let mut data = Scratch::new(POINTS * depth * cols);
+        for panel in 0..cols / PANEL {
+            for i in 0..depth {
+                let mut kernels = [[0.0; PANEL]; 9];
+                for lane in 0..PANEL {
+                    let kernel = &weight[i * strides.0 + (panel * PANEL + lane) * strides.1..][..9];
+                    kernels.iter_mut().zip(kernel).for_each(|(to, v)| to[lane] = *v);
+                }
+                // SAFETY: the points of this panel and depth, each `depth * PANEL` numbers after the one before.
+                unsafe {
+                    let to = data.as_mut_ptr().add((panel * POINTS * depth + i) * PANEL);
+                    transform_weight(&kernels, to, depth * PANEL);
+                }
+            }
+        }
+        Self { data, depth }
+    }
+
+    /// # Safety
+    /// `panel` and `point` must exist.
+    #[inline(always)]
+    unsafe fn at(&self, panel: usize, point: usize) -> *const f32 {
+        // SAFETY: the caller's contract.
+        unsafe { self.data.as_ptr().add((panel * POINTS + point) * self.depth * PANEL) }
+    }
+}
+
+dispatch!(transform_weight = transform_weight_simd(kernels: &[[f32; PANEL]; 9], to: *mut f32, stride: usize));
+
+/// G g Gᵀ of sixteen kernels; point i goes to `to + i * stride`.
+#[inline(always)]
+unsafe fn transform_weight_simd<S: Simd>(kernels: &[[f32; PANEL]; 9], to: *mut f32, stride: usize) {
+    for half in [0, LANES] {
+        // SAFETY: `kernels` has sixteen lanes; `to` is the caller's contract.
+        unsafe {
+            let mut kernel = [[S::splat(0.0); 3]; 3];
+            for (i, value) in kernel.as_flattened_mut().iter_mut().enumerate() {
+                *value = S::load(kernels[i].as_ptr().add(half));
+            }
+            for (i, u) in twice::<Weight, _, _, _>(&kernel).as_flattened().iter().enumerate() {
+                u.store(to.add(i * stride + half));
+            }
+        }
+    }
+}
+
+/// The tiles of all images, row by row.
+#[derive(Clone, Copy)]
+struct Tiling {
+    g: Geometry,
+    rows: usize,
+    cols: usize,
+}
+
+impl Tiling {
+    fn new(g: &Geometry) -> Self {
+        Self { g: *g, rows: g.h.div_ceil(4), cols: g.w.div_ceil(4) }
+    }
+
+    fn count(&self) -> usize {
+        self.g.n * self.rows * self.cols
+    }
+
+    /// Image, first output row and first output column.
+    #[inline(always)]
+    fn tile(&self, t: usize) -> (usize, usize, usize) {
+        let (row, col) = (t / self.cols, t % self.cols);
+        (row / self.rows, 4 * (row % self.rows), 4 * col)
+    }
+
+    /// Addresses, in a map of `c` channels, of the SIZE x SIZE pixels that start `pad` rows above and `pad` columns left
+    /// of the tile; `outside` for those that are not there.
+    #[inline(always)]
+    fn addresses<const SIZE: usize>(
+        &self,
+        t: usize,
+        pad: usize,
+        c: usize,
+        map: *mut f32,
+        outside: *mut f32,
+    ) -> [[*mut f32; SIZE]; SIZE] {
+        let (image, row, col) = self.tile(t);
+        let Geometry { h, w, .. } = self.g;
+        let mut addresses = [[outside; SIZE]; SIZE];
+        for (i, line) in addresses.iter_mut().enumerate() {
+            let y = (row + i).wrapping_sub(pad);
+            for (j, address) in line.iter_mut().enumerate() {
+                let x = (col + j).wrapping_sub(pad);
+                if y < h && x < w {
+                    *address = map.wrapping_add(((image * h + y) * w + x) * c);
+                }
+            }
+        }
+        addresses
+    }
+}
+
+/// Tiles per block: the transformed input of a block stays in the second-level cache.
+fn block_size(channels: usize) -> usize {
+    (60_000 / (POINTS * channels)).clamp(12, 48)
+}
+
+/// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out].
+pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) -> Vec<f32> {
+    let tiling = Tiling::new(g);
+    let count = tiling.count();
+    let threads = rayon::current_num_threads();
+    let blocks = count.div_ceil(block_size(g.ci)).next_multiple_of(threads).min(count);
+    // SAFETY: the tiles cover the output; each block writes its own.
+    unsafe {
+        written(g.n * g.h * g.w * g.co, |y| {
+            for_each(blocks, |i| {
+                let tiles = part(count, blocks, i);
+                let mut v = Slabs::new(tiles.len(), g.ci);
+                let mut m = Slabs::new(tiles.len(), PANEL);
+                let margin = Scratch::zeros(g.ci.max(PANEL));
+                forward_block(&tiling, tiles, x, weights, bias, &mut v, &mut m, margin, y);
+            });
+        })
+    }
+}
+
+/// For each point a matrix [tiles, channels].
+struct Slabs {
+    data: Scratch,
+    stride: usize,
+    channels: usize,
+}
+
+impl Slabs {
+    fn new(tiles: usize, channels: usize) -> Self {
+        let stride = tiles * channels + GAP;
+        Self { data: Scratch::new(POINTS * stride), stride, channels }
+    }
+
+    /// # Safety
+    /// Point, tile and channel must exist.
+    #[inline(always)]
+    unsafe fn at(&mut self, point: usize, tile: usize, channel: usize) -> *mut f32 {
+        // SAFETY: the caller's contract.
+        unsafe { self.data.as_mut_ptr().add(point * self.stride + tile * self.channels + channel) }
+    }
+}
+
+dispatch!(
+    /// # Safety
+    /// `tiles` exist; `v` and `m` have room for them; `margin` is zero and has room for any pixel; nobody else writes
+    /// the pixels of these tiles in `y`.
+    forward_block = forward_block_simd(
+        tiling: &Tiling,
+        tiles: Range<usize>,
+        x: &[f32],
+        weights: &Weights,
+        bias: &[f32],
+        v: &mut Slabs,
+        m: &mut Slabs,
+        margin: Scratch,
+        y: Target,
+    )
+);
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn forward_block_simd<S: Simd>(
+    tiling: &Tiling,
+    tiles: Range<usize>,
+    x: &[f32],
+    weights: &Weights,
+    bias: &[f32],
+    v: &mut Slabs,
+    m: &mut Slabs,
+    mut margin: Scratch,
+    y: Target,
+) {
+    let Geometry { ci, co, .. } = tiling.g;
+    // SAFETY: the contract of `forward_block`.
+    unsafe {
+        transform_input::<S>(tiling, tiles.clone(), x, v, margin.as_mut_ptr());
+        for panel in 0..co / PANEL {
+            for point in 0..POINTS {
+                let (v, u, m) = (v.at(point, 0, 0), weights.at(panel, point), m.at(point, 0, 0));
+                gemm_simd::<S>(tiles.len(), PANEL, ci, v, ci, 1, u, PANEL, 0, m, PANEL, false);
+            }
+            for (i, t) in tiles.clone().enumerate() {
+                let outputs = tiling.addresses::<4>(t, 0, co, y.ptr(0), margin.as_mut_ptr());
+                let first = if bias.len() == co { 0 } else { tiling.tile(t).0 * co };
+                for half in [0, LANES] {
+                    let channel = panel * PANEL + half;
+                    let shift = S::load(bias.as_ptr().add(first + channel));
+                    let patch = load::<S>(m, i, half);
+                    let result = twice::<OutputT, _, _, _>(&patch);
+                    for (line, to) in result.iter().zip(&outputs) {
+                        for (value, to) in line.iter().zip(to) {
+                            value.add(shift).store(shifted(*to, margin.as_mut_ptr(), channel));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `to + channel`, but `outside` itself, where one vector's room suffices.
+#[inline(always)]
+fn shifted(to: *mut f32, outside: *mut f32, channel: usize) -> *mut f32 {
+    if to == outside { to } else { to.wrapping_add(channel) }
+}
+
+/// The 6x6 points of one tile and eight channels.
+#[inline(always)]
+unsafe fn load<S: Simd>(slabs: &mut Slabs, tile: usize, channel: usize) -> [[S; 6]; 6] {
+    // SAFETY: the caller passes a tile and channels that exist.
+    unsafe {
+        let from = slabs.at(0, tile, channel);
+        let mut patch = [[S::splat(0.0); 6]; 6];
+        for i in 0..6 {
+            for j in 0..6 {
+                patch[i][j] = S::load(from.add((6 * i + j) * slabs.stride));
+            }
+        }
+        patch
+    }
+}
+
+/// Eight channels of the pixels at `from`.
+#[inline(always)]
+unsafe fn gather<S: Simd, const SIZE: usize>(from: &[[*mut f32; SIZE]; SIZE], channel: usize) -> [[S; SIZE]; SIZE] {
+    // SAFETY: the caller passes pixels with these channels.
+    unsafe {
+        let mut patch = [[S::splat(0.0); SIZE]; SIZE];
+        for i in 0..SIZE {
+            for j in 0..SIZE {
+                patch[i][j] = S::load(from[i][j].add(channel));
+            }
+        }
+        patch
+    }
+}
+
+/// V = Bᵀ d B. `zeros` has room for any channel.
+#[inline(always)]
+unsafe fn transform_input<S: Simd>(tiling: &Tiling, tiles: Range<usize>, x: &[f32], v: &mut Slabs, zeros: *mut f32) {
+    let ci = tiling.g.ci;
+    for (i, t) in tiles.enumerate() {
+        let inputs = tiling.addresses::<6>(t, 1, ci, x.as_ptr().cast_mut(), zeros);
+        for channel in (0..ci).step_by(LANES) {
+            // SAFETY: the pixels exist, or are zeros.
+            unsafe {
+                let patch = gather::<S, 6>(&inputs, channel);
+                let to = v.at(0, i, channel);
+                for (point, value) in twice::<InputT, _, _, _>(&patch).as_flattened().iter().enumerate() {
+                    value.store(to.add(point * v.stride));
+                }
+            }
+        }
+    }
+}
+
+/// What [`backward`] adds to.
+pub(super) struct Gradients<'a> {
+    /// [n, h, w, in], with the weight transformed for it.
+    pub dx: Option<(&'a mut [f32], &'a Weights)>,
+    /// [out, in, 3, 3].
+    pub dw: Option<&'a mut [f32]>,
+    /// [out] or [n, out].
+    pub db: Option<&'a mut [f32]>,
+}
+
+/// Adds the gradients for `dy` [n, h, w, out].
+pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradients) {
+    let tiling = Tiling::new(g);
+    let count = tiling.count();
+    let blocks = count.div_ceil(block_size(g.ci.max(g.co)));
+    let tiles = count.div_ceil(blocks);
+    let mut d = Slabs::new(tiles, g.co);
+    let mut v = Slabs::new(tiles, if gradients.dw.is_some() { g.ci } else { 0 });
+    let mut dv = Slabs::new(tiles, PANEL);
+    let mut du = vec![0.0; if gradients.dw.is_some() { POINTS * g.ci * g.co } else { 0 }];
+    for i in 0..blocks {
+        let tiles = part(count, blocks, i);
+        let margin = Scratch::zeros(g.ci.max(g.co));
+        // SAFETY: the slabs have room for these tiles, and du for all points.
+        unsafe { backward_block(&tiling, tiles, x, dy, &mut d, &mut v, &mut dv, &mut du, margin, &mut gradients) };
+    }
+    if let Some(dw) = gradients.dw {
+        for i in 0..g.ci {
+            for panel in 0..g.co / PANEL {
+                let mut kernels = [[0.0; PANEL]; 9];
+                // SAFETY: du has this row and panel at each point.
+                unsafe { transform_back(du.as_ptr().add(i * g.co + panel * PANEL), g.ci * g.co, &mut kernels) };
+                for lane in 0..PANEL {
+                    let to = &mut dw[((panel * PANEL + lane) * g.ci + i) * 9..][..9];
+                    to.iter_mut().zip(&kernels).for_each(|(to, from)| *to += from[lane]);
+                }
+            }
+        }
+    }
+}
+
+dispatch!(transform_back = transform_back_simd(from: *const f32, stride: usize, kernels: &mut [[f32; PANEL]; 9]));
+
+/// Gᵀ dU G of sixteen kernels; point i comes from `from + i * stride`.
+#[inline(always)]
+unsafe fn transform_back_simd<S: Simd>(from: *const f32, stride: usize, kernels: &mut [[f32; PANEL]; 9]) {
+    for half in [0, LANES] {
+        // SAFETY: `kernels` has sixteen lanes; `from` is the caller's contract.
+        unsafe {
+            let mut u = [[S::splat(0.0); 6]; 6];
+            for (i, u) in u.as_flattened_mut().iter_mut().enumerate() {
+                *u = S::load(from.add(i * stride + half));
+            }
+            for (g, to) in twice::<WeightT, _, _, _>(&u).as_flattened().iter().zip(kernels.iter_mut()) {
+                g.store(to.as_mut_ptr().add(half));
+            }
+        }
+    }
+}
+
+dispatch!(
+    /// # Safety
+    /// `tiles` exist; the slabs have room for them, `du` for [36, in, out]; `margin` is zero and has room for any pixel.
+    backward_block = backward_block_simd(
+        tiling: &Tiling,
+        tiles: Range<usize>,
+        x: &[f32],
+        dy: &[f32],
+        d: &mut Slabs,
+        v: &mut Slabs,
+        dv: &mut Slabs,
+        du: &mut [f32],
+        margin: Scratch,
+        gradients: &mut Gradients,
+    )
+);
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn backward_block_simd<S: Simd>(
+    tiling: &Tiling,
+    tiles: Range<usize>,
+    x: &[f32],
+    dy: &[f32],
+    d: &mut Slabs,
+    v: &mut Slabs,
+    dv: &mut Slabs,
+    du: &mut [f32],
+    mut margin: Scratch,
+    gradients: &mut Gradients,
+) {
+    let Geometry { ci, co, .. } = tiling.g;
+    let len = tiles.len();
+    let margin = margin.as_mut_ptr();
+    // SAFETY: the contract of `backward_block`.
+    unsafe {
+        for (i, t) in tiles.clone().enumerate() {
+            let outputs = tiling.addresses::<4>(t, 0, co, dy.as_ptr().cast_mut(), margin);
+            for channel in (0..co).step_by(LANES) {
+                let patch = gather::<S, 4>(&outputs, channel);
+                let to = d.at(0, i, channel);
+                for (point, value) in twice::<Output, _, _, _>(&patch).as_flattened().iter().enumerate() {
+                    value.store(to.add(point * d.stride));
+                }
+            }
+            if let Some(db) = &mut gradients.db {
+                // point (1, 1) is the sum over the tile
+                let first = if db.len() == co { 0 } else { tiling.tile(t).0 * co };
+                for channel in (0..co).step_by(LANES) {
+                    let sum = db.as_mut_ptr().add(first + channel);
+                    S::load(sum).add(S::load(d.at(7, i, channel))).store(sum);
+                }
+            }
+        }
+        if gradients.dw.is_some() {
+            transform_input::<S>(tiling, tiles.clone(), x, v, margin);
+            for point in 0..POINTS {
+                let (v, d) = (v.at(point, 0, 0), d.at(point, 0, 0));
+                let du = du.as_mut_ptr().add(point * ci * co);
+                gemm_simd::<S>(ci, co, len, v, 1, ci, d, co, PANEL, du, co, true);
+            }
+        }
+        let Some((dx, weights)) = &mut gradients.dx else { return };
+        for panel in 0..ci / PANEL {
+            for point in 0..POINTS {
+                let (d, u, dv) = (d.at(point, 0, 0), weights.at(panel, point), dv.at(point, 0, 0));
+                gemm_simd::<S>(len, PANEL, co, d, co, 1, u, PANEL, 0, dv, PANEL, false);
+            }
+            for (i, t) in tiles.clone().enumerate() {
+                let inputs = tiling.addresses::<6>(t, 1, ci, dx.as_mut_ptr(), margin);
+                for half in [0, LANES] {
+                    let channel = panel * PANEL + half;
+                    let patch = load::<S>(dv, i, half);
+                    let result = twice::<Input, _, _, _>(&patch);
+                    for (line, to) in result.iter().zip(&inputs) {
+                        for (value, to) in line.iter().zip(to) {
+                            if *to != margin {
+                                let to = to.wrapping_add(channel);
+                                S::load(to).add(*value).store(to);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

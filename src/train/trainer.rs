@@ -1,0 +1,229 @@
+//! One training run: Algorithm 1 of Ho et al. 2020, the same bytes for any number of threads.
+
+use super::adam::{self, Slot, Update};
+use super::config::{Plan, RunConfig};
+use super::metrics::{History, StepStats};
+use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
+use crate::data::Dataset;
+use crate::diffusion::Images;
+use crate::diffusion::noise::{Purpose, stream};
+use crate::diffusion::process;
+use crate::diffusion::sampler::Variance;
+use crate::diffusion::schedule::Schedule;
+use crate::error::{Error, Result};
+use crate::model::compute::Compute;
+use crate::model::{Dropout, Params, UNet};
+use candle_core::{Tensor, Var};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// Images that one thread takes forward and backward at a time. A batch is always cut alike, and gradients are summed in
+/// the same order, so the number of threads changes no bit.
+const MICRO_BATCH: usize = 16;
+
+/// A run under way. It knows no files, channels or clocks.
+pub struct Trainer {
+    plan: Plan,
+    compute: Arc<Compute>,
+    schedule: Arc<Schedule>,
+    /// Names and order of all tensors.
+    template: Params,
+    slots: Vec<Slot>,
+    state: State,
+}
+
+/// What a checkpoint keeps beside the tensors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The settings.
+    pub run: RunConfig,
+    /// Steps done.
+    pub step: u64,
+    /// The curves.
+    pub history: History,
+}
+
+impl Trainer {
+    /// A run from its first step.
+    ///
+    /// # Errors
+    /// If the schedule or the device refuses.
+    pub fn new(plan: Plan, compute: Arc<Compute>) -> Result<Self> {
+        let params = Params::init(&plan.model, plan.run.seed, compute.device())?;
+        Self::from_params(plan, compute, params)
+    }
+
+    /// A run that starts from these weights.
+    ///
+    /// # Errors
+    /// If the schedule or the device refuses.
+    pub fn from_params(plan: Plan, compute: Arc<Compute>, params: Params) -> Result<Self> {
+        let slots = params.tensors().map(|p| Slot::new(p.clone())).collect::<candle_core::Result<_>>()?;
+        Ok(Self {
+            schedule: Arc::new(Schedule::new(&plan.schedule)?),
+            template: params,
+            slots,
+            state: State { run: plan.run.clone(), step: 0, history: History::default() },
+            plan,
+            compute,
+        })
+    }
+
+    /// A run as a checkpoint left it; `plan.run` may ask for more steps than before.
+    ///
+    /// # Errors
+    /// If the checkpoint holds no optimiser state, or settings that decide the run's bytes differ.
+    pub fn resume(plan: Plan, compute: Arc<Compute>, checkpoint: &Checkpoint) -> Result<Self> {
+        let refuse = |why: String, hint: &str| Error::new("cannot resume this run", why, hint);
+        let training = checkpoint.training.as_ref();
+        let (Some(training), Some((m, v))) = (training, training.and_then(|t| t.adam.as_ref())) else {
+            return Err(refuse("the checkpoint has no optimiser state".into(), "start a new run instead"));
+        };
+        let mut state: State = serde_json::from_value(training.state.clone())
+            .map_err(|e| refuse(format!("its state.json is not understood: {e}"), "start a new run instead"))?;
+        let now = RunConfig { steps: state.run.steps, preview_every: state.run.preview_every, ..plan.run.clone() };
+        if now != state.run || plan.model != checkpoint.config {
+            let why = "its settings differ from those asked for".to_owned();
+            return Err(refuse(why, "resume with the settings it was started with; only the steps may change"));
+        }
+        state.run = plan.run.clone();
+        let mut trainer = Self::from_params(plan, compute, training.raw.clone())?;
+        let tensors = m.tensors().zip(v.tensors()).zip(checkpoint.ema.tensors());
+        for (slot, ((m, v), ema)) in trainer.slots.iter_mut().zip(tensors) {
+            (slot.m, slot.v, slot.ema) = (m.clone(), v.clone(), ema.clone());
+        }
+        trainer.state = state;
+        Ok(trainer)
+    }
+
+    /// The settings.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The noise schedule.
+    pub fn schedule(&self) -> &Arc<Schedule> {
+        &self.schedule
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.state.step
+    }
+
+    /// Whether all steps are done.
+    pub fn is_done(&self) -> bool {
+        self.state.step >= self.plan.run.steps
+    }
+
+    /// The curves.
+    pub fn history(&self) -> &History {
+        &self.state.history
+    }
+
+    /// The moving average of the weights.
+    pub fn ema(&self) -> Params {
+        self.params(|slot| &slot.ema)
+    }
+
+    /// The weights as the optimiser left them.
+    pub fn raw(&self) -> Params {
+        self.params(|slot| &slot.param)
+    }
+
+    fn params(&self, tensor: impl Fn(&Slot) -> &Tensor) -> Params {
+        self.template.with_tensors(self.slots.iter().map(|s| tensor(s).clone()))
+    }
+
+    /// All that a resumed run needs to end with the same bytes.
+    pub fn checkpoint(&self) -> Result<Checkpoint> {
+        let state = serde_json::to_value(&self.state)
+            .map_err(|e| Error::new("cannot save the run", e.to_string(), "report this"))?;
+        Ok(Checkpoint {
+            config: self.plan.model.clone(),
+            schedule: ScheduleSettings::new(self.plan.schedule, Variance::FixedSmall, true),
+            ema: self.ema(),
+            training: Some(Training {
+                raw: self.raw(),
+                adam: Some((self.params(|s| &s.m), self.params(|s| &s.v))),
+                state,
+            }),
+        })
+    }
+
+    /// One optimiser step on the batch that (seed, step) addresses.
+    ///
+    /// # Errors
+    /// If the loss or the gradient is not a number: then nothing was changed.
+    pub fn step(&mut self, data: &Dataset) -> Result<StepStats> {
+        let (seed, step, n) = (self.plan.run.seed, self.state.step + 1, self.plan.run.batch);
+        let x_start = data.batch(seed, step - 1, n);
+        let mut times = stream(seed, Purpose::TrainTime, [step, 0]);
+        let t: Vec<usize> = (0..n).map(|_| times.below(self.schedule.steps())).collect();
+        let mut noise = Images::zeros(n, x_start.shape());
+        stream(seed, Purpose::TrainNoise, [step, 0]).fill_normal(&mut noise.data);
+        self.step_on(&x_start, &t, &noise)
+    }
+
+    /// One optimiser step on given images, timesteps and noise: descends ∇‖ε - ε_θ(√ᾱ x_0 + √(1-ᾱ) ε, t)‖².
+    ///
+    /// # Errors
+    /// If the loss or the gradient is not a number: then nothing was changed.
+    pub fn step_on(&mut self, x_start: &Images, t: &[usize], noise: &Images) -> Result<StepStats> {
+        let step = self.state.step + 1;
+        let run = &self.plan.run;
+        let x_t = process::q_sample(&self.schedule, x_start, t, noise);
+        let vars = self.slots.iter().map(|s| Var::from_tensor(&s.param)).collect::<candle_core::Result<Vec<_>>>()?;
+        let params = self.template.with_tensors(vars.iter().map(|v| v.as_tensor().clone()));
+        let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
+        let micro_batches = t.len().div_ceil(MICRO_BATCH);
+        let results = self.compute.map_lanes(micro_batches, |k| -> Result<(f64, Vec<Tensor>)> {
+            let rows = k * MICRO_BATCH..((k + 1) * MICRO_BATCH).min(t.len());
+            let tensor = |images: &Images| {
+                let (n, len, [c, h, w]) = (rows.len(), images.len_one(), images.shape());
+                Tensor::from_slice(&images.data[rows.start * len..rows.end * len], (n, c, h, w), self.compute.device())
+            };
+            let times: Vec<f32> = t[rows.clone()].iter().map(|&t| t as f32).collect();
+            let dropout = Dropout { seed: run.seed, step, micro_batch: k as u64 };
+            let out = net.forward(&tensor(&x_t)?, &times, Some(dropout))?;
+            let loss = ((out - tensor(noise)?)?.sqr()?.sum_all()? / noise.data.len() as f64)?;
+            let grads = loss.backward()?;
+            let of = |var: &Var| grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
+            Ok((f64::from(loss.to_scalar::<f32>()?), vars.iter().map(of).collect::<candle_core::Result<_>>()?))
+        });
+        let (mut loss, mut grads) = (0.0, None::<Vec<Tensor>>);
+        for result in results {
+            let (part, part_grads) = result?;
+            loss += part;
+            grads = Some(match grads {
+                None => part_grads,
+                Some(sum) => sum.iter().zip(&part_grads).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?,
+            });
+        }
+        let grads = grads.unwrap_or_default();
+        let norm = adam::global_norm(&grads)?;
+        if !(loss.is_finite() && norm.is_finite()) {
+            return Err(Error::new(
+                "training stopped",
+                format!("at step {step} the loss is {loss} and the gradient norm {norm}"),
+                "the weights of the step before are kept; go on with a lower learning rate",
+            ));
+        }
+        let learning_rate = run.learning_rate_at(step);
+        let update = Update {
+            step,
+            learning_rate,
+            grad_scale: adam::clip_scale(norm, run.grad_clip),
+            ema_decay: run.ema_decay_at(step),
+        };
+        let mut slots = self.slots.clone();
+        for (slot, grad) in slots.iter_mut().zip(&grads) {
+            slot.update(grad, &update)?;
+        }
+        self.slots = slots;
+        self.state.step = step;
+        let stats = StepStats { step, loss: loss as f32, grad_norm: norm as f32, learning_rate: learning_rate as f32 };
+        self.state.history.push(stats);
+        Ok(stats)
+    }
+}

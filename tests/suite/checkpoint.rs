@@ -1,0 +1,342 @@
+//! Checkpoints: what is saved comes back, and what is broken is refused in one sentence.
+
+use crate::golden::golden;
+use candle_core::{DType, Device, Tensor};
+use ddpm_film::checkpoint::{Checkpoint, ScheduleSettings, Training, load, load_embedded, save};
+use ddpm_film::model::{Config, Params, SampleSize};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+use tempfile::{TempDir, tempdir};
+
+const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
+
+fn small() -> Config {
+    Config {
+        sample_size: Some(SampleSize::Square(8)),
+        block_out_channels: vec![8, 16],
+        down_block_types: vec!["DownBlock2D".into(), "AttnDownBlock2D".into()],
+        up_block_types: vec!["AttnUpBlock2D".into(), "UpBlock2D".into()],
+        norm_num_groups: Some(4),
+        ..Config::default()
+    }
+}
+
+fn small_checkpoint(seed: u64) -> Checkpoint {
+    let config = small();
+    let params = |seed| Params::init(&config, seed, &Device::Cpu).unwrap();
+    let training = Training {
+        raw: params(seed + 1),
+        adam: Some((params(seed + 2), params(seed + 3))),
+        state: json!({"step": 7, "loss": [0.5, 0.25]}),
+    };
+    Checkpoint {
+        ema: params(seed),
+        schedule: ScheduleSettings::default(),
+        training: Some(training),
+        config: config.clone(),
+    }
+}
+
+/// Every file below a folder.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(dir).unwrap().to_str().unwrap().replace('\\', "/");
+                all.insert(name, fs::read(path).unwrap());
+            }
+        }
+    }
+    all
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn refusal(dir: &Path) -> String {
+    let message = load(dir, &Device::Cpu).expect_err("a broken model was accepted").to_string();
+    assert!(!message.contains('\n'), "one line: {message}");
+    message
+}
+
+/// A copy of the small grey reference network, to break.
+fn grey() -> TempDir {
+    let dir = tempdir().unwrap();
+    for name in ["config.json", WEIGHTS] {
+        fs::copy(golden("unet_gray").join(name), dir.path().join(name)).unwrap();
+    }
+    dir
+}
+
+fn edit_config(dir: &Path, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) {
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(config.as_object_mut().unwrap());
+    fs::write(path, config.to_string()).unwrap();
+}
+
+fn edit_weights(dir: &Path, edit: impl FnOnce(&mut HashMap<String, Tensor>)) {
+    let path = dir.join(WEIGHTS);
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    edit(&mut tensors);
+    candle_core::safetensors::save(&tensors, path).unwrap();
+}
+
+#[test]
+fn saved_comes_back_with_the_same_bytes() {
+    let dir = tempdir().unwrap();
+    let (first, second) = (dir.path().join("first"), dir.path().join("deep/second"));
+    let checkpoint = small_checkpoint(1);
+    save(&first, &checkpoint).unwrap();
+    let read = load(&first, &Device::Cpu).unwrap();
+    assert_eq!((&read.config, &read.schedule), (&checkpoint.config, &checkpoint.schedule));
+    assert_eq!(read.ema.to_flat().unwrap(), checkpoint.ema.to_flat().unwrap());
+    let (back, training) = (read.training.as_ref().unwrap(), checkpoint.training.as_ref().unwrap());
+    assert_eq!(back.raw.to_flat().unwrap(), training.raw.to_flat().unwrap());
+    let (m, v) = back.adam.as_ref().unwrap();
+    assert_ne!(m.to_flat().unwrap(), v.to_flat().unwrap());
+    assert_eq!(back.state, training.state);
+    save(&second, &read).unwrap();
+    assert_eq!(files(&first), files(&second));
+    assert_eq!(files(&first).len(), 7);
+
+    let embedded: Vec<(&'static str, &'static [u8])> =
+        files(&first).into_iter().map(|(name, bytes)| (&*name.leak(), &*bytes.leak())).collect();
+    let embedded = load_embedded(embedded.leak(), &Device::Cpu).unwrap();
+    assert_eq!(embedded.ema.to_flat().unwrap(), checkpoint.ema.to_flat().unwrap());
+}
+
+#[test]
+fn saving_again_replaces_the_checkpoint_and_keeps_other_files() {
+    let dir = tempdir().unwrap();
+    let model = dir.path().join("model");
+    save(&model, &small_checkpoint(1)).unwrap();
+    fs::write(model.join("README.md"), "how it was trained").unwrap();
+    let second = Checkpoint { training: None, ..small_checkpoint(2) };
+    save(&model, &second).unwrap();
+    assert_eq!(names(&model), ["README.md", "model_index.json", "scheduler", "unet"]);
+    assert_eq!(names(dir.path()), ["model"]);
+    assert_eq!(load(&model, &Device::Cpu).unwrap().ema.to_flat().unwrap(), second.ema.to_flat().unwrap());
+}
+
+#[test]
+fn a_save_cut_off_at_any_rename_leaves_a_checkpoint_and_the_next_one_heals() {
+    let dir = tempdir().unwrap();
+    let (model, previous) = (dir.path().join("model"), dir.path().join("model.previous"));
+    let old = small_checkpoint(1);
+    save(&model, &old).unwrap();
+    fs::write(model.join("README.md"), "how it was trained").unwrap();
+    // cut off between the two renames, with the new one written in part
+    fs::rename(&model, &previous).unwrap();
+    fs::create_dir_all(dir.path().join("model.saving/unet")).unwrap();
+    assert_eq!(load(&model, &Device::Cpu).unwrap().ema.to_flat().unwrap(), old.ema.to_flat().unwrap());
+    save(&model, &small_checkpoint(2)).unwrap();
+    assert_eq!(names(dir.path()), ["model"]);
+    assert!(model.join("README.md").exists());
+    // cut off after the second rename
+    save(&previous, &old).unwrap();
+    save(&model, &small_checkpoint(3)).unwrap();
+    assert_eq!(names(dir.path()), ["model"]);
+    let third = small_checkpoint(3).ema.to_flat().unwrap();
+    assert_eq!(load(&model, &Device::Cpu).unwrap().ema.to_flat().unwrap(), third);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_one_sentence() {
+    let dir = tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "mine").unwrap();
+    for target in [file.clone(), file.join("below")] {
+        let message = save(&target, &small_checkpoint(1)).unwrap_err().to_string();
+        assert!(message.starts_with("cannot save the model") && !message.contains('\n'), "{message}");
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+}
+
+#[test]
+fn weights_of_other_float_types_are_converted() {
+    let exact = load(&golden("unet_gray"), &Device::Cpu).unwrap().ema;
+    for (dtype, tolerance) in [(DType::F16, 1e-3), (DType::BF16, 1e-2), (DType::F64, 0.0)] {
+        let dir = grey();
+        edit_weights(dir.path(), |tensors| tensors.values_mut().for_each(|t| *t = t.to_dtype(dtype).unwrap()));
+        let read = load(dir.path(), &Device::Cpu).unwrap().ema;
+        for (a, b) in exact.to_flat().unwrap().iter().zip(read.to_flat().unwrap()) {
+            assert!((a - b).abs() <= tolerance * a.abs() + 1e-7, "{dtype:?}: {a} became {b}");
+        }
+    }
+    let dir = grey();
+    edit_weights(dir.path(), |tensors| {
+        tensors.insert("conv_in.bias".into(), Tensor::zeros(8, DType::I64, &Device::Cpu).unwrap());
+    });
+    assert!(refusal(dir.path()).contains("conv_in.bias is of type I64"));
+}
+
+#[test]
+fn old_attention_names_are_accepted() {
+    let names = ["to_q", "to_k", "to_v", "to_out.0"];
+    let raw = candle_core::safetensors::load(golden("unet_cifar_layout").join(WEIGHTS), &Device::Cpu).unwrap();
+    let read = load(&golden("unet_cifar_layout"), &Device::Cpu).unwrap().ema;
+    for (new, old) in names.iter().zip(["query", "key", "value", "proj_attn"]) {
+        let old = &raw[&format!("mid_block.attentions.0.{old}.weight")];
+        let new = read.get(&format!("mid_block.attentions.0.{new}.weight")).unwrap();
+        assert_eq!(old.to_vec2::<f32>().unwrap(), new.to_vec2::<f32>().unwrap());
+    }
+}
+
+#[test]
+fn the_first_diffusers_configs_are_accepted() {
+    let dir = grey();
+    edit_config(dir.path(), |config| {
+        for newer in [
+            "add_attention",
+            "attn_norm_num_groups",
+            "class_embed_type",
+            "downsample_type",
+            "dropout",
+            "mid_block_type",
+            "num_class_embeds",
+            "num_train_timesteps",
+            "resnet_time_scale_shift",
+            "time_embedding_dim",
+            "upsample_type",
+        ] {
+            assert!(config.remove(newer).is_some(), "{newer}");
+        }
+        config["_diffusers_version"] = json!("0.0.4");
+        config["down_block_types"][1] = json!("UNetResAttnDownBlock2D");
+        config.insert("some_later_field".into(), json!({"a": 1}));
+    });
+    fs::write(dir.path().join("scheduler_config.json"), r#"{"variance_type": "fixed_large", "timesteps": 7}"#).unwrap();
+    let read = load(dir.path(), &Device::Cpu).unwrap();
+    assert_eq!(read.schedule.variance_type, "fixed_large");
+    assert_eq!(read.config.mid_block_type.as_deref(), Some("UNetMidBlock2D"));
+}
+
+#[test]
+fn missing_extra_and_misshapen_tensors_are_listed_together() {
+    let dir = grey();
+    edit_weights(dir.path(), |tensors| {
+        tensors.remove("conv_out.bias").unwrap();
+        tensors.insert("class_embedding.weight".into(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap());
+        tensors.insert("conv_in.bias".into(), Tensor::zeros(9, DType::F32, &Device::Cpu).unwrap());
+    });
+    let message = refusal(dir.path());
+    for part in ["missing: conv_out.bias;", "conv_in.bias [9] instead of [8];", "class_embedding.weight", WEIGHTS] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+}
+
+#[test]
+fn numbers_that_are_none_are_refused() {
+    for value in [f32::NAN, f32::INFINITY] {
+        let dir = grey();
+        edit_weights(dir.path(), |tensors| {
+            tensors.insert("conv_in.bias".into(), Tensor::full(value, 8, &Device::Cpu).unwrap());
+        });
+        let message = refusal(dir.path());
+        assert!(message.contains("conv_in.bias has a value"), "{message}");
+    }
+}
+
+#[test]
+fn networks_that_cannot_be_run_are_refused_by_field_and_value() {
+    let cases = [
+        ("down_block_types", json!(["DownBlock2D", "SkipDownBlock2D", "DownBlock2D"]), "SkipDownBlock2D"),
+        ("up_block_types", json!(["UpBlock2D"]), "up_block_types has 1 entries"),
+        ("mid_block_type", json!("UNetMidBlock2DCrossAttn"), "mid_block_type is UNetMidBlock2DCrossAttn"),
+        ("time_embedding_type", json!("fourier"), "time_embedding_type is fourier"),
+        ("act_fn", json!("gelu"), "act_fn is gelu"),
+        ("num_class_embeds", json!(10), "num_class_embeds is 10"),
+        ("class_embed_type", json!("timestep"), "class_embed_type is timestep"),
+        ("resnet_time_scale_shift", json!("scale_shift"), "resnet_time_scale_shift is scale_shift"),
+        ("downsample_type", json!("resnet"), "downsample_type is resnet"),
+        ("upsample_type", json!("resnet"), "upsample_type is resnet"),
+        ("downsample_padding", json!(2), "downsample_padding is 2"),
+        ("sample_size", json!(null), "sample_size is null"),
+        ("sample_size", json!(18), "multiples of 4"),
+        ("sample_size", json!([16, 0]), "width"),
+        ("norm_num_groups", json!(null), "norm_num_groups is null"),
+        ("norm_num_groups", json!(3), "norm_num_groups is 3"),
+        ("norm_num_groups", json!(0), "norm_num_groups is 0"),
+        ("attn_norm_num_groups", json!(5), "attn_norm_num_groups is 5"),
+        ("attention_head_dim", json!(17), "attention_head_dim is 17"),
+        ("attention_head_dim", json!(0), "attention_head_dim is 0"),
+        ("out_channels", json!(2), "out_channels is 2"),
+        ("layers_per_block", json!(0), "layers_per_block is 0"),
+        ("block_out_channels", json!([]), "block_out_channels is 0"),
+        ("block_out_channels", json!([8, 99999999999u64, 8]), "block_out_channels has 99999999999"),
+        ("mid_block_scale_factor", json!(0), "mid_block_scale_factor is 0"),
+        ("dropout", json!(1.0), "dropout is 1"),
+        ("freq_shift", json!(4), "freq_shift is 4"),
+        ("in_channels", json!("three"), "three"),
+        ("_class_name", json!("UNet2DConditionModel"), "UNet2DConditionModel"),
+    ];
+    for (field, value, expected) in cases {
+        let dir = grey();
+        edit_config(dir.path(), |config| drop(config.insert(field.into(), value)));
+        let message = refusal(dir.path());
+        assert!(message.contains(expected) && message.contains("config.json"), "{field}: {message}");
+    }
+}
+
+#[test]
+fn schedules_that_cannot_be_run_are_refused() {
+    for (text, expected) in [
+        (r#"{"prediction_type": "v_prediction"}"#, "prediction_type is v_prediction"),
+        (r#"{"beta_schedule": "laplace"}"#, "beta_schedule is laplace"),
+        (r#"{"trained_betas": [0.1]}"#, "trained_betas"),
+        (r#"{"variance_type": "learned_range"}"#, "variance_type is learned_range"),
+        (r#"{"num_train_timesteps": 0}"#, "steps"),
+        (r#"{"beta_end": 2.0}"#, "beta"),
+        ("{", "scheduler_config.json"),
+    ] {
+        let dir = grey();
+        fs::write(dir.path().join("scheduler_config.json"), text).unwrap();
+        let message = refusal(dir.path());
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+}
+
+#[test]
+fn broken_files_are_refused_without_a_panic() {
+    let whole = fs::read(golden("unet_gray").join(WEIGHTS)).unwrap();
+    let mut huge_header = whole.clone();
+    huge_header[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let mut wrong_offsets = whole.clone();
+    let at = wrong_offsets.windows(14).position(|w| w == b"\"data_offsets\"").unwrap();
+    wrong_offsets[at + 16] = b'9';
+    let broken: [&[u8]; 7] =
+        [b"", b"GIF89a", &whole[..4], &whole[..1000], &whole[..whole.len() - 1], &huge_header, &wrong_offsets];
+    for bytes in broken {
+        let dir = grey();
+        fs::write(dir.path().join(WEIGHTS), bytes).unwrap();
+        let message = refusal(dir.path());
+        assert!(message.contains("not a whole safetensors file") && message.contains(WEIGHTS), "{message}");
+    }
+    let dir = grey();
+    fs::rename(dir.path().join(WEIGHTS), dir.path().join("diffusion_pytorch_model.bin")).unwrap();
+    assert!(refusal(dir.path()).contains("pickled .bin"));
+    fs::remove_file(dir.path().join("diffusion_pytorch_model.bin")).unwrap();
+    assert!(refusal(dir.path()).contains("there is no such file"));
+    assert!(refusal(&dir.path().join("nowhere")).contains("there is no such folder"));
+    assert!(refusal(&golden("")).contains("config.json"));
+    fs::write(dir.path().join("config.json"), "[1, 2").unwrap();
+    assert!(refusal(dir.path()).contains("config.json"));
+}
+
+#[test]
+fn half_a_training_state_is_refused() {
+    let dir = tempdir().unwrap();
+    save(dir.path(), &small_checkpoint(1)).unwrap();
+    fs::remove_file(dir.path().join("film/raw.safetensors")).unwrap();
+    assert!(refusal(dir.path()).contains("film/raw.safetensors"));
+}

@@ -1,0 +1,173 @@
+//! The worker behind its protocol: films, cancelling, replacing, dropping.
+
+use ddpm_film::diffusion::Images;
+use ddpm_film::engine::{
+    Command, DeviceChoice, Engine, Event, ForwardRequest, ForwardSource, JobId, Options, Origin, Outcome, Quantity,
+    RunConfig, SampleRequest, SamplerKind, TrainRequest, TrainingState, Trajectory, Variance, Weights, Which,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn engine(threads: usize) -> Engine {
+    let options = Options { device: DeviceChoice::Cpu, threads, model: Some(Origin::Shipped) };
+    Engine::start(options, || ()).unwrap()
+}
+
+fn request(seed: u64) -> SampleRequest {
+    SampleRequest {
+        which: Which::Loaded,
+        weights: Weights::Ema,
+        seed,
+        first: 0,
+        n: 2,
+        sampler: SamplerKind::Ddpm { variance: Variance::FixedSmall },
+        steps: Some(4),
+        clip: true,
+        every_frame: true,
+    }
+}
+
+/// All events up to the end of `job`.
+fn until_finished(engine: &Engine, job: JobId) -> (Vec<Event>, Outcome) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut events = Vec::new();
+    while Instant::now() < deadline {
+        match engine.wait(Duration::from_secs(1)).unwrap() {
+            Some(Event::Finished(id, outcome)) if id == job => return (events, outcome),
+            Some(event) => events.push(event),
+            None => {}
+        }
+    }
+    panic!("job {job} did not end");
+}
+
+fn film(engine: &Engine, request: SampleRequest) -> (Trajectory, Arc<Images>) {
+    let job = engine.new_job();
+    engine.send(Command::Sample(job, request)).unwrap();
+    let (events, outcome) = until_finished(engine, job);
+    assert_eq!(outcome, Outcome::Done);
+    let (mut film, mut last) = (None, None);
+    for event in events {
+        match event {
+            Event::SampleStarted(id, empty, _) if id == job => film = Some(*empty),
+            Event::Frame(id, frame) if id == job => film.as_mut().unwrap().insert(frame),
+            Event::Sampled(id, images) if id == job => last = Some(images),
+            _ => {}
+        }
+    }
+    (film.unwrap(), last.unwrap())
+}
+
+#[test]
+fn a_film_is_whole_and_the_same_for_any_threads_and_grouping() {
+    let (one, pictures) = film(&engine(1), request(5));
+    assert_eq!(one.len(), 5, "four steps have five states");
+    let shown: Vec<usize> = (0..=one.steps()).rev().filter_map(|d| Some(one.at(d)?.doses)).collect();
+    assert!(shown.is_sorted_by(|a, b| a >= b) && *shown.last().unwrap() == 0);
+    let engine = engine(2);
+    let (two, same) = film(&engine, request(5));
+    assert_eq!(pictures, same);
+    assert_eq!(one.at(0), two.at(0));
+    assert_eq!(
+        one.view(one.at(500).unwrap(), Quantity::PredictedNoise),
+        two.view(two.at(500).unwrap(), Quantity::PredictedNoise)
+    );
+    let (_, second) = film(&engine, SampleRequest { first: 1, n: 1, every_frame: false, ..request(5) });
+    assert_eq!(second.one(0), pictures.one(1), "a picture does not depend on its neighbours");
+    let (_, other) = film(&engine, request(6));
+    assert_ne!(other, pictures);
+}
+
+#[test]
+fn a_new_film_replaces_the_old_one_and_cancel_ends_it_within_one_call() {
+    let engine = engine(2);
+    let (old, new) = (engine.new_job(), engine.new_job());
+    let long = SampleRequest { steps: None, n: 8, ..request(1) };
+    engine.send(Command::Sample(old, long.clone())).unwrap();
+    engine.send(Command::Sample(new, long)).unwrap();
+    assert_eq!(until_finished(&engine, old).1, Outcome::Cancelled);
+    std::thread::sleep(Duration::from_millis(300));
+    let start = Instant::now();
+    engine.send(Command::Cancel(new)).unwrap();
+    let (events, outcome) = until_finished(&engine, new);
+    assert_eq!(outcome, Outcome::Cancelled);
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(events.iter().filter(|e| matches!(e, Event::Frame(id, _) if *id == new)).count() < 900);
+}
+
+#[test]
+fn dropping_the_engine_under_full_load_does_not_hang() {
+    let engine = engine(2);
+    engine.send(Command::Sample(engine.new_job(), SampleRequest { steps: None, ..request(1) })).unwrap();
+    let config = RunConfig { preset: "digits16".into(), ..RunConfig::default() };
+    let request = TrainRequest { config, out: None, resume: false };
+    engine.send(Command::Train(engine.new_job(), Box::new(request))).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    drop(engine);
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn training_is_the_same_whatever_the_window_did_meanwhile() {
+    let train = |disturb: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("run");
+        let engine = engine(2);
+        let config =
+            RunConfig { preset: "digits16".into(), steps: 6, batch: 32, preview_every: 2, ..RunConfig::default() };
+        let job = engine.new_job();
+        let request = TrainRequest { config, out: Some(out.clone()), resume: false };
+        engine.send(Command::Train(job, Box::new(request))).unwrap();
+        if disturb {
+            engine.send(Command::Sample(engine.new_job(), self::request(1))).unwrap();
+            engine.send(Command::SetTraining(TrainingState::Paused)).unwrap();
+            let forward = ForwardRequest { which: Which::Loaded, seed: 1, n: 2, source: ForwardSource::Data };
+            engine.send(Command::Forward(engine.new_job(), forward)).unwrap();
+            engine.send(Command::SetTraining(TrainingState::Running)).unwrap();
+            engine
+                .send(Command::Sample(engine.new_job(), SampleRequest { which: Which::Training, ..self::request(1) }))
+                .unwrap();
+        }
+        let (events, outcome) = until_finished(&engine, job);
+        assert_eq!(outcome, Outcome::Done);
+        let previews = events.iter().filter(|e| matches!(e, Event::Preview(..))).count();
+        assert_eq!(previews, 3);
+        let file = |name: &str| std::fs::read(out.join(name)).unwrap();
+        (file("film/raw.safetensors"), file("unet/diffusion_pytorch_model.safetensors"), file("film/adam.safetensors"))
+    };
+    assert!(train(false) == train(true));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_the_worker_lives_on() {
+    let engine = engine(1);
+    let fails = |command: &dyn Fn(JobId) -> Command, word: &str| {
+        let job = engine.new_job();
+        engine.send(command(job)).unwrap();
+        match until_finished(&engine, job).1 {
+            Outcome::Failed(e) => assert!(e.to_string().contains(word) && !e.to_string().contains('\n'), "{e}"),
+            other => panic!("{other:?}"),
+        }
+    };
+    let sample = |change: fn(&mut SampleRequest)| {
+        move |job| {
+            let mut r = request(1);
+            change(&mut r);
+            Command::Sample(job, r)
+        }
+    };
+    fails(&sample(|r| r.n = 0), "0 pictures");
+    fails(&sample(|r| r.steps = Some(0)), "steps");
+    fails(&sample(|r| r.steps = Some(2000)), "2000");
+    fails(&sample(|r| r.which = Which::Training), "trained");
+    fails(&sample(|r| r.sampler = SamplerKind::Ddim { eta: 2.0 }), "eta");
+    fails(&|job| Command::Load(job, Origin::Folder("/nonexistent/model".into())), "/nonexistent/model");
+    fails(&|job| Command::Save(job, "/proc/model".into()), "/proc/model");
+    let bad = |config: RunConfig| {
+        move |job| Command::Train(job, Box::new(TrainRequest { config: config.clone(), out: None, resume: false }))
+    };
+    fails(&bad(RunConfig { steps: 0, ..RunConfig::default() }), "steps");
+    fails(&bad(RunConfig { data: "/nonexistent/data".into(), ..RunConfig::default() }), "/nonexistent/data");
+    film(&engine, request(1));
+}
