@@ -214,7 +214,7 @@ pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
     let mut pen = Pen { ui, palette: style::palette(ui), size, at, dry: false };
     for (i, part) in parts.iter().enumerate() {
         if let Some((place, tooltip)) = pen.part(part) {
-            let id = ui.id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
+            let id = ui.scope_id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
             ui.interact(place, id, Sense::hover()).on_hover_text(tooltip);
         }
     }
