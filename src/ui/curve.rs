@@ -78,9 +78,11 @@ impl Curve {
         let value = move |v: f64| if settings.log { 10f64.powf(v) } else { v };
         let tick = move |mark: GridMark| number(value(mark.value));
         let hover = move |at: &HoverPosition<'_>| match at {
-            HoverPosition::NearDataPoint { plot_name, position, .. } => {
-                Some(format!("{plot_name}\nstep {}\nloss {:.4}", style::thousands(position.x as u64), value(position.y)))
-            }
+            HoverPosition::NearDataPoint { plot_name, position, .. } => Some(format!(
+                "{plot_name}\nstep {}\nloss {:.4}",
+                style::thousands(position.x as u64),
+                value(position.y)
+            )),
             HoverPosition::Elsewhere { .. } => None,
         };
         let weak = |c: Color32, alpha: f32| c.gamma_multiply(alpha);

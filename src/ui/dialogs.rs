@@ -69,18 +69,24 @@ fn key_columns(ui: &mut Ui, scope: Scope) {
     let entries: Vec<_> = actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
     let half = entries.len().div_ceil(2);
     let width = (ui.available_width() / 2.0 - GRID).max(60.0);
-    egui::Grid::new(Id::new(("keys", entries.first().map(|e| e.label)))).num_columns(2).min_col_width(width).show(ui, |ui| {
-        for i in 0..half {
-            for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
-                ui.horizontal(|ui| {
-                    let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
-                    ui.add_sized(vec2(130.0, 20.0), Label::new(RichText::new(keys).font(style::mono(style::SMALL))));
-                    ui.label(entry.label).on_hover_text(entry.tooltip);
-                });
+    egui::Grid::new(Id::new(("keys", entries.first().map(|e| e.label)))).num_columns(2).min_col_width(width).show(
+        ui,
+        |ui| {
+            for i in 0..half {
+                for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
+                    ui.horizontal(|ui| {
+                        let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
+                        ui.add_sized(
+                            vec2(130.0, 20.0),
+                            Label::new(RichText::new(keys).font(style::mono(style::SMALL))),
+                        );
+                        ui.label(entry.label).on_hover_text(entry.tooltip);
+                    });
+                }
+                ui.end_row();
             }
-            ui.end_row();
-        }
-    });
+        },
+    );
 }
 
 /// The question for a path: a field to type in, and the system's dialog beside it.
@@ -101,7 +107,9 @@ impl PathDialog {
     fn words(&self) -> (&'static str, &'static str, &'static str) {
         match self.usage {
             PathUse::OpenModel => ("Open model", "A diffusers folder (UNet2DModel or DDPM pipeline)", "Open"),
-            PathUse::SaveModel => ("Save model", "A folder; what is in it is kept until the new model is written", "Save"),
+            PathUse::SaveModel => {
+                ("Save model", "A folder; what is in it is kept until the new model is written", "Save")
+            }
             PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
             PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),
             PathUse::TrainingData => ("Training data", "A folder of images, or an IDX file", "Choose"),
@@ -159,7 +167,9 @@ fn ask_system(usage: PathUse, title: &str, ctx: egui::Context) -> Option<JoinHan
         PathUse::OpenImage => {
             Box::pin(dialog.add_filter("Images", &["png", "jpg", "jpeg", "gif", "bmp", "webp"]).pick_file())
         }
-        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData => Box::pin(dialog.pick_folder()),
+        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData => {
+            Box::pin(dialog.pick_folder())
+        }
     };
     let wait = move || {
         let path = block_on(answer).map(|file| file.path().to_owned());

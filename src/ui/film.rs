@@ -183,7 +183,8 @@ impl FilmView {
         let mut seed = self.seed.unwrap_or(state.settings.seed);
         let field = ui.add(egui::DragValue::new(&mut seed).speed(0.1).update_while_editing(false));
         let label = ui.label(RichText::new("Seed").color(style::palette(ui).weak));
-        let field = field.labelled_by(label.id).on_hover_text("The address of all noise: the same seed gives the same film");
+        let field =
+            field.labelled_by(label.id).on_hover_text("The address of all noise: the same seed gives the same film");
         if field.dragged() {
             self.seed = Some(seed);
         } else {
@@ -370,7 +371,13 @@ fn numbers(ui: &mut Ui, state: &AppState, doses: usize) {
         Some(if decibels.is_finite() { format!("{decibels:+.1} dB") } else { "∞ dB".into() }.replace('-', "−"))
     });
     let wide = "0".repeat(steps.to_string().len());
-    number(ui, "t", &[Part::Symbol(symbols::TIME)], &format!("{doses:>w$} of {steps}", w = wide.len()), &format!("{wide} of {wide}"));
+    number(
+        ui,
+        "t",
+        &[Part::Symbol(symbols::TIME)],
+        &format!("{doses:>w$} of {steps}", w = wide.len()),
+        &format!("{wide} of {wide}"),
+    );
     number(ui, "beta_t", &[Part::Symbol(symbols::BETA)], &beta, "0.00000");
     number(ui, "sqrt(alphas_cumprod_t)", &[Part::RootAlphaBar], &signal, "0.0000");
     number(ui, "sqrt(1-alphas_cumprod_t)", &[Part::RootOneMinusAlphaBar], &noise, "0.0000");
@@ -395,22 +402,25 @@ fn number(ui: &mut Ui, spoken: &str, symbol: &[Part], value: &str, sample: &str)
 fn forward_equation(ui: &mut Ui, schedule: &Schedule, doses: usize) {
     let beta = doses.checked_sub(1).and_then(|t| schedule.betas.get(t));
     let number = |v: Option<f64>| Part::Number(v.map_or_else(|| "   –  ".into(), |v| format!("{v:.4} ")));
-    equation(ui, "The step of the forward process", &[
-        Part::Symbol(symbols::STATE),
-        Part::Text(" = "),
-        number(beta.map(|b| (1.0 - b).sqrt())),
-        Part::Symbol(symbols::PREVIOUS),
-        Part::Text(" + "),
-        number(beta.map(|b| b.sqrt())),
-        Part::Symbol(symbols::NOISE),
-    ]);
+    equation(
+        ui,
+        "The step of the forward process",
+        &[
+            Part::Symbol(symbols::STATE),
+            Part::Text(" = "),
+            number(beta.map(|b| (1.0 - b).sqrt())),
+            Part::Symbol(symbols::PREVIOUS),
+            Part::Text(" + "),
+            number(beta.map(|b| b.sqrt())),
+            Part::Symbol(symbols::NOISE),
+        ],
+    );
 }
 
 fn reverse_equation(ui: &mut Ui, film: &Trajectory, doses: usize, ddim: bool, all: bool) {
     let step = frame_at(film, doses).and_then(engine::Frame::step);
-    let number = |v: fn(&Coefficients) -> f64| {
-        Part::Number(step.map_or_else(|| "   –  ".into(), |c| format!("{:.4} ", v(&c))))
-    };
+    let number =
+        |v: fn(&Coefficients) -> f64| Part::Number(step.map_or_else(|| "   –  ".into(), |c| format!("{:.4} ", v(&c))));
     let mut parts = vec![Part::Symbol(if all { symbols::PREVIOUS } else { symbols::NEXT_KEPT }), Part::Text(" = ")];
     if !ddim {
         parts.extend([number(|c| c.x_t), Part::Symbol(symbols::STATE), Part::Text(" + ")]);

@@ -87,7 +87,8 @@ fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
             style::segments(ui, &variances, &mut s.variance);
         }
         Method::Ddim => {
-            let etas = [(0.0, "η = 0", "No fresh noise"), (0.5, "0.5", "Half of DDPM's"), (1.0, "1", "As much as DDPM")];
+            let etas =
+                [(0.0, "η = 0", "No fresh noise"), (0.5, "0.5", "Half of DDPM's"), (1.0, "1", "As much as DDPM")];
             style::segments(ui, &etas, &mut s.eta);
         }
     }

@@ -4,8 +4,8 @@ use super::actions::UiAction;
 use super::playback::{Extent, Playback};
 use crate::diffusion::Images;
 use crate::engine::{
-    Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Provenance,
-    RunConfig, SampleRequest, SamplerKind, Trajectory, TrainingState, Variance, Weights, Which,
+    Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Provenance, RunConfig,
+    SampleRequest, SamplerKind, TrainingState, Trajectory, Variance, Weights, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -389,7 +389,9 @@ pub fn badge(ui: &mut Ui, kind: &str, rest: &str, color: Color32) -> Response {
         .stroke(Stroke::new(1.0, color))
         .corner_radius(CornerRadius::same(RADIUS))
         .inner_margin(egui::Margin::symmetric(8, 3));
-    frame.show(ui, |ui| ui.add(egui::Label::new(RichText::new(text).font(semibold(SMALL)).color(color)).truncate())).response
+    frame
+        .show(ui, |ui| ui.add(egui::Label::new(RichText::new(text).font(semibold(SMALL)).color(color)).truncate()))
+        .response
 }
 
 /// A caption over a number that changes. `sample` is the widest text it will hold, so that nothing moves.

@@ -45,10 +45,16 @@ const fn symbol(
 }
 
 /// x_t.
-pub const STATE: Symbol =
-    symbol("x", Mark::None, "t", |p| p.state, "x_t, the state after t doses of noise: √ᾱ_t x_0 + √(1−ᾱ_t) ε (Ho et al. 2020, Eq. 4)");
+pub const STATE: Symbol = symbol(
+    "x",
+    Mark::None,
+    "t",
+    |p| p.state,
+    "x_t, the state after t doses of noise: √ᾱ_t x_0 + √(1−ᾱ_t) ε (Ho et al. 2020, Eq. 4)",
+);
 /// x_{t-1}.
-pub const PREVIOUS: Symbol = symbol("x", Mark::None, "t−1", |p| p.state, "x_{t−1}, the state with one dose of noise less");
+pub const PREVIOUS: Symbol =
+    symbol("x", Mark::None, "t−1", |p| p.state, "x_{t−1}, the state with one dose of noise less");
 /// The state after a step that skips timesteps.
 pub const NEXT_KEPT: Symbol =
     symbol("x", Mark::None, "t′", |p| p.state, "x_{t′}, the state at the next timestep that this sampler visits");
@@ -61,8 +67,13 @@ pub const XSTART: Symbol = symbol(
     "x̂_0, the picture that the network expects: (x_t − √(1−ᾱ_t) ε̂) / √ᾱ_t (Ho et al. 2020, Eq. 15)",
 );
 /// ε̂.
-pub const EPS: Symbol =
-    symbol("ε", Mark::Hat, "", |p| p.eps, "ε̂, the noise that the network finds in x_t: ε_θ(x_t, t) (Ho et al. 2020, Eq. 11)");
+pub const EPS: Symbol = symbol(
+    "ε",
+    Mark::Hat,
+    "",
+    |p| p.eps,
+    "ε̂, the noise that the network finds in x_t: ε_θ(x_t, t) (Ho et al. 2020, Eq. 11)",
+);
 /// z.
 pub const NOISE: Symbol =
     symbol("z", Mark::None, "", |p| p.noise, "z, fresh noise from N(0, I) (Ho et al. 2020, Algorithm 2)");
@@ -71,8 +82,13 @@ pub const TIME: Symbol = symbol("t", Mark::None, "", |p| p.text, "t, the timeste
 /// β_t.
 pub const BETA: Symbol =
     symbol("β", Mark::None, "t", |p| p.text, "β_t, the variance of one dose of noise (Ho et al. 2020, Eq. 2)");
-const ALPHA_BAR: Symbol =
-    symbol("α", Mark::Bar, "t", |p| p.text, "ᾱ_t, the share of x_0's variance left: the product of 1 − β (Ho et al. 2020, Eq. 4)");
+const ALPHA_BAR: Symbol = symbol(
+    "α",
+    Mark::Bar,
+    "t",
+    |p| p.text,
+    "ᾱ_t, the share of x_0's variance left: the product of 1 − β (Ho et al. 2020, Eq. 4)",
+);
 const ONE_MINUS: &str = "1 − ";
 
 /// A piece of a formula.
@@ -166,9 +182,7 @@ impl Pen<'_> {
         let color = self.palette.text;
         match part {
             Part::Symbol(s) => Some((self.symbol(s), s.tooltip)),
-            Part::RootAlphaBar => {
-                Some((self.root(false), "√ᾱ_t, the weight of x_0 in x_t (Ho et al. 2020, Eq. 4)"))
-            }
+            Part::RootAlphaBar => Some((self.root(false), "√ᾱ_t, the weight of x_0 in x_t (Ho et al. 2020, Eq. 4)")),
             Part::RootOneMinusAlphaBar => {
                 Some((self.root(true), "√(1−ᾱ_t), the weight of the noise in x_t (Ho et al. 2020, Eq. 4)"))
             }

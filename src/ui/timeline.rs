@@ -103,7 +103,8 @@ impl Timeline {
         }
         self.holds = Some(key);
         let map = if quantity == Quantity::PredictedNoise { Map::Noise } else { Map::Picture };
-        let thumbs: Vec<_> = (0..there).filter_map(|i| film.at(middle(i)).and_then(|f| film.view(f, quantity))).collect();
+        let thumbs: Vec<_> =
+            (0..there).filter_map(|i| film.at(middle(i)).and_then(|f| film.view(f, quantity))).collect();
         self.strip.set(ui, thumbs.iter().map(|images| (images, 1, map)));
     }
 

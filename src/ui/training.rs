@@ -61,9 +61,9 @@ impl TrainingView {
             .show_separator_line(false)
             .frame(frame.inner_margin(Margin::symmetric(16, 8)))
             .show(ui, |ui| numbers(ui, training));
-        egui::CentralPanel::default().frame(frame.inner_margin(Margin { left: 16, right: 16, top: 8, bottom: 0 })).show(
-            ui,
-            |ui| {
+        egui::CentralPanel::default()
+            .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 8, bottom: 0 }))
+            .show(ui, |ui| {
                 ui.horizontal(|ui| {
                     run_buttons(ui, state, training, out);
                     status(ui, training);
@@ -76,17 +76,20 @@ impl TrainingView {
                     None if training.phase == Phase::Busy => {
                         style::placeholder(ui, "Starting", "The first steps come in a moment", None, out);
                     }
-                    None => style::placeholder(ui, "Nothing to show", "This run ended before its first step", None, out),
+                    None => {
+                        style::placeholder(ui, "Nothing to show", "This run ended before its first step", None, out)
+                    }
                 }
-            },
-        );
+            });
     }
 
     fn previews(&mut self, ui: &mut Ui, training: &Training) {
         let area = ui.available_rect_before_wrap();
         let p = style::palette(ui);
         let Some((newest, images)) = training.previews.last() else {
-            ui.label(RichText::new("Samples of the EMA weights, always from the same noise, will stand here").color(p.weak));
+            ui.label(
+                RichText::new("Samples of the EMA weights, always from the same noise, will stand here").color(p.weak),
+            );
             return;
         };
         let ppp = ui.pixels_per_point();

@@ -163,7 +163,10 @@ impl Window {
             ui.horizontal(|ui| {
                 ui.label(RichText::new("ddpm-film").font(style::semibold(style::LARGE)));
                 ui.add_space(style::GRID);
-                let views = [(View::Film, "Film", "Watch the film run both ways (F2)"), (View::Training, "Training", "Watch a model learn (F3)")];
+                let views = [
+                    (View::Film, "Film", "Watch the film run both ways (F2)"),
+                    (View::Training, "Training", "Watch a model learn (F3)"),
+                ];
                 let mut view = self.view;
                 if style::segments(ui, &views, &mut view) {
                     out.push(UiAction::Show(view));
@@ -209,7 +212,9 @@ impl Window {
             A::Slower => playback.change_speed(false),
             A::SetSpeed(speed) => playback.speed = speed,
             A::Look(quantity) => self.film.quantity = Some(quantity),
-            A::NewSeed => self.set_film(FilmSettings { seed: next_seed(self.state.settings.seed), ..self.state.settings.clone() }),
+            A::NewSeed => {
+                self.set_film(FilmSettings { seed: next_seed(self.state.settings.seed), ..self.state.settings.clone() })
+            }
             A::NextGrid => {
                 let i = GRIDS.iter().position(|n| *n == self.state.settings.n).unwrap_or(0);
                 let n = GRIDS[(i + 1) % GRIDS.len()];
@@ -262,10 +267,8 @@ impl Window {
     fn set_film(&mut self, settings: FilmSettings) {
         let old = std::mem::replace(&mut self.state.settings, settings);
         let new = &self.state.settings;
-        let (sample, drown) = (
-            new.sample_request() != old.sample_request(),
-            new.forward_request() != old.forward_request(),
-        );
+        let (sample, drown) =
+            (new.sample_request() != old.sample_request(), new.forward_request() != old.forward_request());
         if drown {
             self.drown();
         }

@@ -57,13 +57,19 @@ fn a_resumed_run_ends_with_the_same_bytes_as_one_that_never_stopped() {
     assert!(said.contains("step 5 of 5") && said.contains("loss"), "{said}");
     train(&["--steps", "2", "--out", "halves", "--threads", "1"]);
     train(&["--steps", "5", "--out", "halves", "--threads", "3", "--resume"]);
-    for file in ["unet/diffusion_pytorch_model.safetensors", "film/raw.safetensors", "film/adam.safetensors", "film/state.json"]
+    for file in
+        ["unet/diffusion_pytorch_model.safetensors", "film/raw.safetensors", "film/adam.safetensors", "film/state.json"]
     {
         assert!(bytes(&dir.join("whole"), file) == bytes(&dir.join("halves"), file), "{file} differs");
     }
     let said = works(dir, &["info", "whole"]);
     assert!(said.contains("1 x 16 x 16") && said.contains("step 5 of 5"), "{said}");
-    refuses(dir, &[&RUN[..], &["--lr", "0.1", "--steps", "9", "--out", "halves", "--resume"]].concat(), 1, &["settings"]);
+    refuses(
+        dir,
+        &[&RUN[..], &["--lr", "0.1", "--steps", "9", "--out", "halves", "--resume"]].concat(),
+        1,
+        &["settings"],
+    );
 }
 
 #[test]
@@ -111,7 +117,8 @@ fn predict_gives_the_numbers_of_the_reference() {
         let folder = golden(model);
         let input = format!("{folder}/io.safetensors");
         works(dir, &["predict", "--model", &folder, "--input", &input, "--out", "eps.safetensors"]);
-        let load = |path: &Path| -> HashMap<String, Tensor> { candle_core::safetensors::load(path, &Device::Cpu).unwrap() };
+        let load =
+            |path: &Path| -> HashMap<String, Tensor> { candle_core::safetensors::load(path, &Device::Cpu).unwrap() };
         let values = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let expected = values(&load(&PathBuf::from(&input))["out"]);
         let eps = values(&load(&dir.join("eps.safetensors"))["eps"]);
@@ -192,10 +199,7 @@ fn broken_input_gets_one_sentence_and_no_panic() {
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_device_that_is_not_there_is_one_sentence() {
-    let out = Command::new(env!("CARGO_BIN_EXE_ddpm-film"))
-        .args(["bench", "--device", "cuda:1"])
-        .output()
-        .unwrap();
+    let out = Command::new(env!("CARGO_BIN_EXE_ddpm-film")).args(["bench", "--device", "cuda:1"]).output().unwrap();
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert_eq!(out.status.code(), Some(1), "{said}");
     assert!(said.contains("cuda:1") && said.contains("--device cpu") && !said.contains("panicked"), "{said}");
