@@ -196,13 +196,15 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
             Some(FilmFrame { t: doses, forward: view(&forward, doses)?, reverse: view(&reverse, doses)? })
         })
         .collect();
-    let columns = (args.n as f64).sqrt().ceil() as usize;
-    let options = FilmOptions { columns, steps: total, provenance: whose.clone(), ..FilmOptions::default() };
+    let scale = (112 / forward.shape()[1]).max(1);
+    let total_frames = frames.len();
     if gif {
-        export::write_film_gif(&args.out, &frames, &options)?;
+        let columns = (args.n as f64).sqrt().ceil() as usize;
+        let options = FilmOptions { timesteps: total, columns, scale, delay_ms: 60, comment: whose.clone() };
+        export::write_film_gif(&args.out, frames.into_iter(), &options, &|_, _| true)?;
     } else {
-        export::write_film_strip(&args.out, &frames, &options)?;
+        export::write_film_strip(&args.out, &frames, scale.min(2), &[("Comment", &whose)])?;
     }
-    println!("{} frames in {} ({whose})", frames.len(), args.out.display());
+    println!("{} frames in {} ({whose})", total_frames, args.out.display());
     Ok(())
 }

@@ -2,9 +2,10 @@
 
 use super::direct;
 use super::layout::add_pixels;
+use super::matrix::PANEL;
 use super::memory::{Reader, slice, storage, tensor};
 use super::winograd::{self, Gradients};
-use super::{Path, Window};
+use super::{Path, Window, narrow};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +14,8 @@ use std::sync::{Arc, OnceLock};
 pub(super) struct Prepared {
     direct_forward: OnceLock<direct::Weights>,
     direct_backward: OnceLock<direct::Weights>,
+    narrow_forward: OnceLock<narrow::Weights>,
+    narrow_backward: OnceLock<narrow::Weights>,
     winograd_forward: OnceLock<winograd::Weights>,
     winograd_backward: OnceLock<winograd::Weights>,
 }
@@ -72,10 +75,24 @@ struct Conv {
     prepared: Arc<Prepared>,
 }
 
+/// The ways to compute a convolution.
+enum Algorithm {
+    Direct,
+    Narrow,
+    Winograd,
+}
+
 impl Conv {
-    fn by_winograd(&self, g: &Geometry) -> bool {
-        let fits = self.window == Window::Same && g.ci % 16 == 0 && g.co % 16 == 0;
-        self.path == Path::Fast && fits && g.n * g.h * g.w > FEW_PIXELS
+    fn algorithm(&self, g: &Geometry) -> Algorithm {
+        let same = self.window == Window::Same;
+        let multiples = g.ci % PANEL == 0 && g.co % PANEL == 0;
+        if same && g.co <= narrow::MAX_OUT {
+            Algorithm::Narrow
+        } else if same && multiples && self.path == Path::Fast && g.n * g.h * g.w > FEW_PIXELS {
+            Algorithm::Winograd
+        } else {
+            Algorithm::Direct
+        }
     }
 }
 
@@ -98,12 +115,17 @@ impl CustomOp3 for Conv {
         if bias.len() != g.co && bias.len() != g.n * g.co {
             bail!("a bias of shape {:?} does not fit {} images of {} channels", lb.shape(), g.n, g.co);
         }
-        let y = if self.by_winograd(&g) {
-            let weights = self.prepared.winograd_forward.get_or_init(|| winograd::Weights::forward(weight, &g));
-            winograd::forward(x, weights, bias, &g)
-        } else {
-            let weights = self.prepared.direct_forward.get_or_init(|| direct::Weights::forward(weight, &g));
-            direct::forward(x, weights, bias, &g)
+        let Prepared { direct_forward, narrow_forward, winograd_forward, .. } = &*self.prepared;
+        let y = match self.algorithm(&g) {
+            Algorithm::Direct => {
+                direct::forward(x, direct_forward.get_or_init(|| direct::Weights::forward(weight, &g)), bias, &g)
+            }
+            Algorithm::Narrow => {
+                narrow::forward(x, narrow_forward.get_or_init(|| narrow::Weights::forward(weight, &g)), bias, &g)
+            }
+            Algorithm::Winograd => {
+                winograd::forward(x, winograd_forward.get_or_init(|| winograd::Weights::forward(weight, &g)), bias, &g)
+            }
         };
         Ok(storage(y, (g.n, g.ho, g.wo, g.co)))
     }
@@ -123,16 +145,25 @@ impl CustomOp3 for Conv {
         let room = |of: &Tensor| of.track_op().then(|| vec![0.0; of.elem_count()]);
         let (mut dx, mut dw, mut db) = (room(x), room(weight), room(bias));
         let (x_data, w_data) = (x_data.slice()?, w_data.slice()?);
-        if self.by_winograd(&g) {
-            let weights = || self.prepared.winograd_backward.get_or_init(|| winograd::Weights::backward(w_data, &g));
-            let dx = dx.as_deref_mut().map(|dx| (dx, weights()));
-            let gradients = Gradients { dx, dw: dw.as_deref_mut(), db: db.as_deref_mut() };
-            winograd::backward(x_data, dy, &g, gradients);
-        } else {
-            let weights = self.prepared.direct_backward.get_or_init(|| direct::Weights::backward(w_data, &g));
-            direct::backward(x_data, dy, weights, &g, dx.as_deref_mut(), dw.as_deref_mut());
-            if let Some(db) = &mut db {
-                add_bias_gradient(db, dy, &g);
+        let Prepared { direct_backward, narrow_backward, winograd_backward, .. } = &*self.prepared;
+        let (dx_room, dw_room) = (dx.as_deref_mut(), dw.as_deref_mut());
+        let algorithm = self.algorithm(&g);
+        if let (Some(db), Algorithm::Direct | Algorithm::Narrow) = (&mut db, &algorithm) {
+            add_bias_gradient(db, dy, &g);
+        }
+        match algorithm {
+            Algorithm::Direct => {
+                let weights = || direct_backward.get_or_init(|| direct::Weights::backward(w_data, &g));
+                direct::backward(x_data, dy, &g, dx_room.map(|dx| (dx, weights())), dw_room);
+            }
+            Algorithm::Narrow => {
+                let weights = || narrow_backward.get_or_init(|| narrow::Weights::backward(w_data, &g));
+                narrow::backward(x_data, dy, &g, dx_room.map(|dx| (dx, weights())), dw_room);
+            }
+            Algorithm::Winograd => {
+                let weights = || winograd_backward.get_or_init(|| winograd::Weights::backward(w_data, &g));
+                let dx = dx_room.map(|dx| (dx, weights()));
+                winograd::backward(x_data, dy, &g, Gradients { dx, dw: dw_room, db: db.as_deref_mut() });
             }
         }
         let give = |data: Option<Vec<f32>>, of: &Tensor| data.map(|data| tensor(data, of.shape())).transpose();

@@ -44,71 +44,115 @@ fn bands(g: &Geometry) -> usize {
     (g.ho * g.wo * 9 * g.ci).div_ceil(BAND).max(4).min(g.ho)
 }
 
-/// Runs `on_pixels(column, source)` for the window of each output pixel in `rows`: which part of the gathered matrix is
-/// which run of the image's numbers. `source` is `None` where the window hangs over the border.
-fn windows(g: &Geometry, rows: Range<usize>, mut each: impl FnMut(Range<usize>, Option<Range<usize>>)) {
-    let mut at = 0;
-    for y in rows {
-        for x in 0..g.wo {
-            for ky in 0..3 {
-                let row = (y * g.stride + ky).checked_sub(g.pad).filter(|&row| row < g.h);
-                let left = x * g.stride;
-                match row {
-                    // all three pixels lie inside: one run
-                    Some(row) if left >= g.pad && left + 3 - g.pad <= g.w => {
-                        let from = (row * g.w + left - g.pad) * g.ci;
-                        each(at..at + 3 * g.ci, Some(from..from + 3 * g.ci));
-                    }
-                    _ => {
-                        for kx in 0..3 {
-                            let col = (left + kx).checked_sub(g.pad).filter(|&col| col < g.w);
-                            let from = row.zip(col).map(|(row, col)| (row * g.w + col) * g.ci);
-                            let at = at + kx * g.ci;
-                            each(at..at + g.ci, from.map(|from| from..from + g.ci));
-                        }
-                    }
-                }
-                at += 3 * g.ci;
-            }
+/// Where the windows of some output rows lie: rows of the image with a margin of zeros.
+struct Margin {
+    /// Rows and numbers per row, with the margin.
+    rows: usize,
+    line: usize,
+    /// Numbers of the image in each row, and how many zeros are before them.
+    used: usize,
+    left: usize,
+    /// Image rows that are needed, and how many rows of zeros are above them.
+    image: Range<usize>,
+    above: usize,
+}
+
+impl Margin {
+    fn new(g: &Geometry, rows: &Range<usize>) -> Self {
+        // in rows counted from `pad` above the image
+        let (first, end) = (rows.start * g.stride, (rows.end - 1) * g.stride + 3);
+        let image = first.saturating_sub(g.pad)..(end - g.pad).min(g.h);
+        Self {
+            rows: end - first,
+            line: (g.wo * g.stride + 2) * g.ci,
+            used: g.w * g.ci,
+            left: g.pad * g.ci,
+            above: g.pad.saturating_sub(first),
+            image,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.rows * self.line
+    }
+
+    /// Pairs of (row of the image, its place among the rows with margin).
+    fn places(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        self.image.clone().enumerate().map(|(i, row)| {
+            let to = (self.above + i) * self.line + self.left;
+            (row * self.used..(row + 1) * self.used, to..to + self.used)
+        })
+    }
+}
+
+/// Writes for each output pixel in `rows` the nine input pixels under its window: [pixels, 9, in].
+pub(super) fn gather(image: &[f32], g: &Geometry, rows: Range<usize>, gathered: &mut [f32]) {
+    let margin = Margin::new(g, &rows);
+    let mut padded = vec![0.0; margin.len()];
+    for (from, to) in margin.places() {
+        // with a window at the right border only, the last column may not be needed
+        let len = from.len().min(margin.line - margin.left);
+        padded[to.start..to.start + len].copy_from_slice(&image[from.start..from.start + len]);
+    }
+    let run = 3 * g.ci;
+    for (i, line) in gathered.chunks_exact_mut(3 * run).enumerate() {
+        let first = (i / g.wo) * g.stride * margin.line + (i % g.wo) * g.stride * g.ci;
+        for (ky, to) in line.chunks_exact_mut(run).enumerate() {
+            let from = &padded[first + ky * margin.line..][..run];
+            // a loop for runs too short for a call
+            if run < 16 { to.iter_mut().zip(from).for_each(|(to, v)| *to = *v) } else { to.copy_from_slice(from) }
         }
     }
 }
 
-fn gather(image: &[f32], g: &Geometry, rows: Range<usize>, gathered: &mut [f32]) {
-    windows(g, rows, |to, from| match from {
-        Some(from) => gathered[to].copy_from_slice(&image[from]),
-        None => gathered[to].fill(0.0),
-    });
+/// The opposite of [`gather`]: adds what was gathered to where it came from.
+fn scatter(gathered: &[f32], g: &Geometry, rows: Range<usize>, image: &mut [f32]) {
+    let margin = Margin::new(g, &rows);
+    let mut padded = vec![0.0; margin.len()];
+    let run = 3 * g.ci;
+    for (i, line) in gathered.chunks_exact(3 * run).enumerate() {
+        let first = (i / g.wo) * g.stride * margin.line + (i % g.wo) * g.stride * g.ci;
+        for (ky, from) in line.chunks_exact(run).enumerate() {
+            let to = &mut padded[first + ky * margin.line..][..run];
+            to.iter_mut().zip(from).for_each(|(sum, v)| *sum += v);
+        }
+    }
+    for (to, from) in margin.places() {
+        let len = to.len().min(margin.line - margin.left);
+        let (to, from) = (&mut image[to.start..to.start + len], &padded[from.start..from.start + len]);
+        to.iter_mut().zip(from).for_each(|(sum, v)| *sum += v);
+    }
 }
 
 /// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out].
 pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) -> Vec<f32> {
     let bands = bands(g);
-    // SAFETY: the bands of all images cover the output.
+    let depth = 9 * g.ci;
+    // SAFETY: the bands of all images cover the output; the scratch memory is written before it is read.
     unsafe {
         written(g.n * g.ho * g.wo * g.co, |y| {
             for_each(g.n * bands, |task| {
                 let (i, rows) = (task / bands, part(g.ho, bands, task % bands));
                 let image = &x[i * g.h * g.w * g.ci..(i + 1) * g.h * g.w * g.ci];
                 let pixels = rows.len() * g.wo;
-                let mut gathered = Scratch::new(pixels * 9 * g.ci);
-                let gathered = gathered.slice_mut(pixels * 9 * g.ci);
+                let mut gathered = Scratch::new(pixels * depth);
+                let gathered = gathered.slice_mut(pixels * depth);
                 gather(image, g, rows.clone(), gathered);
                 let bias = if bias.len() == g.co { bias } else { &bias[i * g.co..(i + 1) * g.co] };
                 let y = fill_rows(y.ptr((i * g.ho + rows.start) * g.wo * g.co), pixels, bias);
-                multiply(y, g.co, Matrix::new(gathered, pixels, 9 * g.ci, 9 * g.ci), &weights.0, true);
+                multiply(y, g.co, Matrix::new(gathered, pixels, depth, depth), &weights.0, true);
             });
         })
     }
 }
 
-/// Adds to `dx` [n, h, w, in] and `dw` [out, in, 3, 3] the gradients for `dy` [n, ho, wo, out].
+/// Adds to `dx` [n, h, w, in] and `dw` [out, in, 3, 3] the gradients for `dy` [n, ho, wo, out]. `dx` comes with the
+/// weight for it.
 pub(super) fn backward(
     x: &[f32],
     dy: &[f32],
-    weights: &Weights,
     g: &Geometry,
-    mut dx: Option<&mut [f32]>,
+    mut dx: Option<(&mut [f32], &Weights)>,
     dw: Option<&mut [f32]>,
 ) {
     let bands = bands(g);
@@ -120,7 +164,8 @@ pub(super) fn backward(
         for band in 0..bands {
             let rows = part(g.ho, bands, band);
             let pixels = rows.len() * g.wo;
-            let gathered = gathered.slice_mut(pixels * depth);
+            // SAFETY: written before it is read, by `gather` and by `multiply`.
+            let gathered = unsafe { gathered.slice_mut(pixels * depth) };
             let dy = &dy[(i * g.ho + rows.start) * g.wo * g.co..][..pixels * g.co];
             let dy = Matrix::new(dy, pixels, g.co, g.co);
             if dw.is_some() {
@@ -133,14 +178,9 @@ pub(super) fn backward(
                     true,
                 );
             }
-            if let Some(dx) = &mut dx {
+            if let Some((dx, weights)) = &mut dx {
                 multiply(gathered, depth, dy, &weights.0, false);
-                let dx = &mut dx[i * image..(i + 1) * image];
-                windows(g, rows, |from, to| {
-                    if let Some(to) = to {
-                        dx[to].iter_mut().zip(&gathered[from]).for_each(|(sum, v)| *sum += v);
-                    }
-                });
+                scatter(gathered, g, rows, &mut dx[i * image..(i + 1) * image]);
             }
         }
     }

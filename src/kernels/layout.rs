@@ -1,6 +1,6 @@
 //! Moving numbers about: NCHW and NHWC, concatenation, nearest-neighbour upsampling, one bias per image and channel.
 
-use super::memory::{Reader, Target, for_each, slice, storage, tensor, written};
+use super::memory::{Reader, Target, for_each, part, slice, storage, tensor, written};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// [n, c, h, w] to [n, h, w, c].
@@ -54,6 +54,46 @@ impl CustomOp1 for Permute {
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&Self { to_nhwc: !self.to_nhwc })?))
+    }
+}
+
+/// The sum of two maps of one shape.
+pub(super) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    a.apply_op2(b, Add)
+}
+
+/// Not candle's sum, which waits for a pool of spinning threads that all lanes of training would share.
+struct Add;
+
+impl CustomOp2 for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+        if la.shape() != lb.shape() {
+            candle_core::bail!("cannot add maps of shapes {:?} and {:?}", la.shape(), lb.shape());
+        }
+        let (a, b) = (slice(a, la)?, slice(b, lb)?);
+        let parts = a.len().div_ceil(1 << 14);
+        // SAFETY: the parts cover the output.
+        let y = unsafe {
+            written(a.len(), |y| {
+                for_each(parts, |i| {
+                    let range = part(a.len(), parts, i);
+                    let y = y.part(range.start, range.len());
+                    for ((y, a), b) in y.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
+                        *y = a + b;
+                    }
+                });
+            })
+        };
+        Ok(storage(y, la.shape()))
+    }
+
+    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let give = |to: &Tensor| to.track_op().then(|| grad.clone());
+        Ok((give(a), give(b)))
     }
 }
 

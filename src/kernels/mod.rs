@@ -17,6 +17,7 @@ mod direct;
 mod layout;
 mod matrix;
 mod memory;
+mod narrow;
 mod norm;
 mod simd;
 #[cfg(test)]
@@ -82,7 +83,10 @@ impl Map {
 
     /// Elementwise sum of maps of one shape.
     pub fn add(&self, other: &Self) -> Result<Self> {
-        self.with(&self.tensor + &other.tensor)
+        match self.path {
+            Path::Candle => self.with(&self.tensor + &other.tensor),
+            Path::Fast | Path::Exact => self.with(layout::add(&self.tensor, &other.tensor)),
+        }
     }
 
     /// Adds one value per image and channel: `bias` is [n, c].

@@ -170,10 +170,13 @@ impl Scratch {
         Self(vec![MaybeUninit::new(Line([0.0; 16])); len.div_ceil(16)])
     }
 
-    /// The first `len` numbers, to be written before they are read.
-    pub(super) fn slice_mut(&mut self, len: usize) -> &mut [f32] {
+    /// The first `len` numbers.
+    ///
+    /// # Safety
+    /// They must be written before they are read.
+    pub(super) unsafe fn slice_mut(&mut self, len: usize) -> &mut [f32] {
         assert!(len <= 16 * self.0.len(), "scratch memory too small");
-        // SAFETY: the memory is there, and kernels write it before they read it.
+        // SAFETY: the memory is there; the caller vouches for its content.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), len) }
     }
 
