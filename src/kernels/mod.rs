@@ -22,6 +22,7 @@ mod norm;
 mod simd;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 mod transforms;
 mod winograd;
 
