@@ -48,7 +48,7 @@ pub fn keys(ui: &Ui) -> bool {
     let modal = Modal::new(Id::unique("keys")).frame(frame(ui)).show(ui.ctx(), |ui| {
         ui.set_width(760.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
         ui.label(RichText::new("Keys").font(style::semibold(style::LARGE)));
-        ScrollArea::vertical().max_height(height).show(ui, |ui| {
+        ScrollArea::vertical().max_height(height).min_scrolled_height(height).show(ui, |ui| {
             ui.spacing_mut().item_spacing.y = 4.0;
             for (title, scope) in [
                 ("Everywhere", Scope::Window),
@@ -79,7 +79,10 @@ fn key_columns(ui: &mut Ui, scope: Scope) {
             for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
                 let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
                 ui.label(RichText::new(keys).font(style::mono(style::SMALL)).color(style::palette(ui).weak));
-                ui.label(entry.label).on_hover_text(entry.tooltip);
+                ui.scope(|ui| {
+                    ui.set_min_width(200.0);
+                    ui.label(entry.label).on_hover_text(entry.tooltip);
+                });
             }
             ui.end_row();
         }

@@ -16,9 +16,9 @@ use egui::{
 };
 
 /// Height of the line that names a side.
-const HEADING: f32 = 34.0;
+const HEADING: f32 = 32.0;
 /// Height of the equation under a side.
-const EQUATION: f32 = 36.0;
+const EQUATION: f32 = 34.0;
 
 /// What the film view keeps for itself.
 #[derive(Default)]

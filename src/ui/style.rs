@@ -384,10 +384,19 @@ pub fn segments<T: Copy + PartialEq>(ui: &mut Ui, choices: &[(T, &str, &str)], c
 
 /// Whose picture it is.
 pub fn badge(ui: &mut Ui, kind: &str, rest: &str) -> Response {
+    let p = palette(ui);
     let text = if rest.is_empty() { kind.to_owned() } else { format!("{kind} · {rest}") };
-    let text = RichText::new(text).font(semibold(SMALL)).color(palette(ui).text);
-    let frame = egui::Frame::new().stroke(Stroke::new(1.0, palette(ui).weak)).corner_radius(RADIUS);
-    frame.inner_margin(egui::Margin::symmetric(8, 4)).show(ui, |ui| ui.add(egui::Label::new(text).truncate())).response
+    let room = (ui.available_width() - 2.0 * GRID).max(0.0);
+    let job = egui::text::LayoutJob {
+        wrap: egui::text::TextWrapping::truncate_at_width(room),
+        ..egui::text::LayoutJob::simple_singleline(text.clone(), semibold(SMALL), p.text)
+    };
+    let galley = ui.painter().layout_job(job);
+    let (rect, response) = ui.allocate_exact_size(galley.size() + vec2(2.0 * GRID, 8.0), Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, &text));
+    ui.painter().rect(rect, RADIUS, p.panel, Stroke::new(1.0, p.hairline), StrokeKind::Inside);
+    ui.painter().galley(rect.min + vec2(GRID, 4.0), galley, p.text);
+    response
 }
 
 /// A caption over a number that changes. `sample` is the widest text it will hold, so that nothing moves.
