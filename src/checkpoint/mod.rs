@@ -19,11 +19,13 @@ use std::path::Path;
 mod files;
 mod save;
 mod schedule;
+mod shipped;
 mod tensors;
 
 use files::Files;
 pub use save::save;
 pub use schedule::ScheduleSettings;
+pub use shipped::shipped;
 
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
@@ -160,12 +162,4 @@ fn class_name(files: &Files, path: &str, text: &[u8]) -> Result<Option<String>> 
 
 fn unreadable(why: impl Into<String>, hint: &str) -> Error {
     Error::new("cannot read the model", why, hint)
-}
-/// Shipped.
-pub fn shipped(device: &Device) -> Result<Checkpoint> {
-    load(Path::new("checkpoints/mnist28"), device)
-}
-/// Checks.
-pub fn check_writable(_d: &Path) -> Result<()> {
-    Ok(())
 }

@@ -6,6 +6,7 @@ use crate::model::Params;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -29,8 +30,7 @@ pub fn save(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
     if dir.exists() && !dir.is_dir() {
         return Err(Error::new("cannot save the model", "this is a file", "choose a folder").at(dir));
     }
-    let files = contents(checkpoint).map_err(|e| e.at(dir))?;
-    replace(dir, &files).map_err(|e| Error::new("cannot save the model", e.to_string(), "").at(dir))
+    replace(dir, |folder| write(folder, checkpoint)).map_err(|e| e.at(dir))
 }
 
 /// Where the old checkpoint is while the new one takes its place.
@@ -44,24 +44,36 @@ fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
     dir.with_file_name(name)
 }
 
-fn contents(checkpoint: &Checkpoint) -> Result<Vec<(String, Vec<u8>)>> {
+fn write(folder: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let index = json!({"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]});
-    let mut files = vec![
-        (MODEL_INDEX.to_owned(), described("DDPMPipeline", &index)?),
-        (format!("unet/{CONFIG}"), described("UNet2DModel", &checkpoint.config)?),
-        (format!("unet/{WEIGHTS}"), weights(&checkpoint.ema)?),
-        (format!("scheduler/{SCHEDULER}"), described("DDPMScheduler", &checkpoint.schedule)?),
-    ];
+    let file = |path: &str, bytes: Vec<u8>| write_file(&folder.join(path), &bytes);
+    file(MODEL_INDEX, described("DDPMPipeline", &index)?)?;
+    file(&format!("unet/{CONFIG}"), described("UNet2DModel", &checkpoint.config)?)?;
+    file(&format!("unet/{WEIGHTS}"), weights(&checkpoint.ema)?)?;
+    file(&format!("scheduler/{SCHEDULER}"), described("DDPMScheduler", &checkpoint.schedule)?)?;
     if let Some(training) = &checkpoint.training {
-        files.push((RAW.to_owned(), weights(&training.raw)?));
+        file(RAW, weights(&training.raw)?)?;
         if let Some((m, v)) = &training.adam {
             let m = m.iter().map(|(name, t)| (format!("m.{name}"), t));
             let v = v.iter().map(|(name, t)| (format!("v.{name}"), t));
-            files.push((ADAM.to_owned(), tensors::write(m.chain(v))?));
+            file(ADAM, tensors::write(m.chain(v))?)?;
         }
-        files.push((STATE.to_owned(), pretty(&training.state)?));
+        file(STATE, pretty(&training.state)?)?;
     }
-    Ok(files)
+    Ok(())
+}
+
+/// Writes a file and its folder, to disk and not only to memory.
+fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let write = || {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let mut file = File::create(path)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    write().map_err(not_saved)
 }
 
 fn weights(params: &Params) -> Result<Vec<u8>> {
@@ -71,49 +83,44 @@ fn weights(params: &Params) -> Result<Vec<u8>> {
 /// A diffusers configuration: the class, the version, then the fields.
 fn described(class: &str, fields: &impl Serialize) -> Result<Vec<u8>> {
     let mut all = json!({"_class_name": class, "_diffusers_version": DIFFUSERS_VERSION});
-    if let (Value::Object(all), Value::Object(fields)) = (&mut all, serde_json::to_value(fields).map_err(not_json)?) {
+    if let (Value::Object(all), Value::Object(fields)) = (&mut all, serde_json::to_value(fields).map_err(not_saved)?) {
         all.extend(fields);
     }
     pretty(&all)
 }
 
 fn pretty(value: &Value) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(not_json)?;
+    let mut text = serde_json::to_vec_pretty(value).map_err(not_saved)?;
     text.push(b'\n');
     Ok(text)
 }
 
-fn not_json(e: serde_json::Error) -> Error {
+fn not_saved(e: impl Display) -> Error {
     Error::new("cannot save the model", e.to_string(), "")
 }
 
-fn replace(dir: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
+/// Has `fill` write a folder, which then takes the place of `dir`.
+fn replace(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let (new, old) = (with_suffix(dir, ".saving"), previous(dir));
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent)?;
     if new.exists() {
-        fs::remove_dir_all(&new)?;
+        fs::remove_dir_all(&new).map_err(not_saved)?;
     }
-    for (path, bytes) in files {
-        let path = new.join(path);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
+    fill(&new)?;
+    let swap = || {
+        for folder in OURS.map(|name| new.join(name)).iter().filter(|path| path.is_dir()) {
+            sync_folder(folder)?;
         }
-        let mut file = File::create(&path)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-    }
-    for folder in OURS.map(|name| new.join(name)).iter().filter(|path| path.is_dir()) {
-        sync_folder(folder)?;
-    }
-    sync_folder(&new)?;
-    if dir.exists() {
-        retire(&old, dir)?;
-        fs::rename(dir, &old)?;
-    }
-    fs::rename(&new, dir)?;
-    sync_folder(parent)?;
-    retire(&old, dir)
+        sync_folder(&new)?;
+        if dir.exists() {
+            retire(&old, dir)?;
+            fs::rename(dir, &old)?;
+        }
+        fs::rename(&new, dir)?;
+        sync_folder(parent)?;
+        retire(&old, dir)
+    };
+    swap().map_err(not_saved)
 }
 
 /// Removes the checkpoint in `old`; what else lies there moves to `dir`.

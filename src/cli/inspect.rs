@@ -4,6 +4,7 @@ use super::{Machine, ModelArg};
 use crate::checkpoint::{self, Checkpoint};
 use crate::engine::{self, Error, Result};
 use crate::error::Kind;
+use crate::export::files::{cannot_write, check_file, save_atomically};
 use crate::model::{UNet, compute::Compute};
 use crate::train::trainer::State;
 use candle_core::{DType, Device, Tensor};
@@ -34,7 +35,7 @@ pub(super) struct InfoArgs {
 }
 
 pub(super) fn predict(args: &PredictArgs, machine: &Machine) -> Result<()> {
-    crate::export::check_target(&args.out)?;
+    check_file(&args.out)?;
     let (compute, words) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
     let compute = if args.exact { compute.with_path(crate::kernels::Path::Exact) } else { compute };
     log::info!("computing on {words}");
@@ -43,7 +44,7 @@ pub(super) fn predict(args: &PredictArgs, machine: &Machine) -> Result<()> {
     let eps = predict_on(&compute, &checkpoint, &x, &t).map_err(|e| e.at(&args.input))?;
     let bytes = safetensors::serialize([("eps", &eps)], None)
         .map_err(|e| Error::new("cannot write the prediction", e.to_string(), "").at(&args.out))?;
-    crate::export::save_atomically(&args.out, |w| w.write_all(&bytes))?;
+    save_atomically(&args.out, |file| file.write_all(&bytes).map_err(|e| cannot_write(&e)))?;
     println!("noise predicted in {} pictures, in {}", t.len(), args.out.display());
     Ok(())
 }

@@ -7,6 +7,7 @@ use crate::engine::{
     Command, Error, Event, ForwardRequest, ForwardSource, Provenance, Quantity, Result, SampleRequest, SamplerKind,
     Trajectory, Variance, Weights, Which,
 };
+use crate::export::files::check_file;
 use crate::export::{self, FilmFrame, FilmOptions};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -106,7 +107,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
     if args.n == 0 {
         return Err(Error::usage("cannot sample", "the number of pictures is 0", "ask for at least 1"));
     }
-    export::check_target(&args.out)?;
+    check_file(&args.out)?;
     let session = Session::start(machine, Some(args.sampling.model.origin()))?;
     let mut all: Option<Images> = None;
     let mut whose = String::new();
@@ -145,7 +146,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
 
 pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
     check_out(&args.out, ["gif", "png"])?;
-    export::check_target(&args.out)?;
+    check_file(&args.out)?;
     let session = Session::start(machine, Some(args.sampling.model.origin()))?;
     let mut forward = None;
     let request =
@@ -195,13 +196,15 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
             Some(FilmFrame { t: doses, forward: view(&forward, doses)?, reverse: view(&reverse, doses)? })
         })
         .collect();
-    let columns = (args.n as f64).sqrt().ceil() as usize;
-    let options = FilmOptions { columns, steps: total, provenance: whose.clone(), ..FilmOptions::default() };
+    let scale = (112 / forward.shape()[1]).max(1);
+    let total_frames = frames.len();
     if gif {
-        export::write_film_gif(&args.out, &frames, &options)?;
+        let columns = (args.n as f64).sqrt().ceil() as usize;
+        let options = FilmOptions { timesteps: total, columns, scale, delay_ms: 60, comment: whose.clone() };
+        export::write_film_gif(&args.out, frames.into_iter(), &options, &|_, _| true)?;
     } else {
-        export::write_film_strip(&args.out, &frames, &options)?;
+        export::write_film_strip(&args.out, &frames, scale.min(2), &[("Comment", &whose)])?;
     }
-    println!("{} frames in {} ({whose})", frames.len(), args.out.display());
+    println!("{} frames in {} ({whose})", total_frames, args.out.display());
     Ok(())
 }

@@ -87,7 +87,9 @@ mod tests {
     fn an_address_always_gives_the_same_numbers_and_no_other_address_does() {
         let a = normal(7, Purpose::Start, [3, 0], 64);
         assert_eq!(a, normal(7, Purpose::Start, [3, 0], 64));
-        for (seed, purpose, index) in [(8, Purpose::Start, [3, 0]), (7, Purpose::Step, [3, 0]), (7, Purpose::Start, [0, 3])] {
+        for (seed, purpose, index) in
+            [(8, Purpose::Start, [3, 0]), (7, Purpose::Step, [3, 0]), (7, Purpose::Start, [0, 3])]
+        {
             assert_ne!(a, normal(seed, purpose, index, 64));
         }
     }

@@ -6,6 +6,7 @@ use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
 use crate::checkpoint;
 use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
+use crate::export::files::check_folder;
 use crate::model::compute::Compute;
 use crate::train::trainer::Trainer;
 use std::collections::VecDeque;
@@ -60,7 +61,7 @@ impl TrainingJob {
             }
             dir => {
                 if let Some(dir) = dir {
-                    checkpoint::check_writable(dir)?;
+                    check_folder(dir)?;
                 }
                 Trainer::new(plan, Arc::clone(compute))?
             }

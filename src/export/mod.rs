@@ -1,58 +1,41 @@
-//! TEMPORARY stand-in.
-use crate::diffusion::Images;
-use crate::error::Result;
+//! Pictures and files to share: grids, films, strips and arrays, each written whole or not at all.
+
+mod draw;
+pub mod files;
+mod film;
+mod npz;
+
+pub use draw::{grid, to_u8};
+pub use film::{FilmFrame, FilmOptions, write_film_gif, write_film_strip};
+pub use npz::write_npz;
+
+use crate::error::{Error, Result};
+use files::{cannot_write, save_atomically};
+use image::RgbImage;
 use std::path::Path;
-#[allow(missing_docs)]
-pub struct FilmFrame {
-    pub t: usize,
-    pub forward: Images,
-    pub reverse: Images,
-}
-#[allow(missing_docs)]
-#[derive(Default)]
-pub struct FilmOptions {
-    pub columns: usize,
-    pub steps: usize,
-    pub provenance: String,
-}
-#[allow(missing_docs)]
-pub fn check_target(_p: &Path) -> Result<()> {
-    Ok(())
-}
-#[allow(missing_docs)]
-pub fn grid(i: &Images, cols: usize, s: usize, g: usize) -> image::RgbImage {
-    let rows = i.n.div_ceil(cols);
-    let (cw, ch) = (i.w * s + g, i.h * s + g);
-    image::RgbImage::from_fn((cols * cw) as u32, (rows * ch) as u32, |x, y| {
-        let (x, y) = (x as usize, y as usize);
-        let k = y / ch * cols + x / cw;
-        let (px, py) = (x % cw / s, y % ch / s);
-        if k >= i.n || px >= i.w || py >= i.h {
-            return image::Rgb([128; 3]);
+
+/// Writes a PNG with `text` = (keyword, value) pairs inside it: tEXt where Latin-1 can hold the value, else iTXt.
+/// Keywords are Latin-1, 1 to 79 characters.
+pub fn write_png(path: &Path, picture: &RgbImage, text: &[(&str, &str)]) -> Result<()> {
+    save_atomically(path, |file| {
+        let mut encoder = png::Encoder::new(file, picture.width(), picture.height());
+        encoder.set_color(png::ColorType::Rgb);
+        for (keyword, value) in text {
+            let latin1 = value.chars().all(|c| u32::from(c) < 256);
+            let (keyword, value) = ((*keyword).to_owned(), (*value).to_owned());
+            let added =
+                if latin1 { encoder.add_text_chunk(keyword, value) } else { encoder.add_itxt_chunk(keyword, value) };
+            added.map_err(|e| png_error(&e))?;
         }
-        let v = i.one(k)[py * i.w + px];
-        image::Rgb([((v.clamp(-1.0, 1.0) + 1.0) * 127.5) as u8; 3])
+        let mut writer = encoder.write_header().map_err(|e| png_error(&e))?;
+        writer.write_image_data(picture).map_err(|e| png_error(&e))?;
+        writer.finish().map_err(|e| png_error(&e))
     })
 }
-#[allow(missing_docs)]
-pub fn write_png(p: &Path, i: &image::RgbImage, _t: &[(&str, &str)]) -> Result<()> {
-    i.save(p).unwrap();
-    Ok(())
-}
-#[allow(missing_docs)]
-pub fn write_npz(_p: &Path, _i: &Images) -> Result<()> {
-    Ok(())
-}
-#[allow(missing_docs)]
-pub fn write_film_gif(_p: &Path, _f: &[FilmFrame], _o: &FilmOptions) -> Result<()> {
-    Ok(())
-}
-#[allow(missing_docs)]
-pub fn write_film_strip(_p: &Path, _f: &[FilmFrame], _o: &FilmOptions) -> Result<()> {
-    Ok(())
-}
-#[allow(missing_docs)]
-pub fn save_atomically(p: &Path, f: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Result<()> {
-    f(&mut std::fs::File::create(p).unwrap()).unwrap();
-    Ok(())
+
+fn png_error(e: &png::EncodingError) -> Error {
+    match e {
+        png::EncodingError::IoError(e) => cannot_write(e),
+        _ => Error::new("cannot write the PNG", e.to_string(), ""),
+    }
 }

@@ -23,6 +23,7 @@ mod pixels;
 mod simd;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 mod transforms;
 mod winograd;
 

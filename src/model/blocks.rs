@@ -6,7 +6,7 @@ use super::unet::Dropout;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::error::Result;
 use crate::kernels::{self, Conv1x1, Conv3x3, GroupNorm, Linear, Map, Window};
-use candle_core::{Result as CandleResult, Tensor};
+use candle_core::{Device, Result as CandleResult, Tensor};
 
 /// Reads the layers of one network and hands out what they have in common.
 pub(super) struct Builder<'a> {
@@ -83,7 +83,7 @@ impl Resnet {
         if let Some(dropout) = dropout
             && self.dropout > 0.0
         {
-            h = h.mask(&self.dropout_mask(dropout, h.dims()?, temb)?)?;
+            h = h.mask(&dropout_mask(self.dropout, dropout, self.index, h.dims()?, temb.device())?)?;
         }
         let h = self.conv2.forward(&h)?;
         match &self.conv_shortcut {
@@ -91,15 +91,21 @@ impl Resnet {
             None => x.add(&h),
         }
     }
+}
 
-    /// Zero with probability `dropout`, else what keeps the mean.
-    fn dropout_mask(&self, at: Dropout, shape: (usize, usize, usize, usize), like: &Tensor) -> CandleResult<Tensor> {
-        let (n, c, h, w) = shape;
-        let mut stream = stream(at.seed, Purpose::Dropout, [at.step, at.micro_batch << 32 | self.index]);
-        let (drop, kept) = (self.dropout as f32, 1.0 / (1.0 - self.dropout) as f32);
-        let mask = (0..n * c * h * w).map(|_| if stream.uniform() < drop { 0.0 } else { kept }).collect();
-        Tensor::from_vec(mask, shape, like.device())
-    }
+/// Zero with probability `p`, else what keeps the mean; `resnet` numbers the residual blocks of the network.
+fn dropout_mask(
+    p: f64,
+    at: Dropout,
+    resnet: u64,
+    shape: (usize, usize, usize, usize),
+    on: &Device,
+) -> CandleResult<Tensor> {
+    let (n, c, h, w) = shape;
+    let mut stream = stream(at.seed, Purpose::Dropout, [at.step, at.micro_batch << 32 | resnet]);
+    let (drop, kept) = (p as f32, 1.0 / (1.0 - p) as f32);
+    let mask = (0..n * c * h * w).map(|_| if stream.uniform() < drop { 0.0 } else { kept }).collect();
+    Tensor::from_vec(mask, shape, on)
 }
 
 /// Each pixel reads from all pixels of its image (diffusers `Attention`).
@@ -177,5 +183,20 @@ impl Stage {
 
     fn scaled(&self, x: Map) -> CandleResult<Map> {
         if self.scale == 1.0 { Ok(x) } else { x.scale(self.scale) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropout_drops_its_share_and_keeps_the_mean() {
+        let at = Dropout { seed: 1, step: 2, micro_batch: 3 };
+        let mask = dropout_mask(0.1, at, 4, (2, 32, 40, 40), &Device::Cpu).unwrap();
+        let mask = mask.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let dropped = mask.iter().filter(|v| **v == 0.0).count() as f64 / mask.len() as f64;
+        let mean = mask.iter().map(|v| f64::from(*v)).sum::<f64>() / mask.len() as f64;
+        assert!((dropped - 0.1).abs() < 0.005 && (mean - 1.0).abs() < 0.005, "{dropped} dropped, mean {mean}");
     }
 }

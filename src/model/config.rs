@@ -294,3 +294,32 @@ fn refuse<T>(why: impl Into<String>, hint: impl Into<String>) -> Result<T> {
 fn unsupported<T>(field: &str, value: &str, known: &str) -> Result<T> {
     refuse(format!("{field} is {value}, which is not supported"), format!("use {known}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Params;
+    use candle_core::Device;
+
+    #[test]
+    fn presets_have_as_many_weights_as_in_diffusers() {
+        let counts = [1_112_801, 1_112_801, 4_437_699, 35_746_307];
+        for (name, count) in PRESETS.into_iter().zip(counts) {
+            let config = Config::preset(name).unwrap();
+            config.validate().unwrap();
+            let listed: usize = config.parameters().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+            assert_eq!(listed, count, "{name}");
+        }
+        assert_eq!(Config::preset("mnist28").unwrap().image_shape(), [1, 28, 28]);
+        assert_eq!(Config::preset("cifar10").unwrap().dropout, 0.1);
+        assert!(Config::preset("huge").is_none());
+    }
+
+    #[test]
+    fn heads_need_not_fill_the_channels() {
+        let config = Config { attention_head_dim: Some(10), ..Config::preset("digits16").unwrap() };
+        let params = Params::init(&config, 1, &Device::Cpu).unwrap();
+        assert_eq!(params.get("mid_block.attentions.0.to_q.weight").unwrap().dims(), [60, 64]);
+        assert_eq!(params.get("mid_block.attentions.0.to_out.0.weight").unwrap().dims(), [64, 60]);
+    }
+}

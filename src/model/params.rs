@@ -143,3 +143,34 @@ fn initial_values(name: &str, shape: &[usize], seed: u64, index: u64) -> Vec<f32
     let mut stream = stream(seed, Purpose::Init, [index, 0]);
     (0..len).map(|_| (2.0 * stream.uniform() - 1.0) * limit).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_weights_of_the_right_spread() {
+        let config = Config::preset("mnist28").unwrap();
+        let params = Params::init(&config, 5, &Device::Cpu).unwrap();
+        let flat = params.to_flat().unwrap();
+        assert_eq!(flat, Params::init(&config, 5, &Device::Cpu).unwrap().to_flat().unwrap());
+        assert_ne!(flat, Params::init(&config, 6, &Device::Cpu).unwrap().to_flat().unwrap());
+        let values = |name: &str| params.get(name).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let w = values("up_blocks.0.resnets.0.conv1.weight");
+        let variance = w.iter().map(|v| f64::from(v * v)).sum::<f64>() / w.len() as f64;
+        assert!((variance * (64.0 + 128.0) * 9.0 / 2.0 - 1.0).abs() < 0.02, "{variance}");
+        assert!(values("mid_block.resnets.0.conv2.weight").iter().all(|v| v.abs() < 1e-5));
+        assert!(values("conv_norm_out.weight").iter().all(|v| *v == 1.0));
+        assert!(values("conv_in.bias").iter().all(|v| *v == 0.0));
+    }
+
+    #[test]
+    fn flat_and_back_is_the_same_and_other_lengths_are_refused() {
+        let config = Config::preset("digits16").unwrap();
+        let flat: Vec<f32> = (0..1_112_801).map(|i| i as f32).collect();
+        let params = Params::from_flat(&config, &flat, &Device::Cpu).unwrap();
+        assert_eq!(params.to_flat().unwrap(), flat);
+        assert!(Params::from_flat(&config, &flat[1..], &Device::Cpu).is_err());
+        assert!(Params::from_flat(&config, &[&flat[..], &[0.0]].concat(), &Device::Cpu).is_err());
+    }
+}

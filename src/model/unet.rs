@@ -164,3 +164,65 @@ impl TimeEmbedding {
         waves
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::noise::{Purpose, normal};
+
+    /// With weights that let every branch speak, unlike fresh ones.
+    fn params(config: &Config) -> Params {
+        let count = Params::init(config, 0, &Device::Cpu).unwrap().count();
+        let values: Vec<f32> = normal(9, Purpose::Init, [0, 0], count).iter().map(|v| v * 0.1).collect();
+        Params::from_flat(config, &values, &Device::Cpu).unwrap()
+    }
+
+    fn run(config: &Config, size: usize, t: &[f32], dropout: Option<Dropout>) -> CandleResult<Vec<f32>> {
+        let shape = (t.len(), 1, size, size);
+        let x = normal(3, Purpose::Forward, [0, 0], t.len() * size * size);
+        let x = Tensor::from_vec(x, shape, &Device::Cpu)?;
+        let unet = UNet::new(config, &params(config), Path::Candle).unwrap();
+        unet.forward(&x, t, dropout)?.flatten_all()?.to_vec1()
+    }
+
+    #[test]
+    fn dropout_follows_its_address_and_is_off_without_one() {
+        let plain = Config::preset("digits16").unwrap();
+        let dropping = Config { dropout: 0.2, ..plain.clone() };
+        let t = [10.0, 500.0];
+        let at = Dropout { seed: 1, step: 2, micro_batch: 3 };
+        let reference = run(&plain, 16, &t, None).unwrap();
+        assert_eq!(run(&plain, 16, &t, Some(at)).unwrap(), reference);
+        assert_eq!(run(&dropping, 16, &t, None).unwrap(), reference);
+        let dropped = run(&dropping, 16, &t, Some(at)).unwrap();
+        assert_ne!(dropped, reference);
+        assert_eq!(run(&dropping, 16, &t, Some(at)).unwrap(), dropped);
+        for other in [Dropout { seed: 2, ..at }, Dropout { step: 3, ..at }, Dropout { micro_batch: 4, ..at }] {
+            assert_ne!(run(&dropping, 16, &t, Some(other)).unwrap(), dropped, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn fractional_times_and_other_sizes_are_fine_and_sizes_that_cannot_be_halved_are_refused() {
+        let config = Config::preset("digits16").unwrap();
+        let values = run(&config, 20, &[10.0, 10.5, 11.0], None).unwrap();
+        assert_eq!(values.len(), 3 * 20 * 20);
+        assert!(values.iter().all(|v| v.is_finite()));
+        let message = run(&config, 18, &[1.0], None).unwrap_err().to_string();
+        assert!(message.contains("multiples of 4"), "{message}");
+    }
+
+    #[test]
+    fn waves_are_sines_then_cosines_and_an_odd_width_ends_in_zero() {
+        let config = Config {
+            block_out_channels: vec![5, 5, 5],
+            norm_num_groups: Some(5),
+            ..Config::preset("digits16").unwrap()
+        };
+        let unet = UNet::new(&config, &params(&config), Path::Candle).unwrap();
+        let waves = unet.time.waves(0.5);
+        let slow = (0.5_f32 * 1e-4).sin();
+        let expected = [0.5_f32.sin(), slow, 0.5_f32.cos(), (0.5_f32 * 1e-4).cos(), 0.0];
+        assert!(waves.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{waves:?} {expected:?}");
+    }
+}

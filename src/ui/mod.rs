@@ -1,6 +1,143 @@
-//! The window.
-use crate::engine::{Options, Result};
-/// Opens the window.
-pub fn run(_o: Options) -> Result<()> {
-    Ok(())
+//! The window: it shows what the worker tells and asks it for more; it never computes, reads files or waits.
+
+pub mod actions;
+pub mod curve;
+mod dialogs;
+mod film;
+mod film_settings;
+mod pictures;
+pub mod playback;
+pub mod state;
+mod style;
+mod symbols;
+mod timeline;
+mod training;
+mod window;
+
+pub use window::{Preferences, Window};
+
+use crate::engine::{Engine, Error, Options, Result};
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// Time that a frame may spend on the worker's news.
+const DRAIN: Duration = Duration::from_millis(5);
+/// Least time between two frames that only the worker asked for.
+const WAKE: Duration = Duration::from_millis(33);
+
+/// Opens the window and stays until it is closed.
+///
+/// # Errors
+/// If there is no display, no OpenGL, or no thread for the worker.
+pub fn run(options: Options) -> Result<()> {
+    if !has_display(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
+        return Err(no_window("there is no display: neither WAYLAND_DISPLAY nor DISPLAY is set"));
+    }
+    let native = eframe::NativeOptions {
+        viewport: egui::ViewportBuilder::default()
+            .with_title("ddpm-film")
+            .with_app_id("ddpm-film")
+            .with_inner_size([1280.0, 800.0])
+            .with_min_inner_size([880.0, 560.0])
+            .with_drag_and_drop(true),
+        system_font_fallback: false,
+        ..Default::default()
+    };
+    eframe::run_native("ddpm-film", native, Box::new(|cc| Ok(Box::new(App::new(cc, options)?))))
+        .map_err(|e| no_window(&e.to_string()))
+}
+
+fn has_display(is_set: impl Fn(&str) -> bool) -> bool {
+    cfg!(not(target_os = "linux")) || is_set("WAYLAND_DISPLAY") || is_set("WAYLAND_SOCKET") || is_set("DISPLAY")
+}
+
+fn no_window(why: &str) -> Error {
+    Error::new("cannot open a window", why, "without a display, use the command line: ddpm-film sample --help")
+}
+
+/// The window and the worker behind it.
+struct App {
+    engine: Engine,
+    window: Window,
+    /// The worker is gone; said once.
+    orphaned: bool,
+}
+
+impl App {
+    fn new(cc: &eframe::CreationContext<'_>, options: Options) -> Result<Self> {
+        window::set_up(&cc.egui_ctx);
+        let preferences = cc.storage.and_then(|s| eframe::get_value(s, eframe::APP_KEY)).unwrap_or_default();
+        let engine = Engine::start(options, waker(cc.egui_ctx.clone()))?;
+        Ok(Self { engine, window: Window::new(preferences), orphaned: false })
+    }
+
+    fn drain(&mut self, ctx: &egui::Context) {
+        let start = Instant::now();
+        while !self.orphaned {
+            match self.engine.poll() {
+                Ok(Some(event)) => self.window.handle(event),
+                Ok(None) => return,
+                Err(e) => {
+                    self.orphaned = true;
+                    self.window.state.fail(&e);
+                }
+            }
+            if start.elapsed() > DRAIN {
+                ctx.request_repaint();
+                return;
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        for command in self.window.take_commands() {
+            if let Err(e) = self.engine.send(command) {
+                self.window.state.fail(&e);
+            }
+        }
+    }
+}
+
+impl eframe::App for App {
+    fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
+        self.drain(ctx);
+        self.send();
+    }
+
+    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+        self.window.ui_root(ui);
+        self.send();
+    }
+
+    fn save(&mut self, storage: &mut dyn eframe::Storage) {
+        eframe::set_value(storage, eframe::APP_KEY, &self.window.preferences());
+    }
+}
+
+/// What the worker calls when it has news: the next frame comes soon, but not more than thirty times a second.
+fn waker(ctx: egui::Context) -> impl Fn() + Send + 'static {
+    let next = Cell::new(Instant::now());
+    move || {
+        let now = Instant::now();
+        if next.get() > now {
+            // a frame is already on its way, unless it was drawn before this event: one more follows at its time
+            ctx.request_repaint_after(next.get() - now + Duration::from_millis(1));
+        } else {
+            ctx.request_repaint_after(Duration::from_millis(1));
+            next.set(now + WAKE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_display_one_sentence_names_the_command_line() {
+        assert!(cfg!(not(target_os = "linux")) || !has_display(|_| false));
+        assert!(has_display(|name| name == "DISPLAY") && has_display(|name| name == "WAYLAND_DISPLAY"));
+        let sentence = no_window("there is no display").to_string();
+        assert!(sentence.contains("ddpm-film sample --help") && !sentence.contains('\n'));
+    }
 }

@@ -1,6 +1,6 @@
-//! The network against PyTorch and diffusers: values made by tests/golden/make_reference.py.
+//! The network against PyTorch and diffusers: values made by the scripts in tests/golden.
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use ddpm_film::checkpoint;
 use ddpm_film::diffusion::Images;
 use ddpm_film::kernels::Path as Kernels;
@@ -47,7 +47,7 @@ fn network_agrees(name: &str, path: Kernels, tolerance: f32, zero_gradients: usi
     let model = checkpoint::load(&dir, &device).unwrap();
     let weights = model.ema.map(|t| Ok(Var::from_tensor(t)?.into_inner())).unwrap();
     let x = Var::from_tensor(&io["x"]).unwrap();
-    let t: Vec<f32> = io["t"].to_vec1::<i64>().unwrap().iter().map(|&t| t as f32).collect();
+    let t: Vec<f32> = io["t"].to_dtype(DType::F32).unwrap().to_vec1().unwrap();
 
     let out = UNet::new(&model.config, &weights, path).unwrap().forward(&x, &t, None).unwrap();
     assert_close("out", &out, &io["out"], tolerance);
@@ -106,4 +106,19 @@ fn cifar_network_agrees_on_exact_kernels() {
 #[test]
 fn cifar_network_agrees_on_fast_kernels() {
     network_agrees("unet_cifar_layout", Kernels::Fast, 1e-3, 23);
+}
+
+#[test]
+fn odd_network_agrees_on_candle() {
+    network_agrees("unet_odd", Kernels::Candle, 1e-4, 11);
+}
+
+#[test]
+fn odd_network_agrees_on_exact_kernels() {
+    network_agrees("unet_odd", Kernels::Exact, 1e-4, 11);
+}
+
+#[test]
+fn odd_network_agrees_on_fast_kernels() {
+    network_agrees("unet_odd", Kernels::Fast, 1e-3, 11);
 }

@@ -1,8 +1,10 @@
 //! All tests but those of the window, in one binary to keep linking short.
 
 mod checkpoint;
+mod cli;
 mod data;
 mod engine;
+mod export;
 mod golden;
 mod golden_diffusion;
 mod training;

@@ -1,0 +1,317 @@
+//! Everything a person can do in the window: its name, what it says in a tooltip, and its keys, in one table.
+
+use super::curve::CurveSettings;
+use super::playback::Direction;
+use super::state::{FilmSettings, RunSettings};
+use crate::engine::Quantity;
+use egui::{Key, KeyboardShortcut, Modifiers};
+use std::path::PathBuf;
+
+/// The two views.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum View {
+    /// The forward and the reverse film.
+    #[default]
+    Film,
+    /// A training run.
+    Training,
+}
+
+/// What a path is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathUse {
+    /// A diffusers folder to load.
+    OpenModel,
+    /// A folder to save into.
+    SaveModel,
+    /// A picture to drown in noise.
+    OpenImage,
+    /// Where a training run writes its checkpoints.
+    TrainingOut,
+    /// Where a training run finds its images.
+    TrainingData,
+}
+
+/// One thing that a person did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UiAction {
+    /// Go to a view.
+    Show(View),
+    /// Show or hide the list of keys.
+    ToggleKeys,
+    /// Open or close the settings at the right.
+    ToggleSettings,
+    /// System, light, dark.
+    NextTheme,
+    /// Full screen and back.
+    FullScreen,
+    /// Close the topmost message or overlay.
+    Dismiss,
+    /// Ask for a path.
+    AskPath(PathUse),
+    /// A path was given.
+    UsePath(PathUse, PathBuf),
+    /// Go back to the model inside the program.
+    LoadShipped,
+    /// Play or pause the film.
+    PlayPause,
+    /// Play that way.
+    Play(Direction),
+    /// So many states towards the picture.
+    Step(isize),
+    /// To that state, in doses.
+    Seek(usize),
+    /// To x_T.
+    ToNoise,
+    /// To x_0.
+    ToImage,
+    /// The other direction.
+    Turn,
+    /// Once, loop, bounce.
+    NextRepeat,
+    /// The next higher speed.
+    Faster,
+    /// The next lower speed.
+    Slower,
+    /// That speed.
+    SetSpeed(f64),
+    /// Another seed, and its films.
+    NewSeed,
+    /// Compute the reverse film again, with the model as it is now.
+    Resample,
+    /// Compute both films again.
+    Restart,
+    /// 1, 4, 9 or 16 pictures.
+    NextGrid,
+    /// What the reverse side shows.
+    Look(Quantity),
+    /// Change what the films are made from.
+    SetFilm(FilmSettings),
+    /// Change the settings of the next training.
+    SetRun(RunSettings),
+    /// Start training.
+    StartTraining,
+    /// Pause or resume training.
+    HoldTraining,
+    /// End training.
+    StopTraining,
+    /// How the loss is drawn.
+    SetCurve(CurveSettings),
+    /// Linear or logarithmic loss axis.
+    ToggleLog,
+}
+
+/// Where a shortcut works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everywhere.
+    Window,
+    /// In one view.
+    In(View),
+}
+
+/// How an action is called.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The action.
+    pub action: UiAction,
+    /// Where its keys work.
+    pub scope: Scope,
+    /// Its name, as on a button or in a menu.
+    pub label: &'static str,
+    /// What it does, for a tooltip.
+    pub tooltip: &'static str,
+    /// Its keys.
+    pub keys: Option<KeyboardShortcut>,
+}
+
+/// All actions that have a name, in the order of the keys overlay.
+pub fn table() -> Vec<Entry> {
+    use Scope::{In, Window};
+    use UiAction as A;
+    use View::{Film, Training};
+    const NONE: Modifiers = Modifiers::NONE;
+    const SHIFT: Modifiers = Modifiers::SHIFT;
+    const COMMAND: Modifiers = Modifiers::COMMAND;
+    let entry = |action, scope, label, tooltip, keys: Option<(Modifiers, Key)>| Entry {
+        action,
+        scope,
+        label,
+        tooltip,
+        keys: keys.map(|(modifiers, key)| KeyboardShortcut::new(modifiers, key)),
+    };
+    vec![
+        entry(A::Show(Film), Window, "Film", "Watch the film run both ways", Some((NONE, Key::F2))),
+        entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
+        entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
+        entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
+        entry(A::NextTheme, Window, "Theme", "Follow the system, light, or dark", Some((NONE, Key::F6))),
+        entry(A::FullScreen, Window, "Full screen", "Full screen and back", Some((NONE, Key::F11))),
+        entry(A::Dismiss, Window, "Close message", "Close the topmost message or panel", Some((NONE, Key::Escape))),
+        entry(
+            A::AskPath(PathUse::OpenModel),
+            Window,
+            "Open model…",
+            "Load a model from a diffusers folder",
+            Some((COMMAND, Key::O)),
+        ),
+        entry(
+            A::AskPath(PathUse::SaveModel),
+            Window,
+            "Save model…",
+            "Save the training under way, or else the loaded model, as a diffusers folder",
+            Some((COMMAND, Key::S)),
+        ),
+        entry(
+            A::AskPath(PathUse::OpenImage),
+            Window,
+            "Open image…",
+            "Drown a picture of your own; it can also be dropped on the window",
+            Some((COMMAND, Key::I)),
+        ),
+        entry(A::LoadShipped, Window, "Shipped model", "Go back to the model inside the program", None),
+        entry(A::PlayPause, In(Film), "Play", "Play or pause", Some((NONE, Key::Space))),
+        entry(
+            A::Step(1),
+            In(Film),
+            "Step towards image",
+            "One step of the reverse process",
+            Some((NONE, Key::ArrowRight)),
+        ),
+        entry(
+            A::Step(-1),
+            In(Film),
+            "Step towards noise",
+            "One step of the forward process",
+            Some((NONE, Key::ArrowLeft)),
+        ),
+        entry(A::Step(10), In(Film), "Ten steps towards image", "Ten steps", Some((SHIFT, Key::ArrowRight))),
+        entry(A::Step(-10), In(Film), "Ten steps towards noise", "Ten steps", Some((SHIFT, Key::ArrowLeft))),
+        entry(A::ToNoise, In(Film), "To noise", "Go to t = T, pure noise", Some((NONE, Key::Home))),
+        entry(A::ToImage, In(Film), "To image", "Go to t = 0, the picture", Some((NONE, Key::End))),
+        entry(
+            A::Turn,
+            In(Film),
+            "Direction",
+            "Run towards the image (reverse process) or towards noise (forward process)",
+            Some((NONE, Key::D)),
+        ),
+        entry(A::NextRepeat, In(Film), "Repeat", "At the end: stop, loop, or run back", Some((NONE, Key::L))),
+        entry(A::Slower, In(Film), "Slower", "Lower speed", Some((NONE, Key::ArrowDown))),
+        entry(A::Faster, In(Film), "Faster", "Higher speed", Some((NONE, Key::ArrowUp))),
+        entry(
+            A::NewSeed,
+            In(Film),
+            "New seed",
+            "Other noise, other pictures; the same seed gives the same film",
+            Some((NONE, Key::R)),
+        ),
+        entry(
+            A::Resample,
+            In(Film),
+            "Sample again",
+            "Compute the reverse film again, with the model as it is now",
+            Some((NONE, Key::Enter)),
+        ),
+        entry(A::NextGrid, In(Film), "Pictures", "1, 4, 9 or 16 pictures", Some((NONE, Key::G))),
+        entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::Num1))),
+        entry(
+            A::Look(Quantity::PredictedStart),
+            In(Film),
+            "Show predicted x_0",
+            "The picture that the network expects at the end",
+            Some((NONE, Key::Num2)),
+        ),
+        entry(
+            A::Look(Quantity::PredictedNoise),
+            In(Film),
+            "Show predicted noise",
+            "What the network takes for noise in x_t",
+            Some((NONE, Key::Num3)),
+        ),
+        entry(
+            A::StartTraining,
+            In(Training),
+            "Start",
+            "Start training with these settings",
+            Some((COMMAND, Key::Enter)),
+        ),
+        entry(A::HoldTraining, In(Training), "Pause", "Pause or resume training", Some((NONE, Key::Space))),
+        entry(A::StopTraining, In(Training), "Stop", "End this training", Some((COMMAND, Key::Period))),
+        entry(A::ToggleLog, In(Training), "Logarithmic", "Linear or logarithmic loss axis", Some((NONE, Key::L))),
+    ]
+}
+
+/// Label, tooltip and keys of `action`, if it is in the table.
+pub fn entry(action: &UiAction) -> Option<Entry> {
+    table().into_iter().find(|e| e.action == *action)
+}
+
+/// What the tooltip of `action` says: what it does, and its keys.
+pub fn tooltip(ctx: &egui::Context, action: &UiAction) -> String {
+    entry(action).map_or_else(String::new, |e| match e.keys {
+        Some(keys) => format!("{} ({})", e.tooltip, ctx.format_shortcut(&keys)),
+        None => e.tooltip.to_owned(),
+    })
+}
+
+/// Takes the shortcuts that were pressed out of the input. While a widget has the keyboard, keys that it may want for
+/// itself are left to it.
+pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
+    let (text, widget) = (ctx.text_edit_focused(), ctx.memory(|m| m.focused().is_some()));
+    let mut entries = table();
+    // egui lets Shift+X count as X, so the longer shortcut goes first
+    entries.sort_by_key(|e| e.keys.is_none_or(|k| !k.modifiers.any()));
+    ctx.input_mut(|input| {
+        for Entry { action, scope, keys, .. } in entries {
+            let here = scope == Scope::Window || scope == Scope::In(view);
+            let Some(keys) = keys.filter(|_| here) else { continue };
+            let plain = !keys.modifiers.command && !is_function_key(keys.logical_key);
+            let widgets_own = matches!(
+                keys.logical_key,
+                Key::Space | Key::Enter | Key::ArrowLeft | Key::ArrowRight | Key::ArrowUp | Key::ArrowDown
+            );
+            if !(plain && text || plain && widgets_own && widget) && input.consume_shortcut(&keys) {
+                out.push(action);
+            }
+        }
+    });
+}
+
+fn is_function_key(key: Key) -> bool {
+    matches!(key, Key::F1 | Key::F2 | Key::F3 | Key::F4 | Key::F6 | Key::F11 | Key::Escape)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_actions_share_a_shortcut_where_both_work() {
+        let all = table();
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[i + 1..] {
+                let together = a.scope == b.scope || a.scope == Scope::Window || b.scope == Scope::Window;
+                assert!(!(together && a.keys.is_some() && a.keys == b.keys), "{} and {}", a.label, b.label);
+                assert_ne!(a.action, b.action);
+            }
+        }
+    }
+
+    #[test]
+    fn shortcuts_leave_zoom_and_the_clipboard_alone() {
+        let taken = [Key::Plus, Key::Minus, Key::Equals, Key::Num0, Key::A, Key::C, Key::V, Key::X, Key::Z];
+        for e in table() {
+            assert!(e.keys.is_none_or(|k| !(k.modifiers.command && taken.contains(&k.logical_key))), "{}", e.label);
+        }
+    }
+
+    #[test]
+    fn names_are_sentence_case_without_a_full_stop() {
+        for e in table() {
+            for text in [e.label, e.tooltip] {
+                assert!(text.starts_with(char::is_uppercase) && !text.ends_with('.'), "{text}");
+            }
+        }
+    }
+}

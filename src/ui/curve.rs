@@ -1,0 +1,173 @@
+//! The loss over a run: the newest steps one by one, or the whole run as a mean within its least and largest values.
+
+use super::style::{self, BODY};
+use crate::engine::{History, Metrics};
+use egui::{Color32, Stroke, Ui, Vec2b};
+use egui_plot::{FilledArea, GridMark, HoverPosition, Line, Plot, PlotPoint, PlotPoints};
+use std::sync::Arc;
+
+/// How the loss is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct CurveSettings {
+    /// Logarithmic axis.
+    pub log: bool,
+    /// The newest steps only.
+    pub recent: bool,
+    /// Weight of the past in the smoothed curve, 0 to 0.99.
+    pub smoothing: f32,
+}
+
+impl Default for CurveSettings {
+    fn default() -> Self {
+        Self { log: true, recent: false, smoothing: 0.9 }
+    }
+}
+
+/// The points on screen, made again only when there are new ones.
+#[derive(Default)]
+pub struct Curve {
+    from: Option<(Arc<Metrics>, CurveSettings)>,
+    steps: Vec<f64>,
+    low: Vec<f64>,
+    high: Vec<f64>,
+    raw: Vec<PlotPoint>,
+    smooth: Vec<PlotPoint>,
+}
+
+/// Exponential smoothing that starts at the first value rather than at zero (the bias correction of Adam).
+pub fn smoothed(values: impl Iterator<Item = f64>, weight: f64) -> Vec<f64> {
+    let (mut sum, mut mass) = (0.0, 0.0);
+    values
+        .map(|v| {
+            sum = weight * sum + (1.0 - weight) * v;
+            mass = weight * mass + (1.0 - weight);
+            sum / mass
+        })
+        .collect()
+}
+
+impl Curve {
+    fn update(&mut self, metrics: &Arc<Metrics>, settings: CurveSettings) {
+        let same = |(m, s): &(Arc<Metrics>, CurveSettings)| Arc::ptr_eq(m, metrics) && *s == settings;
+        if self.from.as_ref().is_some_and(same) {
+            return;
+        }
+        self.from = Some((Arc::clone(metrics), settings));
+        let history: &History = &metrics.history;
+        let rows: Vec<[f32; 4]> = if settings.recent {
+            history.recent().map(|s| [s.step as f32, s.loss, s.loss, s.loss]).collect()
+        } else {
+            history.whole().iter().map(|p| [p.step as f32, p.loss_min, p.loss, p.loss_max]).collect()
+        };
+        let axis = |v: f64| if settings.log { v.max(1e-6).log10() } else { v };
+        let rows: Vec<[f32; 4]> = rows.into_iter().filter(|r| r.iter().all(|v| v.is_finite())).collect();
+        let column = |i: usize| rows.iter().map(move |r| f64::from(r[i]));
+        self.steps = column(0).collect();
+        self.low = column(1).map(axis).collect();
+        self.high = column(3).map(axis).collect();
+        self.raw = column(0).zip(column(2).map(axis)).map(|(x, y)| PlotPoint::new(x, y)).collect();
+        let smooth = smoothed(column(2), f64::from(settings.smoothing));
+        self.smooth = column(0).zip(smooth.into_iter().map(axis)).map(|(x, y)| PlotPoint::new(x, y)).collect();
+    }
+
+    /// Draws the curve into all the room there is.
+    pub fn ui(&mut self, ui: &mut Ui, metrics: &Arc<Metrics>, settings: CurveSettings) {
+        self.update(metrics, settings);
+        let p = style::palette(ui);
+        let value = move |v: f64| if settings.log { 10f64.powf(v) } else { v };
+        let tick = move |mark: GridMark| number(value(mark.value));
+        let hover = move |at: &HoverPosition<'_>| match at {
+            HoverPosition::NearDataPoint { plot_name, position, .. } => Some(format!(
+                "{plot_name}\nstep {}\nloss {:.4}",
+                style::thousands(position.x as u64),
+                value(position.y)
+            )),
+            HoverPosition::Elsewhere { .. } => None,
+        };
+        let weak = |c: Color32, alpha: f32| c.gamma_multiply(alpha);
+        let plot = Plot::new("loss")
+            .show_background(false)
+            .grid_color(p.hairline)
+            .y_axis_min_width(56.0)
+            .x_axis_label("training step")
+            .y_axis_label("loss (mean squared error of the noise)")
+            .x_axis_formatter(|mark, _| style::thousands(mark.value.max(0.0) as u64))
+            .y_axis_formatter(move |mark, _| tick(mark))
+            .label_formatter(hover)
+            .allow_scroll(false)
+            .auto_bounds(Vec2b::TRUE)
+            .set_margin_fraction(egui::vec2(0.01, 0.05));
+        plot.show(ui, |plot| {
+            if settings.recent {
+                plot.line(
+                    Line::new("each step", PlotPoints::Borrowed(&self.raw)).color(weak(p.state, 0.35)).width(1.0),
+                );
+            } else {
+                let band = FilledArea::new("least to largest", &self.steps, &self.low, &self.high);
+                plot.add(band.fill_color(weak(p.state, 0.22)).stroke(Stroke::NONE).allow_hover(false));
+                let mean = Line::new("mean", PlotPoints::Borrowed(&self.raw));
+                plot.line(mean.color(weak(p.state, 0.5)).width(1.0).allow_hover(false));
+            }
+            plot.line(Line::new("smoothed", PlotPoints::Borrowed(&self.smooth)).color(p.state).width(2.5));
+        });
+    }
+}
+
+fn number(v: f64) -> String {
+    match v {
+        v if v >= 10.0 => format!("{v:.0}"),
+        v if v >= 0.1 => format!("{v:.2}"),
+        v => format!("{v:.3}"),
+    }
+}
+
+/// Draws the choices above the curve. Returns what changed.
+pub fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {
+    let mut s = settings;
+    ui.add(egui::Slider::new(&mut s.smoothing, 0.0..=0.99).text("Smoothing").show_value(false));
+    ui.add_space(BODY);
+    let axes = [(true, "Logarithmic", "Loss axis (L)"), (false, "Linear", "Loss axis (L)")];
+    style::segments(ui, &axes, &mut s.log);
+    ui.add_space(BODY);
+    let ranges = [(false, "Whole run", "All steps, thinned out"), (true, "Recent", "The newest steps, one by one")];
+    style::segments(ui, &ranges, &mut s.recent);
+    (s != settings).then_some(s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{StepStats, TrainingState};
+
+    #[test]
+    fn smoothing_starts_at_the_first_value_and_settles_at_the_mean() {
+        let constant = smoothed([4.0; 5].into_iter(), 0.9);
+        assert!(constant.iter().all(|v| (v - 4.0).abs() < 1e-12));
+        let wave = smoothed((0..2000).map(|i| f64::from(i % 2)), 0.99);
+        assert!((wave[1999] - 0.5).abs() < 0.01);
+        assert_eq!(smoothed([1.0, 3.0].into_iter(), 0.0), [1.0, 3.0]);
+    }
+
+    #[test]
+    fn values_that_are_no_numbers_leave_the_curve_whole() {
+        let mut history = History::default();
+        for (step, loss) in [(1, 1.0), (2, f32::NAN), (3, 0.0), (4, f32::INFINITY), (5, 0.1)] {
+            history.push(StepStats { step, loss, grad_norm: 1.0, learning_rate: 1e-4 });
+        }
+        let metrics = Arc::new(Metrics {
+            step: 5,
+            total: 5,
+            images_per_s: 1.0,
+            seconds_left: 0.0,
+            state: TrainingState::Running,
+            history: Arc::new(history),
+        });
+        for recent in [false, true] {
+            let mut curve = Curve::default();
+            curve.update(&metrics, CurveSettings { log: true, recent, smoothing: 0.5 });
+            assert_eq!(curve.raw.len(), 3);
+            assert!(curve.smooth.iter().chain(&curve.raw).all(|p| p.y.is_finite()));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What lies over the views: messages, the list of keys, and the question for a path.
+
+use super::actions::{self, PathUse, Scope, UiAction, View};
+use super::state::{AppState, Severity, typed_path};
+use super::style::{self, GRID};
+use egui::{Align, Id, Key, Label, Layout, Margin, Modal, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui, vec2};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
+
+/// Draws the messages at the top of the window. Returns the one that was closed.
+pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
+    let mut closed = None;
+    for (i, banner) in state.banners.iter().enumerate() {
+        let p = style::palette(ui);
+        let color = match banner.severity {
+            Severity::Info => p.state,
+            Severity::Warning => p.warning,
+            Severity::Error => p.error,
+        };
+        let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::symmetric(16, 6));
+        let panel = Panel::top(Id::new(("banner", i))).resizable(false).frame(frame).show(ui, |ui| {
+            ui.horizontal(|ui| {
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                    if ui.button("Dismiss").clicked() {
+                        closed = Some(i);
+                    }
+                    if ui.button("Copy").on_hover_text("Copy this message").clicked() {
+                        ui.copy_text(banner.line.clone());
+                    }
+                    ui.with_layout(Layout::left_to_right(Align::Center).with_main_wrap(true), |ui| {
+                        ui.label(RichText::new(&banner.what).font(style::semibold(style::BODY)).color(color));
+                        ui.add(Label::new(&banner.details).wrap());
+                    });
+                });
+            });
+        });
+        let edge = panel.response.rect;
+        ui.painter().vline(edge.left() + 2.0, edge.y_range(), Stroke::new(4.0, color));
+    }
+    closed
+}
+
+/// Draws the list of all keys over the window. Returns whether it was closed.
+pub fn keys(ui: &Ui) -> bool {
+    let height = (ui.ctx().content_rect().height() - 120.0).max(80.0);
+    let modal = Modal::new(Id::new("keys")).show(ui.ctx(), |ui| {
+        ui.set_width(720.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
+        ui.label(RichText::new("Keys").font(style::semibold(style::LARGE)));
+        ScrollArea::vertical().max_height(height).show(ui, |ui| {
+            for (title, scope) in [
+                ("Everywhere", Scope::Window),
+                ("In the film view", Scope::In(View::Film)),
+                ("In the training view", Scope::In(View::Training)),
+            ] {
+                super::film_settings::section(ui, title);
+                key_columns(ui, scope);
+            }
+            super::film_settings::section(ui, "Size of everything: Ctrl with + and −, Ctrl+0 for the usual size");
+        });
+        ui.add_space(GRID);
+        ui.button("Close").clicked()
+    });
+    modal.inner || modal.should_close()
+}
+
+fn key_columns(ui: &mut Ui, scope: Scope) {
+    let entries: Vec<_> = actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
+    let half = entries.len().div_ceil(2);
+    let width = (ui.available_width() / 2.0 - GRID).max(60.0);
+    egui::Grid::new(Id::new(("keys", entries.first().map(|e| e.label)))).num_columns(2).min_col_width(width).show(
+        ui,
+        |ui| {
+            for i in 0..half {
+                for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
+                    ui.horizontal(|ui| {
+                        let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
+                        ui.add_sized(
+                            vec2(130.0, 20.0),
+                            Label::new(RichText::new(keys).font(style::mono(style::SMALL))),
+                        );
+                        ui.label(entry.label).on_hover_text(entry.tooltip);
+                    });
+                }
+                ui.end_row();
+            }
+        },
+    );
+}
+
+/// The question for a path: a field to type in, and the system's dialog beside it.
+pub struct PathDialog {
+    usage: PathUse,
+    text: String,
+    system: Option<JoinHandle<Option<PathBuf>>>,
+    /// Whether the field has been given the keyboard.
+    focused: bool,
+}
+
+impl PathDialog {
+    /// Asks for a path.
+    pub fn new(usage: PathUse) -> Self {
+        Self { usage, text: String::new(), system: None, focused: false }
+    }
+
+    fn words(&self) -> (&'static str, &'static str, &'static str) {
+        match self.usage {
+            PathUse::OpenModel => ("Open model", "A diffusers folder (UNet2DModel or DDPM pipeline)", "Open"),
+            PathUse::SaveModel => {
+                ("Save model", "A folder; what is in it is kept until the new model is written", "Save")
+            }
+            PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
+            PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),
+            PathUse::TrainingData => ("Training data", "A folder of images, or an IDX file", "Choose"),
+        }
+    }
+
+    /// Draws the dialog. Returns whether it is over; a chosen path goes to `out`.
+    pub fn ui(&mut self, ui: &Ui, out: &mut Vec<UiAction>) -> bool {
+        if self.system.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(Ok(Some(path))) = self.system.take().map(JoinHandle::join)
+        {
+            // without a chosen path the person cancelled, or the system has no dialog: the field is still there
+            out.push(UiAction::UsePath(self.usage, path));
+            return true;
+        }
+        let (title, help, verb) = self.words();
+        let modal = Modal::new(Id::new("path")).show(ui.ctx(), |ui| {
+            ui.set_width(520.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
+            ui.label(RichText::new(title).font(style::semibold(style::LARGE)));
+            let label = ui.label(RichText::new(help).color(style::palette(ui).weak));
+            let mut enter = false;
+            ui.horizontal(|ui| {
+                let width = (ui.available_width() - 96.0).max(60.0);
+                let field = ui.add(TextEdit::singleline(&mut self.text).desired_width(width).hint_text("Path"));
+                enter = field.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter));
+                if !std::mem::replace(&mut self.focused, true) {
+                    field.request_focus();
+                }
+                field.labelled_by(label.id);
+                ui.add_enabled_ui(self.system.is_none(), |ui| {
+                    if ui.button("Browse…").clicked() {
+                        self.system = ask_system(self.usage, title, ui.ctx().clone());
+                    }
+                });
+            });
+            ui.add_space(GRID);
+            ui.horizontal(|ui| {
+                let path = typed_path(&self.text);
+                let go = ui.add_enabled_ui(path.is_some(), |ui| style::primary(ui, verb)).inner;
+                (path.filter(|_| enter || go.clicked()), ui.button("Cancel").clicked())
+            })
+            .inner
+        });
+        let (path, cancelled) = modal.inner;
+        let over = cancelled || path.is_some() || modal.backdrop_response.clicked();
+        out.extend(path.map(|path| UiAction::UsePath(self.usage, path)));
+        over
+    }
+}
+
+/// Opens the system's file dialog; another thread waits for it.
+fn ask_system(usage: PathUse, title: &str, ctx: egui::Context) -> Option<JoinHandle<Option<PathBuf>>> {
+    let dialog = rfd::AsyncFileDialog::new().set_title(title);
+    let answer: std::pin::Pin<Box<dyn Future<Output = Option<rfd::FileHandle>> + Send>> = match usage {
+        PathUse::OpenImage => {
+            Box::pin(dialog.add_filter("Images", &["png", "jpg", "jpeg", "gif", "bmp", "webp"]).pick_file())
+        }
+        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData => {
+            Box::pin(dialog.pick_folder())
+        }
+    };
+    let wait = move || {
+        let path = block_on(answer).map(|file| file.path().to_owned());
+        // by then this thread is over, which is what the dialog looks for
+        ctx.request_repaint_after(std::time::Duration::from_millis(50));
+        path
+    };
+    std::thread::Builder::new().name("file-dialog".into()).spawn(wait).ok()
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<T>(mut future: std::pin::Pin<Box<dyn Future<Output = T> + Send>>) -> T {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The panel at the right of the film view: what both films are made from.
+
+use super::actions::{PathUse, UiAction};
+use super::state::{AppState, FilmSettings, GRIDS, Method};
+use super::style::{self, GRID};
+use crate::engine::{Variance, Weights, Which};
+use egui::{Panel, RichText, ScrollArea, Ui};
+
+/// Width of a settings panel.
+pub const WIDTH: f32 = 288.0;
+
+/// Steps offered beside all T.
+const STEPS: [usize; 4] = [20, 50, 100, 250];
+
+/// Draws the panel.
+pub fn panel(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
+    let fill = style::palette(ui).panel;
+    let frame = egui::Frame::new().fill(fill).inner_margin(egui::Margin::same(16));
+    Panel::right("film-settings").resizable(false).exact_size(WIDTH).frame(frame).show(ui, |ui| {
+        ScrollArea::vertical().show(ui, |ui| content(ui, state, out));
+    });
+}
+
+/// A caption over the controls that follow.
+pub fn section(ui: &mut Ui, caption: &str) {
+    ui.add_space(GRID);
+    ui.label(RichText::new(caption).font(style::semibold(style::SMALL)).color(style::palette(ui).weak));
+}
+
+fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
+    let mut s = state.settings.clone();
+    ui.label(RichText::new("Film settings").font(style::semibold(style::LARGE)));
+    section(ui, "Model");
+    let training = state.training.as_ref().is_some_and(|t| t.model.is_some());
+    let loaded = state.model.as_ref().map_or("Loaded", |m| m.name.as_str());
+    if training {
+        let models = [(Which::Loaded, loaded, "The loaded model"), (Which::Training, "In training", "As it is now")];
+        style::segments(ui, &models, &mut s.which);
+    } else if let Some(model) = &state.model {
+        let step = model.step.map_or_else(String::new, |n| format!(", step {}", style::thousands(n)));
+        ui.label(format!("{}, {} weights{step}", model.name, style::thousands(model.params as u64)));
+    } else {
+        ui.label("None loaded");
+    }
+    ui.horizontal(|ui| {
+        style::button(ui, &UiAction::AskPath(PathUse::OpenModel), out);
+        style::button(ui, &UiAction::LoadShipped, out);
+    });
+    section(ui, "Weights");
+    let raw = s.which == Which::Training || state.model.as_ref().is_some_and(|m| m.has_raw);
+    if raw {
+        let copies = [
+            (Weights::Ema, "EMA", "The moving average over training: what one samples with"),
+            (Weights::Raw, "Raw", "The weights as the optimiser left them"),
+        ];
+        style::segments(ui, &copies, &mut s.weights);
+    } else {
+        ui.label("EMA only");
+    }
+    section(ui, "Sampler");
+    sampler(ui, state, &mut s);
+    section(ui, "Pictures");
+    let texts = GRIDS.map(|n| n.to_string());
+    let grids: Vec<_> = GRIDS.iter().zip(&texts).map(|(n, text)| (*n, text.as_str(), "")).collect();
+    style::segments(ui, &grids, &mut s.n);
+    ui.add_space(2.0 * GRID);
+    style::labelled_button(ui, "Sample again", &UiAction::Resample, true, out);
+    if s != state.settings {
+        out.push(UiAction::SetFilm(s));
+    }
+}
+
+fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
+    let methods = [
+        (Method::Ddpm, "DDPM", "Ancestral sampling (Ho et al. 2020, Algorithm 2)"),
+        (Method::Ddim, "DDIM", "Fewer steps, less or no fresh noise (Song et al. 2020)"),
+    ];
+    if style::segments(ui, &methods, &mut s.method) {
+        s.steps = (s.method == Method::Ddim).then_some(50);
+    }
+    match s.method {
+        Method::Ddpm => {
+            let variances = [
+                (Variance::FixedLarge, "Fixed large", "σ² = β_t, as the official script samples"),
+                (Variance::FixedSmall, "Fixed small", "σ² = β̃_t, the variance of the posterior (Eq. 7)"),
+            ];
+            style::segments(ui, &variances, &mut s.variance);
+        }
+        Method::Ddim => {
+            let etas =
+                [(0.0, "η = 0", "No fresh noise"), (0.5, "0.5", "Half of DDPM's"), (1.0, "1", "As much as DDPM")];
+            style::segments(ui, &etas, &mut s.eta);
+        }
+    }
+    section(ui, "Steps");
+    let all = state.playback.steps();
+    let texts: Vec<String> = STEPS.iter().map(ToString::to_string).collect();
+    let all_text = format!("All {all}");
+    let mut choices: Vec<(Option<usize>, &str, &str)> =
+        STEPS.into_iter().zip(&texts).filter(|(k, _)| *k < all).map(|(k, text)| (Some(k), text.as_str(), "")).collect();
+    choices.push((None, &all_text, "Every timestep, as in Ho et al. 2020"));
+    style::segments(ui, &choices, &mut s.steps);
+    ui.checkbox(&mut s.clip, "Keep predicted x_0 within [−1, 1]")
+        .on_hover_text("As the official code does and the paper does not say");
+}

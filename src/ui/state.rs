@@ -1,0 +1,402 @@
+//! What the window knows, and the one place where the worker's events change it.
+
+use super::actions::UiAction;
+use super::playback::{Extent, Playback};
+use crate::diffusion::Images;
+use crate::engine::{
+    Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Provenance, RunConfig,
+    SampleRequest, SamplerKind, TrainingState, Trajectory, Variance, Weights, Which,
+};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Previews of a training that are kept; past that every second one goes.
+const PREVIEWS: usize = 24;
+/// Messages that wait to be read; past that the oldest goes.
+const BANNERS: usize = 4;
+/// Grid sizes.
+pub const GRIDS: [usize; 4] = [1, 4, 9, 16];
+
+/// The rule of a reverse step, before its parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Ancestral sampling.
+    Ddpm,
+    /// Song et al. 2020.
+    Ddim,
+}
+
+/// What both films are made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FilmSettings {
+    /// Which model.
+    pub which: Which,
+    /// Which copy of its weights.
+    pub weights: Weights,
+    /// The rule of a reverse step.
+    pub method: Method,
+    /// σ² of DDPM.
+    pub variance: Variance,
+    /// η of DDIM.
+    pub eta: f64,
+    /// Reverse steps; `None` for all T.
+    pub steps: Option<usize>,
+    /// Keep x̂_0 within [-1, 1].
+    pub clip: bool,
+    /// Number of pictures.
+    pub n: usize,
+    /// The address of all noise.
+    pub seed: u64,
+    /// Where the forward film starts.
+    pub source: ForwardSource,
+}
+
+impl Default for FilmSettings {
+    /// The opening film: four pictures of seed 42, sampled as the official script samples.
+    fn default() -> Self {
+        Self {
+            which: Which::Loaded,
+            weights: Weights::Ema,
+            method: Method::Ddpm,
+            variance: Variance::FixedLarge,
+            eta: 0.0,
+            steps: None,
+            clip: true,
+            n: 4,
+            seed: 42,
+            source: ForwardSource::Data,
+        }
+    }
+}
+
+impl FilmSettings {
+    /// The reverse film of these settings.
+    pub fn sample_request(&self) -> SampleRequest {
+        SampleRequest {
+            which: self.which,
+            weights: self.weights,
+            seed: self.seed,
+            first: 0,
+            n: self.n,
+            sampler: match self.method {
+                Method::Ddpm => SamplerKind::Ddpm { variance: self.variance },
+                Method::Ddim => SamplerKind::Ddim { eta: self.eta },
+            },
+            steps: self.steps,
+            clip: self.clip,
+            every_frame: true,
+        }
+    }
+
+    /// The forward film of these settings.
+    pub fn forward_request(&self) -> ForwardRequest {
+        ForwardRequest { which: self.which, seed: self.seed, n: self.n, source: self.source.clone() }
+    }
+}
+
+/// What the next training is made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunSettings {
+    /// All that decides its numbers.
+    pub config: RunConfig,
+    /// Folder for checkpoints, as typed; empty keeps the run in memory.
+    pub out: String,
+    /// Go on from the checkpoint in that folder.
+    pub resume: bool,
+}
+
+/// How far a film has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing was asked for yet.
+    #[default]
+    Idle,
+    /// Asked for or being computed.
+    Busy,
+    /// Complete.
+    Done,
+    /// Stopped before its end.
+    Stopped,
+    /// It failed.
+    Failed(Error),
+}
+
+/// One of the two films.
+#[derive(Clone, Debug)]
+pub struct Film<T> {
+    /// The job that may still change this film.
+    pub job: Option<JobId>,
+    /// How far that job has come.
+    pub phase: Phase,
+    /// The film, and the job that made it; an old one stays on screen until the new one begins.
+    pub film: Option<(JobId, Trajectory)>,
+    /// Whose it is.
+    pub source: Option<T>,
+}
+
+impl<T> Default for Film<T> {
+    fn default() -> Self {
+        Self { job: None, phase: Phase::Idle, film: None, source: None }
+    }
+}
+
+impl<T> Film<T> {
+    /// Waits for that job's film from now on.
+    pub fn expect(&mut self, job: JobId) {
+        self.job = Some(job);
+        self.phase = Phase::Busy;
+    }
+
+    fn finish(&mut self, outcome: &Outcome) {
+        self.phase = match outcome {
+            Outcome::Done => Phase::Done,
+            Outcome::Cancelled => Phase::Stopped,
+            Outcome::Failed(e) => Phase::Failed(e.clone()),
+        };
+    }
+}
+
+/// A training run, under way or over.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// Its job.
+    pub job: JobId,
+    /// Its model, once it has begun.
+    pub model: Option<Arc<ModelInfo>>,
+    /// Whether it is under way.
+    pub phase: Phase,
+    /// Its numbers.
+    pub metrics: Option<Arc<Metrics>>,
+    /// EMA samples from the same noise, with their training step, oldest first.
+    pub previews: Vec<(u64, Arc<Images>)>,
+}
+
+impl Training {
+    /// A run that was asked for.
+    pub fn new(job: JobId) -> Self {
+        Self { job, model: None, phase: Phase::Busy, metrics: None, previews: Vec::new() }
+    }
+
+    /// Whether it is held.
+    pub fn is_paused(&self) -> bool {
+        self.phase == Phase::Busy && self.metrics.as_ref().is_some_and(|m| m.state == TrainingState::Paused)
+    }
+
+    fn add_preview(&mut self, step: u64, images: Arc<Images>) {
+        if self.previews.len() == PREVIEWS {
+            let mut i = 0;
+            self.previews.retain(|_| {
+                i += 1;
+                i % 2 == 1
+            });
+        }
+        self.previews.push((step, images));
+    }
+}
+
+/// How grave a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// Something was done.
+    Info,
+    /// Something to know.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// A message that stays until it is dismissed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Banner {
+    /// How grave it is.
+    pub severity: Severity,
+    /// What happened.
+    pub what: String,
+    /// Why, and what to try.
+    pub details: String,
+    /// All of it as one line, to copy.
+    pub line: String,
+}
+
+/// All that the views show.
+#[derive(Clone, Debug, Default)]
+pub struct AppState {
+    /// What computes, in words.
+    pub device: Option<String>,
+    /// The loaded model.
+    pub model: Option<Arc<ModelInfo>>,
+    /// From data to noise.
+    pub forward: Film<String>,
+    /// From noise to a picture.
+    pub reverse: Film<Provenance>,
+    /// The playhead over both.
+    pub playback: Playback,
+    /// What both films are made from.
+    pub settings: FilmSettings,
+    /// What the next training is made from.
+    pub run: RunSettings,
+    /// The newest training.
+    pub training: Option<Training>,
+    /// Loading or saving under way.
+    pub file_job: Option<JobId>,
+    /// Messages, oldest first.
+    pub banners: Vec<Banner>,
+    last_job: JobId,
+}
+
+impl AppState {
+    /// A number for the next request. The worker itself uses 0 for what it does unasked.
+    pub fn new_job(&mut self) -> JobId {
+        self.last_job += 1;
+        self.last_job
+    }
+
+    /// Takes in what the worker tells; what belongs to a job that is no longer current is dropped. Returns what must
+    /// follow.
+    #[must_use]
+    pub fn apply(&mut self, event: Event) -> Option<UiAction> {
+        match event {
+            Event::Ready { device } => self.device = Some(device),
+            Event::ModelChanged(model) => {
+                self.model = Some(model);
+                self.settings.which = Which::Loaded;
+                return Some(UiAction::Restart);
+            }
+            Event::TrainingStarted(job, model) => {
+                if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
+                    t.model = Some(model);
+                }
+            }
+            Event::Forward(job, film, source) => {
+                if self.forward.job == Some(job) {
+                    if self.reverse.film.is_none() {
+                        self.playback.set_steps(film.steps());
+                    }
+                    self.forward.film = Some((job, Trajectory::clone(&film)));
+                    self.forward.source = Some(source);
+                    self.forward.phase = Phase::Done;
+                }
+            }
+            Event::SampleStarted(job, film, source) => {
+                if self.reverse.job == Some(job) {
+                    self.playback.restart(film.steps());
+                    self.reverse.film = Some((job, *film));
+                    self.reverse.source = Some(source);
+                }
+            }
+            Event::Frame(job, frame) => {
+                if let Some((_, film)) = self.reverse.film.as_mut().filter(|(j, _)| *j == job) {
+                    film.insert(frame);
+                }
+            }
+            Event::Metrics(job, metrics) => {
+                if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
+                    t.metrics = Some(metrics);
+                }
+            }
+            Event::Preview(job, step, images) => {
+                if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
+                    t.add_preview(step, images);
+                }
+            }
+            Event::Saved(job, path) => {
+                if self.file_job == Some(job) || self.training.as_ref().is_some_and(|t| t.job == job) {
+                    self.notify(Severity::Info, "Model saved".into(), path.display().to_string());
+                }
+            }
+            Event::Warning(text) => self.notify(Severity::Warning, text, String::new()),
+            Event::Finished(job, outcome) => self.finished(job, &outcome),
+            // a film shows how far it has come by its frames, a training by its metrics
+            Event::Sampled(..) | Event::Progress { .. } => {}
+        }
+        None
+    }
+
+    fn finished(&mut self, job: JobId, outcome: &Outcome) {
+        let mut known = job == 0;
+        if self.forward.job == Some(job) {
+            self.forward.finish(outcome);
+            known = true;
+        }
+        if self.reverse.job == Some(job) {
+            self.reverse.finish(outcome);
+            known = true;
+        }
+        if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
+            t.phase = match outcome {
+                Outcome::Done => Phase::Done,
+                Outcome::Cancelled => Phase::Stopped,
+                Outcome::Failed(e) => Phase::Failed(e.clone()),
+            };
+            known = true;
+        }
+        if self.file_job == Some(job) {
+            self.file_job = None;
+            known = true;
+        }
+        if known && let Outcome::Failed(e) = outcome {
+            self.fail(e);
+        }
+    }
+
+    /// Shows an error until it is dismissed.
+    pub fn fail(&mut self, e: &Error) {
+        if e.kind == Kind::Cancelled {
+            return;
+        }
+        let mut details = e.why.clone();
+        if !e.hint.is_empty() {
+            details = format!("{details}; {}", e.hint);
+        }
+        if let Some(path) = &e.path {
+            details = format!("{details} ({})", path.display());
+        }
+        self.push(Banner { severity: Severity::Error, what: e.what.clone(), details, line: e.to_string() });
+    }
+
+    /// Shows a message until it is dismissed.
+    pub fn notify(&mut self, severity: Severity, what: String, details: String) {
+        let line = if details.is_empty() { what.clone() } else { format!("{what}: {details}") };
+        self.push(Banner { severity, what, details, line });
+    }
+
+    fn push(&mut self, banner: Banner) {
+        if !self.banners.contains(&banner) {
+            if self.banners.len() == BANNERS {
+                self.banners.remove(0);
+            }
+            self.banners.push(banner);
+        }
+    }
+
+    /// How much of the film can be played.
+    pub fn extent(&self) -> Extent {
+        match &self.reverse.film {
+            Some((job, film)) => {
+                let growing = self.reverse.phase == Phase::Busy && self.reverse.job == Some(*job);
+                Extent { reached: film.reached(), growing }
+            }
+            None => Extent { reached: self.forward.film.as_ref().map(|_| 0), growing: false },
+        }
+    }
+
+    /// The training that is under way.
+    pub fn running_training(&self) -> Option<&Training> {
+        self.training.as_ref().filter(|t| t.phase == Phase::Busy)
+    }
+
+    /// The folder that a picture or model comes from, as a short name.
+    pub fn short(path: &std::path::Path) -> String {
+        path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+    }
+}
+
+/// A path as it is typed: empty for none, `~` for the home folder.
+pub fn typed_path(text: &str) -> Option<PathBuf> {
+    let text = text.trim();
+    match (text.strip_prefix("~/"), std::env::home_dir()) {
+        _ if text.is_empty() => None,
+        (Some(rest), Some(home)) => Some(home.join(rest)),
+        _ => Some(text.into()),
+    }
+}

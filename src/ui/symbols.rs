@@ -1,0 +1,227 @@
+//! The paper's symbols and short formulas, painted: a letter, its hat or bar, its index, its one colour.
+
+use super::style::{self, Palette};
+use egui::{Color32, FontId, Pos2, Rect, Response, Sense, Stroke, Ui, WidgetInfo, WidgetType, pos2, vec2};
+
+/// What stands over a letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mark {
+    None,
+    Hat,
+    Bar,
+}
+
+/// A symbol of the notation table.
+#[derive(Clone, Copy, Debug)]
+pub struct Symbol {
+    letter: &'static str,
+    mark: Mark,
+    index: &'static str,
+    color: fn(&Palette) -> Color32,
+    /// Its name, formula and equation number.
+    pub tooltip: &'static str,
+}
+
+impl Symbol {
+    /// Its one colour.
+    pub fn color(&self, palette: &Palette) -> Color32 {
+        (self.color)(palette)
+    }
+
+    /// Whether it carries an index.
+    pub fn has_index(&self) -> bool {
+        !self.index.is_empty()
+    }
+}
+
+const fn symbol(
+    letter: &'static str,
+    mark: Mark,
+    index: &'static str,
+    color: fn(&Palette) -> Color32,
+    tooltip: &'static str,
+) -> Symbol {
+    Symbol { letter, mark, index, color, tooltip }
+}
+
+/// x_t.
+pub const STATE: Symbol = symbol(
+    "x",
+    Mark::None,
+    "t",
+    |p| p.state,
+    "x_t, the state after t doses of noise: √ᾱ_t x_0 + √(1−ᾱ_t) ε (Ho et al. 2020, Eq. 4)",
+);
+/// x_{t-1}.
+pub const PREVIOUS: Symbol =
+    symbol("x", Mark::None, "t−1", |p| p.state, "x_{t−1}, the state with one dose of noise less");
+/// The state after a step that skips timesteps.
+pub const NEXT_KEPT: Symbol =
+    symbol("x", Mark::None, "t′", |p| p.state, "x_{t′}, the state at the next timestep that this sampler visits");
+/// x̂_0.
+pub const XSTART: Symbol = symbol(
+    "x",
+    Mark::Hat,
+    "0",
+    |p| p.xstart,
+    "x̂_0, the picture that the network expects: (x_t − √(1−ᾱ_t) ε̂) / √ᾱ_t (Ho et al. 2020, Eq. 15)",
+);
+/// ε̂.
+pub const EPS: Symbol = symbol(
+    "ε",
+    Mark::Hat,
+    "",
+    |p| p.eps,
+    "ε̂, the noise that the network finds in x_t: ε_θ(x_t, t) (Ho et al. 2020, Eq. 11)",
+);
+/// z.
+pub const NOISE: Symbol =
+    symbol("z", Mark::None, "", |p| p.noise, "z, fresh noise from N(0, I) (Ho et al. 2020, Algorithm 2)");
+/// t.
+pub const TIME: Symbol = symbol("t", Mark::None, "", |p| p.text, "t, the timestep: T is pure noise, 0 the picture");
+/// β_t.
+pub const BETA: Symbol =
+    symbol("β", Mark::None, "t", |p| p.text, "β_t, the variance of one dose of noise (Ho et al. 2020, Eq. 2)");
+const ALPHA_BAR: Symbol = symbol(
+    "α",
+    Mark::Bar,
+    "t",
+    |p| p.text,
+    "ᾱ_t, the share of x_0's variance left: the product of 1 − β (Ho et al. 2020, Eq. 4)",
+);
+const ONE_MINUS: &str = "1 − ";
+
+/// A piece of a formula.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// A symbol.
+    Symbol(Symbol),
+    /// √ᾱ_t.
+    RootAlphaBar,
+    /// √(1-ᾱ_t).
+    RootOneMinusAlphaBar,
+    /// Words and signs.
+    Text(&'static str),
+    /// A number that changes.
+    Number(String),
+}
+
+struct Pen<'a> {
+    ui: &'a Ui,
+    palette: &'static Palette,
+    size: f32,
+    /// Where the next piece starts, and the baseline.
+    at: Pos2,
+    /// Measures only.
+    dry: bool,
+}
+
+impl Pen<'_> {
+    fn write(&mut self, text: &str, font: FontId, color: Color32, drop: f32) -> Rect {
+        let galley = self.ui.painter().layout_no_wrap(text.to_owned(), font, color);
+        let ascent = galley.rows.first().and_then(|r| r.row.glyphs.first()).map_or(0.0, |g| g.pos.y);
+        let min = pos2(self.at.x, self.at.y + drop - ascent);
+        let ink = galley.mesh_bounds.translate(min.to_vec2());
+        self.at.x += galley.size().x;
+        if !self.dry {
+            self.ui.painter().galley(min, galley, color);
+        }
+        ink
+    }
+
+    fn symbol(&mut self, s: &Symbol) -> Rect {
+        let start = self.at.x;
+        let color = (s.color)(self.palette);
+        let ink = self.write(s.letter, style::semibold(self.size), color, 0.0);
+        let stroke = Stroke::new((self.size / 11.0).max(1.2), color);
+        let (y, half) = (ink.top() - self.size * 0.1, self.size * 0.2);
+        if !self.dry {
+            let p = self.ui.painter();
+            match s.mark {
+                Mark::None => {}
+                Mark::Hat => {
+                    let tip = pos2(ink.center().x, y - self.size * 0.16);
+                    p.line_segment([pos2(tip.x - half, y), tip], stroke);
+                    p.line_segment([tip, pos2(tip.x + half, y)], stroke);
+                }
+                Mark::Bar => {
+                    p.line_segment([pos2(ink.left(), y), pos2(ink.right(), y)], stroke);
+                }
+            }
+        }
+        if !s.index.is_empty() {
+            self.at.x += self.size * 0.04;
+            self.write(s.index, style::semibold(self.size * 0.68), color, self.size * 0.24);
+        }
+        Rect::from_x_y_ranges(start..=self.at.x, self.at.y - self.size..=self.at.y + self.size * 0.4)
+    }
+
+    fn root(&mut self, one_minus: bool) -> Rect {
+        let color = self.palette.text;
+        let start = self.at.x;
+        let top = self.at.y - self.size * 0.98;
+        let stroke = Stroke::new((self.size / 14.0).max(1.0), color);
+        let hook = self.size * 0.45;
+        self.at.x += hook + self.size * 0.08;
+        if one_minus {
+            self.write(ONE_MINUS, style::semibold(self.size), color, 0.0);
+        }
+        self.symbol(&ALPHA_BAR);
+        self.at.x += self.size * 0.06;
+        if !self.dry {
+            let points = [(0.0, -0.38), (0.14, -0.46), (0.27, 0.12), (0.45, -0.98)]
+                .map(|(x, y)| pos2(start + x * self.size, self.at.y + y * self.size));
+            self.ui.painter().add(egui::Shape::line(points.to_vec(), stroke));
+            self.ui.painter().line_segment([pos2(start + hook, top), pos2(self.at.x, top)], stroke);
+        }
+        Rect::from_x_y_ranges(start..=self.at.x, top..=self.at.y + self.size * 0.4)
+    }
+
+    /// Returns the piece's place and what its tooltip says.
+    fn part(&mut self, part: &Part) -> Option<(Rect, &'static str)> {
+        let color = self.palette.text;
+        match part {
+            Part::Symbol(s) => Some((self.symbol(s), s.tooltip)),
+            Part::RootAlphaBar => Some((self.root(false), "√ᾱ_t, the weight of x_0 in x_t (Ho et al. 2020, Eq. 4)")),
+            Part::RootOneMinusAlphaBar => {
+                Some((self.root(true), "√(1−ᾱ_t), the weight of the noise in x_t (Ho et al. 2020, Eq. 4)"))
+            }
+            Part::Text(text) => {
+                self.write(text, FontId::proportional(self.size), color, 0.0);
+                None
+            }
+            Part::Number(text) => {
+                self.write(text, style::mono(self.size), color, 0.0);
+                None
+            }
+        }
+    }
+}
+
+/// Writes a formula; a screen reader says `spoken`. Each symbol explains itself in a tooltip.
+pub fn formula(ui: &mut Ui, parts: &[Part], size: f32, spoken: &str) -> Response {
+    let palette = style::palette(ui);
+    let width = {
+        let mut pen = Pen { ui, palette, size, at: Pos2::ZERO, dry: true };
+        for part in parts {
+            pen.part(part);
+        }
+        pen.at.x
+    };
+    let (rect, response) = ui.allocate_exact_size(vec2(width, size * 1.75), Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(WidgetType::Label, true, spoken));
+    paint(ui, parts, size, rect);
+    response
+}
+
+/// Paints a formula into `rect`, from its left end.
+pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
+    let at = pos2(rect.left(), rect.center().y + size * 0.38);
+    let mut pen = Pen { ui, palette: style::palette(ui), size, at, dry: false };
+    for (i, part) in parts.iter().enumerate() {
+        if let Some((place, tooltip)) = pen.part(part) {
+            let id = ui.id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
+            ui.interact(place, id, Sense::hover()).on_hover_text(tooltip);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The training view: the loss, the few numbers that matter, and what the model can draw by now.
+
+use super::actions::{PathUse, UiAction};
+use super::curve::{self, Curve, CurveSettings};
+use super::film_settings::{WIDTH, section};
+use super::pictures::{Atlas, Map};
+use super::state::{AppState, Phase, RunSettings, Training};
+use super::style::{self, GRID};
+use crate::engine::{self, JobId, RunConfig};
+use egui::{DragValue, FontId, Margin, Panel, Rect, RichText, ScrollArea, TextEdit, Ui, pos2, vec2};
+
+/// Pictures of one preview on screen, one under the other.
+const ROWS: usize = 2;
+/// Room for the step under a preview.
+const CAPTION: f32 = 20.0;
+
+/// What the training view keeps for itself.
+#[derive(Default)]
+pub struct TrainingView {
+    curve: Curve,
+    strip: Atlas,
+    /// Training, its newest preview, and which previews are in the strip.
+    holds: Option<(JobId, u64, Vec<usize>)>,
+}
+
+impl TrainingView {
+    /// Draws the view.
+    pub fn ui(
+        &mut self,
+        ui: &mut Ui,
+        state: &AppState,
+        curve: CurveSettings,
+        settings_open: bool,
+        out: &mut Vec<UiAction>,
+    ) {
+        let p = style::palette(ui);
+        if settings_open {
+            let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::same(16));
+            Panel::right("run-settings").resizable(false).exact_size(WIDTH).frame(frame).show(ui, |ui| {
+                ScrollArea::vertical().show(ui, |ui| form(ui, state, out));
+            });
+        }
+        let Some(training) = &state.training else {
+            egui::CentralPanel::default().frame(egui::Frame::new().fill(p.background)).show(ui, |ui| {
+                let start = Some(("Start training", UiAction::StartTraining));
+                let reason = "Choose the settings at the right, or start with these: digits from the bundled MNIST";
+                style::placeholder(ui, "No training yet", reason, start, out);
+            });
+            return;
+        };
+        let frame = egui::Frame::new().fill(p.background);
+        let height = ui.available_height();
+        Panel::bottom("previews")
+            .resizable(false)
+            .show_separator_line(false)
+            .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 4, bottom: 12 }))
+            .exact_size((height * 0.2).clamp(84.0, 240.0))
+            .show(ui, |ui| self.previews(ui, training));
+        Panel::bottom("numbers")
+            .resizable(false)
+            .show_separator_line(false)
+            .frame(frame.inner_margin(Margin::symmetric(16, 8)))
+            .show(ui, |ui| numbers(ui, training));
+        egui::CentralPanel::default()
+            .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 8, bottom: 0 }))
+            .show(ui, |ui| {
+                ui.horizontal(|ui| {
+                    run_buttons(ui, state, training, out);
+                    status(ui, training);
+                    ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+                        out.extend(curve::controls(ui, curve).map(UiAction::SetCurve));
+                    });
+                });
+                match &training.metrics {
+                    Some(metrics) => self.curve.ui(ui, metrics, curve),
+                    None if training.phase == Phase::Busy => {
+                        style::placeholder(ui, "Starting", "The first steps come in a moment", None, out);
+                    }
+                    None => {
+                        style::placeholder(ui, "Nothing to show", "This run ended before its first step", None, out)
+                    }
+                }
+            });
+    }
+
+    fn previews(&mut self, ui: &mut Ui, training: &Training) {
+        let area = ui.available_rect_before_wrap();
+        let p = style::palette(ui);
+        let Some((newest, images)) = training.previews.last() else {
+            ui.label(
+                RichText::new("Samples of the EMA weights, always from the same noise, will stand here").color(p.weak),
+            );
+            return;
+        };
+        let ppp = ui.pixels_per_point();
+        let rows = ROWS.min(images.n).max(1);
+        let exact = (area.height() - CAPTION) * ppp / (rows * images.h.max(1)) as f32;
+        let scale = if exact >= 1.0 { exact.floor() } else { exact.max(0.01) } / ppp;
+        let side = vec2(images.w as f32, images.h as f32) * scale;
+        let column = side.x.max(56.0) + GRID;
+        let room = ((area.width() + GRID) / column).floor().max(1.0) as usize;
+        let shown = spread(training.previews.len(), room);
+        let key = (training.job, *newest, shown);
+        if self.holds.as_ref() != Some(&key) {
+            let batches = key.2.iter().filter_map(|i| training.previews.get(*i));
+            self.strip.set(ui, batches.map(|(_, images)| (&**images, rows, Map::Picture)));
+            self.holds = Some(key.clone());
+        }
+        for (column_index, i) in key.2.iter().enumerate() {
+            let left = ((area.left() + column_index as f32 * column) * ppp).round() / ppp;
+            for row in 0..rows {
+                let min = pos2(left, area.top() + row as f32 * (side.y + 1.0 / ppp));
+                self.strip.paint(ui, column_index * rows + row, Rect::from_min_size(min, side), false);
+            }
+            let step = training.previews.get(*i).map_or(0, |(step, _)| *step);
+            let at = pos2(left, area.top() + rows as f32 * (side.y + 1.0 / ppp) + 2.0);
+            let font = FontId::proportional(style::SMALL);
+            ui.painter().text(at, egui::Align2::LEFT_TOP, style::thousands(step), font, p.weak);
+        }
+        let spoken = format!("EMA samples of {} training steps, up to step {newest}", key.2.len());
+        let response = ui.allocate_rect(area, egui::Sense::hover());
+        response.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::Image, true, &spoken));
+        response.on_hover_text("MODEL · in training, EMA: always from the same noise; the number is the training step");
+    }
+}
+
+/// `room` of `n` places, evenly, with the first and the last.
+fn spread(n: usize, room: usize) -> Vec<usize> {
+    if n <= room {
+        return (0..n).collect();
+    }
+    if room == 1 {
+        return vec![n - 1];
+    }
+    (0..room).map(|i| i * (n - 1) / (room - 1)).collect()
+}
+
+fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec<UiAction>) {
+    if training.phase == Phase::Busy {
+        let label = if training.is_paused() { "Resume" } else { "Pause" };
+        style::labelled_button(ui, label, &UiAction::HoldTraining, true, out);
+        style::button(ui, &UiAction::StopTraining, out);
+    } else {
+        ui.add_enabled_ui(state.run.config.validate().is_ok(), |ui| {
+            style::labelled_button(ui, "Start again", &UiAction::StartTraining, true, out);
+        });
+        style::button(ui, &UiAction::AskPath(PathUse::SaveModel), out);
+    }
+}
+
+fn status(ui: &mut Ui, training: &Training) {
+    let p = style::palette(ui);
+    let (text, color) = match &training.phase {
+        Phase::Failed(e) => (format!("Failed: {}", e.what), p.error),
+        Phase::Done => ("Finished".to_owned(), p.xstart),
+        Phase::Stopped => ("Stopped".to_owned(), p.warning),
+        Phase::Idle | Phase::Busy if training.is_paused() => ("Paused".to_owned(), p.warning),
+        Phase::Idle | Phase::Busy => match &training.model {
+            Some(m) => (format!("Training {}, {} weights", m.name, style::thousands(m.params as u64)), p.weak),
+            None => ("Starting".to_owned(), p.weak),
+        },
+    };
+    ui.add(egui::Label::new(RichText::new(text).color(color)).truncate());
+}
+
+fn numbers(ui: &mut Ui, training: &Training) {
+    let size = if ui.available_width() > 900.0 { style::HUGE } else { style::LARGE };
+    let none = || "–".to_owned();
+    let (mut step, mut loss, mut speed, mut left, mut rate, mut norm) =
+        (none(), none(), none(), none(), none(), none());
+    let mut widest = "000,000 of 000,000".to_owned();
+    if let Some(m) = &training.metrics {
+        let total = style::thousands(m.total);
+        widest = format!("{total} of {total}");
+        step = format!("{:>w$} of {total}", style::thousands(m.step), w = total.len());
+        if training.phase == Phase::Busy && !training.is_paused() {
+            speed = format!("{:>5.0}", m.images_per_s);
+            left = style::duration(m.seconds_left);
+        }
+        if let Some(s) = m.history.last() {
+            loss = m.history.mean_loss(100).map_or_else(none, |l| format!("{l:.4}"));
+            rate = format!("{:.1e}", s.learning_rate);
+            norm = format!("{:.3}", s.grad_norm);
+        }
+    }
+    ui.horizontal(|ui| {
+        ui.spacing_mut().item_spacing.x = (ui.available_width() * 0.025).clamp(8.0, 40.0);
+        style::readout(ui, "Step", &step, &widest, size, "Optimiser steps done");
+        style::readout(ui, "Loss", &loss, "0.0000", size, "Mean of the last 100 steps (Ho et al. 2020, Eq. 14)");
+        style::readout(ui, "Images/s", &speed, "00000", size, "Speed over the last seconds");
+        style::readout(ui, "Time left", &left, "00:00:00", size, "Estimated from the speed");
+        style::readout(ui, "Learning rate", &rate, "0.0e-4", size, "Rises linearly, then stays");
+        style::readout(ui, "Gradient norm", &norm, "00.000", size, "Before clipping");
+    });
+}
+
+fn form(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
+    let mut s = state.run.clone();
+    let running = state.running_training().is_some();
+    ui.label(RichText::new("Training settings").font(style::semibold(style::LARGE)));
+    if running {
+        ui.label(RichText::new("They can be changed when this training is over").color(style::palette(ui).weak));
+    }
+    ui.add_enabled_ui(!running, |ui| fields(ui, &mut s, out));
+    match s.config.validate() {
+        Ok(_) if !running => {
+            ui.add_space(GRID);
+            let label = if s.resume { "Go on training" } else { "Start training" };
+            // without a run the middle of the view has the button
+            style::labelled_button(ui, label, &UiAction::StartTraining, state.training.is_some(), out);
+        }
+        Ok(_) => {}
+        Err(e) => {
+            ui.add_space(GRID);
+            ui.label(RichText::new(e.to_string()).color(style::palette(ui).error));
+        }
+    }
+    if s != state.run {
+        out.push(UiAction::SetRun(s));
+    }
+}
+
+fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
+    let RunConfig { preset, data, seed, steps, batch, learning_rate, ema_decay, preview_every, .. } = &mut s.config;
+    section(ui, "Network");
+    egui::ComboBox::from_id_salt("preset").selected_text(preset.as_str()).width(160.0).show_ui(ui, |ui| {
+        for name in engine::preset_names() {
+            ui.selectable_value(preset, (*name).to_owned(), *name);
+        }
+    });
+    section(ui, "Data: mnist, or a path to IDX files or a folder of images");
+    path_field(ui, data, "Data", PathUse::TrainingData, out);
+    section(ui, "Run");
+    egui::Grid::new("run").num_columns(2).spacing([GRID, GRID]).show(ui, |ui| {
+        row(ui, "Steps", DragValue::new(steps).range(1..=10_000_000).speed(100.0));
+        row(ui, "Images per step", DragValue::new(batch).range(1..=4096).speed(0.5));
+        let rate = DragValue::new(learning_rate).range(1e-6..=1.0).speed(1e-6);
+        row(ui, "Learning rate", rate.custom_formatter(|v, _| format!("{v:.1e}")));
+        let decay = DragValue::new(ema_decay).range(0.5..=0.99999).speed(1e-5).max_decimals(5);
+        row(ui, "EMA decay", decay);
+        row(ui, "Samples every", DragValue::new(preview_every).range(0..=100_000).speed(5.0).suffix(" steps"));
+        row(ui, "Seed", DragValue::new(seed).speed(0.1));
+    });
+    section(ui, "Checkpoints: a folder, or empty to keep the run in memory");
+    path_field(ui, &mut s.out, "Output folder", PathUse::TrainingOut, out);
+    ui.add_enabled_ui(!s.out.trim().is_empty(), |ui| {
+        ui.checkbox(&mut s.resume, "Go on from the checkpoint there");
+    });
+}
+
+fn row(ui: &mut Ui, name: &str, value: DragValue<'_>) {
+    let label = ui.label(name);
+    ui.add(value.update_while_editing(false)).labelled_by(label.id);
+    ui.end_row();
+}
+
+fn path_field(ui: &mut Ui, text: &mut String, name: &str, usage: PathUse, out: &mut Vec<UiAction>) {
+    ui.horizontal(|ui| {
+        let width = (ui.available_width() - 96.0).max(60.0);
+        let field = ui.add(TextEdit::singleline(text).desired_width(width));
+        field.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::TextInput, true, name));
+        if ui.button("Browse…").clicked() {
+            out.push(UiAction::AskPath(usage));
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_full_strip_keeps_its_ends() {
+        assert_eq!(spread(3, 5), [0, 1, 2]);
+        assert_eq!(spread(9, 3), [0, 4, 8]);
+        assert_eq!(spread(24, 1), [23]);
+        assert!(spread(0, 4).is_empty());
+        let s = spread(24, 15);
+        assert!(s.len() == 15 && s[0] == 0 && s[14] == 23 && s.windows(2).all(|w| w[0] < w[1]));
+    }
+}
