@@ -3,7 +3,9 @@
 pub mod actions;
 pub mod curve;
 mod dialogs;
+mod equations;
 mod film;
+mod film_bar;
 mod film_settings;
 mod pictures;
 pub mod playback;
