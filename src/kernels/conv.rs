@@ -66,9 +66,6 @@ pub(super) fn conv3x3(
     x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
-/// Pixels of a batch up to which reading the transformed weights costs more than Winograd saves.
-const FEW_PIXELS: usize = 64;
-
 struct Conv {
     window: Window,
     path: Path,
@@ -88,7 +85,7 @@ impl Conv {
         let multiples = g.ci % PANEL == 0 && g.co % PANEL == 0;
         if same && g.co <= narrow::MAX_OUT {
             Algorithm::Narrow
-        } else if same && multiples && self.path == Path::Fast && g.n * g.h * g.w > FEW_PIXELS {
+        } else if same && multiples && self.path == Path::Fast {
             Algorithm::Winograd
         } else {
             Algorithm::Direct

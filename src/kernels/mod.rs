@@ -19,6 +19,7 @@ mod matrix;
 mod memory;
 mod narrow;
 mod norm;
+mod pixels;
 mod simd;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,7 @@
 //! Group normalisation (Wu & He 2018) with or without SiLU, in one operation each way.
-//!
-//! Loops over runs of pixels are plain Rust, compiled once more for AVX2 and FMA, where the compiler vectorises them.
 
 use super::memory::{Reader, Target, for_each, slice, storage, tensor, written};
-use super::simd::{Simd, dispatch};
+use super::pixels::{RUN, SumProducts, finish_gradient, normalise, sum, sum_squares};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::OnceLock;
 
@@ -69,10 +67,8 @@ impl CustomOp3 for GroupNorm {
                     let x = &x[i * pixels * c..(i + 1) * pixels * c];
                     let (mean, rstd) = (mean.part(i * c, c), rstd.part(i * c, c));
                     find_moments(x, self.groups, self.eps, mean, rstd);
-                    // y = scale x + shift
-                    let scale: Vec<f32> = weight.iter().zip(&*rstd).map(|(w, r)| w * r).collect();
-                    let shift: Vec<f32> = bias.iter().zip(&scale).zip(&*mean).map(|((b, s), m)| b - s * m).collect();
-                    normalise(x, &scale, &shift, self.silu, y.part(i * pixels * c, pixels * c));
+                    let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
+                    normalise(x, &scale, &shift, self.silu, y.ptr(i * pixels * c));
                 });
             })
         };
@@ -131,17 +127,14 @@ fn mean_by_group(sums: &[f64], groups: usize, pixels: usize) -> Vec<f64> {
     sums.chunks_exact(size).flat_map(|group| std::iter::repeat_n(mean(group), size)).collect()
 }
 
-/// Pixels whose numbers are summed in f32 before they are added up in f64.
-const RUN: usize = 32;
-
+/// Sums within a run of pixels are made in f32, those of runs in f64.
 fn find_moments(x: &[f32], groups: usize, eps: f64, mean: &mut [f32], rstd: &mut [f32]) {
     let c = mean.len();
     let pixels = x.len() / c;
     let mut sums = vec![0.0; c];
     let mut run_sums = vec![0.0; c];
     for run in x.chunks(RUN * c) {
-        // SAFETY: `add_run` has no contract beyond its slices.
-        unsafe { add_run(run, &mut run_sums) };
+        sum(run, &mut run_sums);
         flush(&mut run_sums, &mut sums);
     }
     for (to, from) in mean.iter_mut().zip(mean_by_group(&sums, groups, pixels)) {
@@ -149,8 +142,7 @@ fn find_moments(x: &[f32], groups: usize, eps: f64, mean: &mut [f32], rstd: &mut
     }
     sums.fill(0.0);
     for run in x.chunks(RUN * c) {
-        // SAFETY: `add_squares` has no contract beyond its slices.
-        unsafe { add_squares(run, mean, &mut run_sums) };
+        sum_squares(run, mean, &mut run_sums);
         flush(&mut run_sums, &mut sums);
     }
     for (to, from) in rstd.iter_mut().zip(mean_by_group(&sums, groups, pixels)) {
@@ -165,62 +157,11 @@ fn flush(run: &mut [f32], totals: &mut [f64]) {
     }
 }
 
-dispatch!(add_run = add_run_simd(x: &[f32], sums: &mut [f32]));
-
-#[inline(always)]
-unsafe fn add_run_simd<S: Simd>(x: &[f32], sums: &mut [f32]) {
-    for pixel in x.chunks_exact(sums.len()) {
-        for (sum, v) in sums.iter_mut().zip(pixel) {
-            *sum += v;
-        }
-    }
-}
-
-dispatch!(add_squares = add_squares_simd(x: &[f32], mean: &[f32], sums: &mut [f32]));
-
-#[inline(always)]
-unsafe fn add_squares_simd<S: Simd>(x: &[f32], mean: &[f32], sums: &mut [f32]) {
-    for pixel in x.chunks_exact(sums.len()) {
-        for ((sum, v), m) in sums.iter_mut().zip(pixel).zip(mean) {
-            *sum += (v - m) * (v - m);
-        }
-    }
-}
-
-/// y = scale·x + shift, then SiLU if asked.
-fn normalise(x: &[f32], scale: &[f32], shift: &[f32], silu: bool, y: &mut [f32]) {
-    // SAFETY: neither has a contract beyond its slices.
-    unsafe {
-        match silu {
-            true => affine_silu(x, scale, shift, y),
-            false => affine(x, scale, shift, y),
-        }
-    }
-}
-
-dispatch!(affine = affine_simd(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]));
-
-#[inline(always)]
-unsafe fn affine_simd<S: Simd>(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
-    let c = scale.len();
-    for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-        for (((y, x), a), b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-            *y = x * a + b;
-        }
-    }
-}
-
-dispatch!(affine_silu = affine_silu_simd(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]));
-
-#[inline(always)]
-unsafe fn affine_silu_simd<S: Simd>(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
-    let c = scale.len();
-    for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
-        for (((y, x), a), b) in y.iter_mut().zip(x).zip(scale).zip(shift) {
-            let z = x * a + b;
-            *y = z / (1.0 + exp(-z));
-        }
-    }
+/// weight·(x − mean)·rstd + bias as scale·x + shift.
+fn scale_and_shift(weight: &[f32], bias: &[f32], mean: &[f32], rstd: &[f32]) -> (Vec<f32>, Vec<f32>) {
+    let scale: Vec<f32> = weight.iter().zip(rstd).map(|(w, r)| w * r).collect();
+    let shift = bias.iter().zip(&scale).zip(mean).map(|((b, s), m)| b - s * m).collect();
+    (scale, shift)
 }
 
 /// The gradient of one image.
@@ -240,20 +181,14 @@ impl Backward<'_> {
     fn run(&self, dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
         let c = self.weight.len();
         let pixels = self.x.len() / c;
-        let scale: Vec<f32> = self.weight.iter().zip(self.rstd).map(|(w, r)| w * r).collect();
-        let shift: Vec<f32> = self.bias.iter().zip(&scale).zip(self.mean).map(|((b, s), m)| b - s * m).collect();
+        let (scale, shift) = scale_and_shift(self.weight, self.bias, self.mean, self.rstd);
         let (mut sum_dz, mut sum_dzx) = (vec![0.0; c], vec![0.0; c]);
         let (mut run_dz, mut run_dzx) = (vec![0.0; c], vec![0.0; c]);
         let runs = self.x.chunks(RUN * c).zip(self.dy.chunks(RUN * c)).zip(dx.chunks_mut(RUN * c));
+        let pass = SumProducts { scale: &scale, shift: &shift, mean: self.mean, silu: self.silu };
         for ((x, dy), dz) in runs {
-            // SAFETY: none of them has a contract beyond its slices.
-            unsafe {
-                match self.silu {
-                    true => silu_backward(x, dy, &scale, &shift, dz),
-                    false => dz.copy_from_slice(dy),
-                }
-                add_products(x, dz, self.mean, &mut run_dz, &mut run_dzx);
-            }
+            // SAFETY: the three have one length.
+            unsafe { pass.run(x, dy, dz.as_mut_ptr(), &mut run_dz, &mut run_dzx) };
             flush(&mut run_dz, &mut sum_dz);
             flush(&mut run_dzx, &mut sum_dzx);
         }
@@ -262,93 +197,13 @@ impl Backward<'_> {
         }
         dw.iter_mut().zip(&sum_dzx).for_each(|(d, s)| *d += *s as f32);
         db.iter_mut().zip(&sum_dz).for_each(|(d, s)| *d += *s as f32);
-        // dx = rstd (weight dz − mean(weight dz) − x̂ mean(weight dz x̂)), as scale dz + slope x + offset
+        // dx = rstd (weight dz − mean(weight dz) − x̂ mean(weight dz x̂)), as scale dz + slope (x − mean) + offset
         let weigh =
             |sums: &[f64]| -> Vec<f64> { sums.iter().zip(self.weight).map(|(s, w)| s * f64::from(*w)).collect() };
         let mean_dz = mean_by_group(&weigh(&sum_dz), self.groups, pixels);
         let mean_dzx = mean_by_group(&weigh(&sum_dzx), self.groups, pixels);
         let slope: Vec<f32> = mean_dzx.iter().zip(self.rstd).map(|(m, r)| -(m * f64::from(r * r)) as f32).collect();
         let offset: Vec<f32> = mean_dz.iter().zip(self.rstd).map(|(m, r)| -(m * f64::from(*r)) as f32).collect();
-        // SAFETY: no contract beyond its slices.
-        unsafe { finish_backward(self.x, self.mean, &scale, &slope, &offset, dx) };
+        finish_gradient(self.x, self.mean, [&scale, &slope, &offset], dx);
     }
-}
-
-dispatch!(silu_backward = silu_backward_simd(x: &[f32], dy: &[f32], scale: &[f32], shift: &[f32], dz: &mut [f32]));
-
-#[inline(always)]
-unsafe fn silu_backward_simd<S: Simd>(x: &[f32], dy: &[f32], scale: &[f32], shift: &[f32], dz: &mut [f32]) {
-    let c = scale.len();
-    for ((x, dy), dz) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dz.chunks_exact_mut(c)) {
-        for ((((dz, dy), x), a), b) in dz.iter_mut().zip(dy).zip(x).zip(scale).zip(shift) {
-            let z = x * a + b;
-            let s = 1.0 / (1.0 + exp(-z));
-            *dz = dy * s * (1.0 + z * (1.0 - s));
-        }
-    }
-}
-
-dispatch!(
-    add_products = add_products_simd(x: &[f32], dz: &[f32], mean: &[f32], sum_dz: &mut [f32], sum_dzx: &mut [f32])
-);
-
-#[inline(always)]
-unsafe fn add_products_simd<S: Simd>(x: &[f32], dz: &[f32], mean: &[f32], sum_dz: &mut [f32], sum_dzx: &mut [f32]) {
-    let c = mean.len();
-    for (x, dz) in x.chunks_exact(c).zip(dz.chunks_exact(c)) {
-        for ((((sum_dz, sum_dzx), x), dz), m) in sum_dz.iter_mut().zip(&mut *sum_dzx).zip(x).zip(dz).zip(mean) {
-            *sum_dz += dz;
-            *sum_dzx += dz * (x - m);
-        }
-    }
-}
-
-dispatch!(
-    finish_backward = finish_backward_simd(
-        x: &[f32],
-        mean: &[f32],
-        scale: &[f32],
-        slope: &[f32],
-        offset: &[f32],
-        dx: &mut [f32],
-    )
-);
-
-#[inline(always)]
-unsafe fn finish_backward_simd<S: Simd>(
-    x: &[f32],
-    mean: &[f32],
-    scale: &[f32],
-    slope: &[f32],
-    offset: &[f32],
-    dx: &mut [f32],
-) {
-    let c = mean.len();
-    for (x, dx) in x.chunks_exact(c).zip(dx.chunks_exact_mut(c)) {
-        for (((((dx, x), m), a), s), o) in dx.iter_mut().zip(x).zip(mean).zip(scale).zip(slope).zip(offset) {
-            *dx = a * *dx + (s * (x - m) + o);
-        }
-    }
-}
-
-/// eˣ to about 2 units in the last place, without branches so that loops over it vectorise; x is limited to ±87.
-#[inline(always)]
-pub(super) fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds to an integer in the lowest bits
-    const LN2_HIGH: f32 = 0.693_359_4;
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    let x = x.clamp(-87.0, 87.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let k = shifted - ROUND;
-    let r = (x - k * LN2_HIGH) - k * LN2_LOW;
-    // eʳ on |r| ≤ ln 2 / 2, a minimax polynomial (Cephes)
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_2e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
-    let e = p * (r * r) + r + 1.0;
-    // times 2ᵏ
-    e * f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000))
 }

@@ -1,12 +1,13 @@
-//! Eight `f32` at a time: AVX2 with FMA where the processor has it, plain arrays elsewhere.
+//! Several `f32` at a time: eight with AVX2 and FMA where the processor has them, eight in plain arrays elsewhere, and
+//! one, for what eight leave over.
 
 use std::mem::MaybeUninit;
 
-/// Numbers in one [`Simd`].
+/// Numbers in one vector.
 pub(super) const LANES: usize = 8;
 
-/// Eight numbers. Methods are `unsafe` because the AVX2 version may only run where AVX2 and FMA exist, and because
-/// pointers must be good for eight numbers; [`dispatch!`] sees to the first.
+/// [`LANES`] numbers, or one. Methods are `unsafe` because the AVX2 version may only run where AVX2 and FMA exist, and
+/// because pointers must be good for so many numbers; [`dispatch!`] sees to the first.
 pub(super) trait Simd: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
@@ -14,8 +15,62 @@ pub(super) trait Simd: Copy {
     unsafe fn add(self, y: Self) -> Self;
     unsafe fn sub(self, y: Self) -> Self;
     unsafe fn mul(self, y: Self) -> Self;
+    unsafe fn div(self, y: Self) -> Self;
+    unsafe fn min(self, y: Self) -> Self;
+    unsafe fn max(self, y: Self) -> Self;
     /// self·y + z.
     unsafe fn mul_add(self, y: Self, z: Self) -> Self;
+    /// 2ᵏ for the integer k in the lowest bits of each number.
+    unsafe fn power_of_two(self) -> Self;
+}
+
+impl Simd for f32 {
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        x
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller passes a pointer to a number.
+        unsafe { *p }
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: the caller passes a pointer to room for a number.
+        unsafe { *p = self }
+    }
+    #[inline(always)]
+    unsafe fn add(self, y: Self) -> Self {
+        self + y
+    }
+    #[inline(always)]
+    unsafe fn sub(self, y: Self) -> Self {
+        self - y
+    }
+    #[inline(always)]
+    unsafe fn mul(self, y: Self) -> Self {
+        self * y
+    }
+    #[inline(always)]
+    unsafe fn div(self, y: Self) -> Self {
+        self / y
+    }
+    #[inline(always)]
+    unsafe fn min(self, y: Self) -> Self {
+        if self < y { self } else { y }
+    }
+    #[inline(always)]
+    unsafe fn max(self, y: Self) -> Self {
+        if self > y { self } else { y }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, y: Self, z: Self) -> Self {
+        self * y + z
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        Self::from_bits((self.to_bits() << 23).wrapping_add(0x3f80_0000))
+    }
 }
 
 /// Eight numbers without special instructions.
@@ -57,8 +112,25 @@ impl Simd for Portable {
         self.zip(y, |a, b| a * b)
     }
     #[inline(always)]
+    unsafe fn div(self, y: Self) -> Self {
+        self.zip(y, |a, b| a / b)
+    }
+    #[inline(always)]
+    unsafe fn min(self, y: Self) -> Self {
+        self.zip(y, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn max(self, y: Self) -> Self {
+        self.zip(y, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
     unsafe fn mul_add(self, y: Self, z: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * y.0[i] + z.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        // SAFETY: plain arithmetic.
+        Self(self.0.map(|x| unsafe { x.power_of_two() }))
     }
 }
 
@@ -99,8 +171,27 @@ pub(super) mod avx2 {
             Self(unsafe { _mm256_mul_ps(self.0, y.0) })
         }
         #[inline(always)]
+        unsafe fn div(self, y: Self) -> Self {
+            Self(unsafe { _mm256_div_ps(self.0, y.0) })
+        }
+        #[inline(always)]
+        unsafe fn min(self, y: Self) -> Self {
+            Self(unsafe { _mm256_min_ps(self.0, y.0) })
+        }
+        #[inline(always)]
+        unsafe fn max(self, y: Self) -> Self {
+            Self(unsafe { _mm256_max_ps(self.0, y.0) })
+        }
+        #[inline(always)]
         unsafe fn mul_add(self, y: Self, z: Self) -> Self {
             Self(unsafe { _mm256_fmadd_ps(self.0, y.0, z.0) })
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(self) -> Self {
+            Self(unsafe {
+                let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.0));
+                _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000)))
+            })
         }
     }
 }

@@ -263,10 +263,12 @@ fn portable_version() {
 
 #[test]
 fn exp_is_accurate() {
+    // SAFETY: one number at a time needs no special instructions.
+    let exp = |x: f32| unsafe { pixels::exp(x) };
     for i in -86_900..=86_900 {
         let x = i as f32 * 1e-3;
         let want = f64::from(x).exp();
-        assert!((f64::from(norm::exp(x)) / want - 1.0).abs() < 4e-7, "exp({x})");
+        assert!((f64::from(exp(x)) / want - 1.0).abs() < 4e-7, "exp({x})");
     }
-    assert!(norm::exp(-1e9) < 1e-37 && norm::exp(1e9) > 1e37);
+    assert!(exp(-1e9) < 1e-37 && exp(1e9) > 1e37);
 }

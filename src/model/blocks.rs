@@ -78,8 +78,7 @@ impl Resnet {
 
     /// `temb` is the embedded t after its activation, [n, time_dim].
     fn forward(&self, x: &Map, temb: &Tensor, dropout: Option<Dropout>) -> CandleResult<Map> {
-        let h = self.conv1.forward(&self.norm1.forward_silu(x)?)?;
-        let h = h.add_bias(&self.time_emb_proj.forward(temb)?)?;
+        let h = self.conv1.forward_with_bias(&self.norm1.forward_silu(x)?, &self.time_emb_proj.forward(temb)?)?;
         let mut h = self.norm2.forward_silu(&h)?;
         if let Some(dropout) = dropout
             && self.dropout > 0.0
