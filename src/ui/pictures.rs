@@ -84,7 +84,7 @@ impl Atlas {
                 texture.id(),
                 rect,
                 Rect::from_min_max(pos2(0.0, top), pos2(1.0, bottom)),
-                Color32::WHITE,
+                style::UNTINTED,
             );
         }
     }

@@ -262,8 +262,12 @@ impl AppState {
         match event {
             Event::Ready { device } => self.device = Some(device),
             Event::ModelChanged(model) => {
-                self.model = Some(model);
                 self.settings.which = Which::Loaded;
+                if !model.has_raw {
+                    self.settings.weights = Weights::Ema;
+                }
+                self.settings.steps = self.settings.steps.filter(|k| *k <= model.schedule.steps());
+                self.model = Some(model);
                 return Some(UiAction::Restart);
             }
             Event::TrainingStarted(job, model) => {

@@ -96,6 +96,9 @@ const DARK: Palette = Palette {
 /// Behind pictures, in both themes: neither their black nor their white.
 pub const MID_GREY: Color32 = Color32::from_gray(0x80);
 
+/// Shows a texture as it is.
+pub const UNTINTED: Color32 = Color32::WHITE;
+
 /// The colours of the theme in use.
 pub fn palette(ui: &Ui) -> &'static Palette {
     if ui.visuals().dark_mode { &DARK } else { &LIGHT }

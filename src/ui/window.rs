@@ -14,10 +14,8 @@ use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui, Viewport
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Time between frames while the film plays.
-const FRAME: Duration = Duration::from_millis(16);
-/// The same while the worker computes: what is drawn costs it time on machines without a graphics card.
-const FRAME_BUSY: Duration = Duration::from_millis(33);
+/// Time between frames while the film plays: more would cost the worker time on machines without a graphics card.
+const FRAME: Duration = Duration::from_millis(33);
 
 /// What is remembered from one start to the next; theme and zoom are egui's own memory.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -151,8 +149,7 @@ impl Window {
         // not egui's smoothed time step: after a pause that is a guess
         let dt = f64::from(ui.input(|i| i.unstable_dt));
         if self.state.playback.advance(dt, extent) && self.view == View::Film {
-            let busy = extent.growing || self.state.running_training().is_some();
-            ui.ctx().request_repaint_after(if busy { FRAME_BUSY } else { FRAME });
+            ui.ctx().request_repaint_after(FRAME);
         }
     }
 

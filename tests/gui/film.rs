@@ -63,9 +63,9 @@ fn the_timeline_runs_from_noise_at_the_left_to_the_picture_at_the_right() {
     let mut gui = with_films(1280.0, 800.0);
     let track = gui.get_by_role_and_label(Role::Slider, "Timestep").rect();
     let at = |share: f32| egui::pos2(track.left() + share * track.width(), track.top() + 12.0);
-    gui.drag_at(at(0.25));
+    gui.drag_at(at(0.3));
     gui.run_steps(2);
-    assert_eq!(gui.state().state.playback.doses(), (STEPS * 3).div_ceil(4));
+    assert_eq!(gui.state().state.playback.doses(), STEPS * 7 / 10);
     gui.hover_at(at(0.9));
     gui.run_steps(2);
     assert_eq!(gui.state().state.playback.doses(), STEPS / 10);
@@ -88,6 +88,7 @@ fn the_wheel_moves_the_film_over_the_timeline() {
         unit: egui::MouseWheelUnit::Line,
         delta: egui::vec2(0.0, -3.0),
         phase: egui::TouchPhase::Move,
+        source: egui::MouseWheelSource::Wheel,
         modifiers: Modifiers::NONE,
     });
     gui.run_steps(16);
@@ -151,6 +152,8 @@ fn a_typed_seed_makes_a_film_when_the_typing_ends() {
     gui.run();
     assert_eq!(film_jobs(&mut gui), (None, None), "not at each digit");
     // a digit typed into the field is no shortcut
+    gui.key_press(Key::Num3);
+    gui.run();
     gui.get_by_label("Reverse process, x_t at t = 50");
     gui.key_press(Key::Enter);
     gui.run();
