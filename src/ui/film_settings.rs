@@ -4,7 +4,7 @@ use super::actions::{PathUse, UiAction};
 use super::state::{AppState, FilmSettings, GRIDS, Method};
 use super::style::{self, GRID};
 use crate::engine::{Variance, Weights, Which};
-use egui::{Panel, RichText, ScrollArea, Ui};
+use egui::{Panel, Response, RichText, ScrollArea, Ui};
 
 /// Width of a settings panel.
 pub const WIDTH: f32 = 288.0;
@@ -22,9 +22,9 @@ pub fn panel(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 }
 
 /// A caption over the controls that follow.
-pub fn section(ui: &mut Ui, caption: &str) {
+pub fn section(ui: &mut Ui, caption: &str) -> Response {
     ui.add_space(GRID);
-    ui.label(RichText::new(caption).font(style::semibold(style::SMALL)).color(style::palette(ui).weak));
+    ui.label(RichText::new(caption).font(style::semibold(style::SMALL)).color(style::palette(ui).weak))
 }
 
 fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {

@@ -230,12 +230,13 @@ fn form(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 
 fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
     let RunConfig { preset, data, seed, steps, batch, learning_rate, ema_decay, preview_every, .. } = &mut s.config;
-    section(ui, "Network");
-    egui::ComboBox::from_id_salt("preset").selected_text(preset.as_str()).width(160.0).show_ui(ui, |ui| {
+    let caption = section(ui, "Network");
+    let list = egui::ComboBox::from_id_salt("preset").selected_text(preset.as_str()).width(160.0).show_ui(ui, |ui| {
         for name in engine::preset_names() {
             ui.selectable_value(preset, (*name).to_owned(), *name);
         }
     });
+    list.response.labelled_by(caption.id);
     section(ui, "Data: mnist, or a path to IDX files or a folder of images");
     path_field(ui, data, "Data", PathUse::TrainingData, out);
     section(ui, "Run");

@@ -34,7 +34,7 @@ fn the_opening_film_starts_by_itself_and_follows_its_computation() {
     for doses in [STEPS, STEPS - 1] {
         tell(&mut gui, Event::Frame(sample, frame(4, doses)));
     }
-    gui.run();
+    gui.run_steps(8);
     assert_eq!(gui.state().state.playback.mode, Mode::Following);
     gui.get_by_label("Reverse process, x_t at t = 49");
     // scrubbing works while it is computed

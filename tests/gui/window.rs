@@ -41,13 +41,22 @@ impl Desktop {
         let mut number = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut number).unwrap();
         let display = format!(":{}", number.trim());
-        let window_manager = Command::new("openbox").env("DISPLAY", &display).stderr(Stdio::null()).spawn().unwrap();
+        let window_manager = Command::new("openbox")
+            .env("DISPLAY", &display)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         Self { display, _window_manager: Running(window_manager), _server: Running(server) }
     }
 
     fn program(&self, data_home: &Path) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ddpm-film"));
-        command.env("DISPLAY", &self.display).env("XDG_DATA_HOME", data_home).env_remove("WAYLAND_DISPLAY");
+        command
+            .env("RUST_LOG", "error")
+            .env("DISPLAY", &self.display)
+            .env("XDG_DATA_HOME", data_home)
+            .env_remove("WAYLAND_DISPLAY");
         Running(command.spawn().unwrap())
     }
 
