@@ -101,7 +101,7 @@ impl Curve {
             .y_axis_min_width(56.0)
             .x_axis_label("training step")
             .y_axis_label("loss (mean squared error of the noise)")
-            .x_axis_formatter(|mark, _| style::thousands(mark.value.max(0.0) as u64))
+            .x_axis_formatter(|mark, _| step_mark(mark.value))
             .y_axis_formatter(move |mark, _| tick(mark))
             .label_formatter(hover)
             .show_crosshair(false)
@@ -141,6 +141,11 @@ fn decades(input: GridInput) -> Vec<GridMark> {
     }
     marks.retain(|m| (low..=high).contains(&m.value));
     marks
+}
+
+/// There is no half of a training step.
+fn step_mark(value: f64) -> String {
+    if value >= 0.0 && value.fract().abs() < 1e-6 { style::thousands(value as u64) } else { String::new() }
 }
 
 fn number(v: f64) -> String {

@@ -3,7 +3,7 @@
 use super::actions::{self, PathUse, Scope, UiAction, View};
 use super::state::{AppState, Severity, typed_path};
 use super::style::{self, GRID};
-use egui::{Align, Id, Key, Label, Layout, Margin, Modal, Panel, RichText, ScrollArea, Stroke, TextEdit, Ui, vec2};
+use egui::{Align, Id, Key, Label, Layout, Margin, Modal, Panel, RichText, ScrollArea, Stroke, Ui, vec2};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -129,16 +129,15 @@ impl PathDialog {
         let modal = Modal::new(Id::unique("path")).frame(frame(ui)).show(ui.ctx(), |ui| {
             ui.set_width(520.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
             ui.label(RichText::new(title).font(style::semibold(style::LARGE)));
-            let label = ui.label(RichText::new(help).color(style::palette(ui).weak));
+            ui.label(RichText::new(help).color(style::palette(ui).weak));
             let mut enter = false;
             ui.horizontal(|ui| {
                 let width = (ui.available_width() - 96.0).max(60.0);
-                let field = ui.add(TextEdit::singleline(&mut self.text).desired_width(width).hint_text("Path"));
+                let field = style::text_field(ui, &mut self.text, "Path", width);
                 enter = field.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter));
                 if !std::mem::replace(&mut self.focused, true) {
                     field.request_focus();
                 }
-                field.labelled_by(label.id);
                 ui.add_enabled_ui(self.system.is_none(), |ui| {
                     if ui.button("Browse…").clicked() {
                         self.system = ask_system(self.usage, title, ui.ctx().clone());

@@ -32,7 +32,7 @@ pub fn forward(ui: &Ui, area: Rect, schedule: &Schedule, doses: usize) {
 /// visits every timestep.
 pub fn reverse(ui: &Ui, area: Rect, step: Option<Coefficients>, ddim: bool, all: bool) {
     let Some(step) = step else {
-        return words(ui, area, "the end of the film: nothing is left to remove");
+        return words(ui, area, "nothing is removed here");
     };
     let number = |v: f64| Part::Number(format!("{v:.4}"));
     let mut parts = vec![Part::Symbol(if all { symbols::PREVIOUS } else { symbols::NEXT_KEPT }), Part::Text(" = ")];
@@ -45,6 +45,11 @@ pub fn reverse(ui: &Ui, area: Rect, step: Option<Coefficients>, ddim: bool, all:
     }
     parts.extend([number(step.noise), Part::Symbol(symbols::NOISE)]);
     equation(ui, area, "The step of the reverse process", &parts);
+}
+
+/// Says that the film has only come to `reached`, whose state is shown.
+pub fn pending(ui: &Ui, area: Rect, reached: usize) {
+    words(ui, area, &format!("still to come: this is t = {reached}, as far as the film has come"));
 }
 
 /// Centred in `area`.

@@ -42,7 +42,7 @@ impl Side {
     /// Brings the texture up to date. Returns whether there is something to see.
     fn show(&mut self, ui: &Ui, film: Option<&(JobId, Trajectory)>, doses: usize, quantity: Quantity) -> bool {
         let Some((job, film)) = film else { return false };
-        let Some(frame) = frame_at(film, doses) else { return false };
+        let Some(frame) = film.at(doses) else { return false };
         let key = (*job, frame.doses, quantity);
         if self.holds != Some(key) {
             let Some(images) = film.view(frame, quantity) else { return false };
@@ -52,12 +52,6 @@ impl Side {
         }
         true
     }
-}
-
-/// The state to show at `doses`; before a sampler's first timestep, its first state.
-fn frame_at(film: &Trajectory, doses: usize) -> Option<&engine::Frame> {
-    film.reached()?;
-    (0..=doses).rev().find_map(|d| film.at(d)).map(AsRef::as_ref)
 }
 
 impl FilmView {
@@ -154,18 +148,23 @@ impl FilmView {
             }
         } else {
             let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
-            if state.reverse.film.as_ref().is_some_and(|(_, f)| !f.is_empty()) {
+            // a frame that holds no prediction is the first, before its network call, or the last
+            if state.reverse.film.as_ref().is_some_and(|(_, f)| f.at(doses).is_some_and(|frame| frame.doses == 0)) {
                 style::placeholder(&mut ui, "The film is over", "At t = 0 nothing is left to predict", None, out);
             } else {
                 missing(&mut ui, &state.reverse, state, "no film yet", out);
             }
         }
         if let Some((_, film)) = &state.reverse.film
-            && let Some(frame) = frame_at(film, doses)
+            && let Some(frame) = film.at(doses)
         {
             let ddim = state.reverse.source.as_ref().is_some_and(|s| s.sampler == "DDIM");
             let all = state.reverse.source.as_ref().is_none_or(|s| s.calls == film.steps());
-            equations::reverse(ui, below(ui, area), frame.step(), ddim, all);
+            let extent = state.extent();
+            match extent.reached.filter(|reached| extent.growing && doses < *reached) {
+                Some(reached) => equations::pending(ui, below(ui, area), reached),
+                None => equations::reverse(ui, below(ui, area), frame.step(), ddim, all),
+            }
         }
     }
 }

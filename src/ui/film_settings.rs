@@ -100,6 +100,6 @@ fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
         STEPS.into_iter().zip(&texts).filter(|(k, _)| *k < all).map(|(k, text)| (Some(k), text.as_str(), "")).collect();
     choices.push((None, &all_text, "Every timestep, as in Ho et al. 2020"));
     style::segments(ui, &choices, &mut s.steps);
-    ui.checkbox(&mut s.clip, "Keep predicted x_0 within [−1, 1]")
+    style::checkbox(ui, &mut s.clip, "Keep predicted x_0 within [−1, 1]")
         .on_hover_text("As the official code does and the paper does not say");
 }

@@ -374,7 +374,12 @@ pub fn segments<T: Copy + PartialEq>(ui: &mut Ui, choices: &[(T, &str, &str)], c
     let old = *chosen;
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = 2.0;
-        for &(choice, label, tooltip) in choices {
+        // in a row that is filled from the right, the first choice still stands at the left
+        let backwards = ui.layout().prefer_right_to_left();
+        for i in 0..choices.len() {
+            let Some(&(choice, label, tooltip)) = choices.get(if backwards { choices.len() - 1 - i } else { i }) else {
+                continue;
+            };
             let response = ui.selectable_label(choice == old, label);
             let response = if tooltip.is_empty() { response } else { response.on_hover_text(tooltip) };
             if response.clicked() {
@@ -383,6 +388,24 @@ pub fn segments<T: Copy + PartialEq>(ui: &mut Ui, choices: &[(T, &str, &str)], c
         }
     });
     *chosen != old
+}
+
+/// A box to tick, with an edge that can be seen on every background.
+pub fn checkbox(ui: &mut Ui, checked: &mut bool, label: &str) -> Response {
+    ui.scope(|ui| {
+        let edge = Stroke::new(1.0, palette(ui).weak);
+        ui.visuals_mut().widgets.inactive.bg_stroke = edge;
+        ui.checkbox(checked, label)
+    })
+    .inner
+}
+
+/// A line of text to type; `name` is what a screen reader calls it.
+pub fn text_field(ui: &mut Ui, text: &mut String, name: &str, width: f32) -> Response {
+    let field = egui::TextEdit::singleline(text).desired_width(width).align(egui::Align2::LEFT_CENTER);
+    let response = ui.add(field.min_size(vec2(0.0, ui.spacing().interact_size.y)));
+    response.widget_info(|| WidgetInfo::labeled(Role::TextInput, true, name));
+    response
 }
 
 /// Whose picture it is.

@@ -96,15 +96,16 @@ impl Timeline {
         let count = (width / (STRIP + 2.0)).round().max(1.0) as usize;
         let reached = film.reached().unwrap_or(usize::MAX);
         let middle = |i: usize| doses_at((i as f32 + 0.5) / count as f32, film.steps());
-        let there = (0..count).take_while(|i| middle(*i) >= reached).count();
+        // the newest state may still lack its prediction
+        let frame = |i: usize| film.at(middle(i)).filter(|f| quantity == Quantity::State || f.step().is_some());
+        let there = (0..count).take_while(|i| middle(*i) >= reached && frame(*i).is_some()).count();
         let key = Holds { job, quantity, count, there };
         if self.holds == Some(key) {
             return;
         }
         self.holds = Some(key);
         let map = if quantity == Quantity::PredictedNoise { Map::Noise } else { Map::Picture };
-        let thumbs: Vec<_> =
-            (0..there).filter_map(|i| film.at(middle(i)).and_then(|f| film.view(f, quantity))).collect();
+        let thumbs: Vec<_> = (0..there).filter_map(|i| film.view(frame(i)?, quantity)).collect();
         self.strip.set(ui, thumbs.iter().map(|images| (images, 1, map)));
     }
 

@@ -7,7 +7,7 @@ use super::pictures::{Atlas, Map};
 use super::state::{AppState, Phase, RunSettings, Training};
 use super::style::{self, GRID};
 use crate::engine::{self, JobId, RunConfig};
-use egui::{DragValue, FontId, Margin, Panel, Rect, RichText, ScrollArea, TextEdit, Ui, pos2, vec2};
+use egui::{Align, DragValue, FontId, Layout, Margin, Panel, Rect, RichText, ScrollArea, Ui, pos2, vec2};
 
 /// Pictures of one preview on screen, one under the other.
 const ROWS: usize = 2;
@@ -64,21 +64,23 @@ impl TrainingView {
         egui::CentralPanel::default()
             .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 8, bottom: 0 }))
             .show(ui, |ui| {
-                ui.horizontal(|ui| {
-                    run_buttons(ui, state, training, out);
-                    status(ui, training);
-                    ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-                        out.extend(curve::controls(ui, curve).map(UiAction::SetCurve));
+                let bar = vec2(ui.available_width(), style::CONTROL);
+                ui.allocate_ui_with_layout(bar, Layout::right_to_left(Align::Center), |ui| {
+                    out.extend(curve::controls(ui, curve).map(UiAction::SetCurve));
+                    ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
+                        run_buttons(ui, state, training, out);
+                        status(ui, training);
                     });
                 });
                 match &training.metrics {
-                    Some(metrics) => self.curve.ui(ui, metrics, curve),
-                    None if training.phase == Phase::Busy => {
+                    Some(metrics) if metrics.history.last().is_some() => self.curve.ui(ui, metrics, curve),
+                    _ if training.phase == Phase::Busy && state.extent().growing => {
+                        style::placeholder(ui, "Waiting", "Training goes on when the film is computed", None, out);
+                    }
+                    _ if training.phase == Phase::Busy => {
                         style::placeholder(ui, "Starting", "The first steps come in a moment", None, out);
                     }
-                    None => {
-                        style::placeholder(ui, "Nothing to show", "This run ended before its first step", None, out)
-                    }
+                    _ => style::placeholder(ui, "Nothing to show", "This run ended before its first step", None, out),
                 }
             });
     }
@@ -164,7 +166,7 @@ fn status(ui: &mut Ui, training: &Training) {
         Phase::Stopped => ("Stopped".to_owned(), p.warning),
         Phase::Idle | Phase::Busy if training.is_paused() => ("Paused".to_owned(), p.warning),
         Phase::Idle | Phase::Busy => match &training.model {
-            Some(m) => (format!("Training {}, {} weights", m.name, style::thousands(m.params as u64)), p.weak),
+            Some(m) => (format!("{}, {} weights", m.name, style::thousands(m.params as u64)), p.weak),
             None => ("Starting".to_owned(), p.weak),
         },
     };
@@ -182,7 +184,7 @@ fn numbers(ui: &mut Ui, training: &Training) {
         widest = format!("{total} of {total}");
         step = format!("{} of {total}", style::thousands(m.step));
         if training.phase == Phase::Busy && !training.is_paused() {
-            speed = format!("{:.0}", m.images_per_s);
+            speed = if m.images_per_s > 0.0 { format!("{:.0}", m.images_per_s) } else { none() };
             left = if m.seconds_left > 0.0 { style::duration(m.seconds_left) } else { none() };
         }
         if let Some(s) = m.history.last() {
@@ -204,6 +206,8 @@ fn numbers(ui: &mut Ui, training: &Training) {
 
 fn form(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     let mut s = state.run.clone();
+    ui.spacing_mut().interact_size.y = 28.0;
+    ui.spacing_mut().item_spacing.y = 6.0;
     let running = state.running_training().is_some();
     ui.label(RichText::new("Training settings").font(style::semibold(style::LARGE)));
     if running {
@@ -240,7 +244,7 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
     section(ui, "Data: mnist, or a path to IDX files or a folder of images");
     path_field(ui, data, "Data", PathUse::TrainingData, out);
     section(ui, "Run");
-    egui::Grid::new("run").num_columns(2).spacing([GRID, GRID]).show(ui, |ui| {
+    egui::Grid::new("run").num_columns(2).spacing([GRID, 4.0]).show(ui, |ui| {
         row(ui, "Steps", DragValue::new(steps).range(1..=10_000_000).speed(100.0));
         row(ui, "Images per step", DragValue::new(batch).range(1..=4096).speed(0.5));
         let rate = DragValue::new(learning_rate).range(1e-6..=1.0).speed(1e-6);
@@ -253,7 +257,7 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
     section(ui, "Checkpoints: a folder, or empty to keep the run in memory");
     path_field(ui, &mut s.out, "Output folder", PathUse::TrainingOut, out);
     ui.add_enabled_ui(!s.out.trim().is_empty(), |ui| {
-        ui.checkbox(&mut s.resume, "Go on from the checkpoint there");
+        style::checkbox(ui, &mut s.resume, "Go on from the checkpoint there");
     });
 }
 
@@ -266,8 +270,7 @@ fn row(ui: &mut Ui, name: &str, value: DragValue<'_>) {
 fn path_field(ui: &mut Ui, text: &mut String, name: &str, usage: PathUse, out: &mut Vec<UiAction>) {
     ui.horizontal(|ui| {
         let width = (ui.available_width() - 96.0).max(60.0);
-        let field = ui.add(TextEdit::singleline(text).desired_width(width));
-        field.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, name));
+        style::text_field(ui, text, name, width);
         if ui.button("Browse…").clicked() {
             out.push(UiAction::AskPath(usage));
         }
