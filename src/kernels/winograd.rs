@@ -253,10 +253,8 @@ unsafe fn load<S: Simd>(slabs: &mut Slabs, tile: usize, channel: usize) -> [[S; 
     unsafe {
         let from = slabs.at(0, tile, channel);
         let mut patch = [[S::splat(0.0); 6]; 6];
-        for i in 0..6 {
-            for j in 0..6 {
-                patch[i][j] = S::load(from.add((6 * i + j) * slabs.stride));
-            }
+        for (xi, value) in patch.as_flattened_mut().iter_mut().enumerate() {
+            *value = S::load(from.add(xi * slabs.stride));
         }
         patch
     }
