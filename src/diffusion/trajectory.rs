@@ -124,9 +124,12 @@ impl Trajectory {
     }
 
     /// The state to show at `doses`: that very frame, or the nearest noisier one, the state the film is in on its way
-    /// from noise. `None` while nothing noisier is there.
+    /// from noise; before its first state, the first. `None` while there is no frame, and past T.
     pub fn at(&self, doses: usize) -> Option<&Arc<Frame>> {
-        self.frames.get(doses..)?.iter().flatten().next()
+        if doses > self.steps() {
+            return None;
+        }
+        self.frames[doses..].iter().flatten().next().or_else(|| self.frames.iter().rev().flatten().next())
     }
 
     /// The least noisy frame so far: how far a film from noise has come.
@@ -186,10 +189,11 @@ mod tests {
         let whole = film();
         let mut part = Trajectory::new(2, [1, 2, 2], Arc::clone(whole.schedule()));
         assert!(part.at(50).is_none() && part.is_empty());
-        for doses in [50, 40, 30] {
+        for doses in [48, 40, 30] {
             part.insert(Arc::clone(whole.at(doses).unwrap()));
         }
         assert_eq!(part.reached(), Some(30));
+        assert_eq!(part.at(50).unwrap().doses, 48, "a film of fewer steps starts below T");
         assert_eq!(part.at(35).unwrap().doses, 40);
         assert_eq!(part.at(10).unwrap().doses, 30);
         part.insert(Arc::new(Frame::state(7, &Images::zeros(9, [1, 2, 2]))));

@@ -51,6 +51,10 @@ impl FilmJob {
         let film = Trajectory::new(request.n, shape, Arc::clone(full));
         let provenance = model.provenance(request.weights, request.sampler.name(), steps);
         out.send(Event::SampleStarted(job, Box::new(film), provenance));
+        if request.every_frame {
+            // static is there to look at before the first network call
+            out.send(Event::Frame(job, Arc::new(Frame::state(sampler.doses(), sampler.x()))));
+        }
         let stride = film_bytes(steps, request.n * shape.iter().product::<usize>()).div_ceil(FILM_BUDGET).max(1);
         Ok(Self { job, request, network, sampler, calls: 0, stride })
     }

@@ -3,7 +3,7 @@
 use super::style::{self, BODY};
 use crate::engine::{History, Metrics};
 use egui::{Color32, Stroke, Ui, Vec2b};
-use egui_plot::{FilledArea, GridMark, HoverPosition, Line, Plot, PlotPoint, PlotPoints};
+use egui_plot::{FilledArea, GridInput, GridMark, HoverPosition, Line, Plot, PlotPoint, PlotPoints};
 use std::sync::Arc;
 
 /// How the loss is drawn.
@@ -35,16 +35,21 @@ pub struct Curve {
     smooth: Vec<PlotPoint>,
 }
 
-/// Exponential smoothing that starts at the first value rather than at zero (the bias correction of Adam).
-pub fn smoothed(values: impl Iterator<Item = f64>, weight: f64) -> Vec<f64> {
-    let (mut sum, mut mass) = (0.0, 0.0);
-    values
-        .map(|v| {
-            sum = weight * sum + (1.0 - weight) * v;
-            mass = weight * mass + (1.0 - weight);
-            sum / mass
-        })
-        .collect()
+/// Exponential smoothing without lag: the mean of a pass forwards and a pass backwards, each of which starts at its first
+/// value rather than at zero (the bias correction of Adam).
+pub fn smoothed(values: &[f64], weight: f64) -> Vec<f64> {
+    let pass = |values: &mut dyn Iterator<Item = &f64>| -> Vec<f64> {
+        let (mut sum, mut mass) = (0.0, 0.0);
+        values
+            .map(|v| {
+                sum = weight * sum + (1.0 - weight) * v;
+                mass = weight * mass + (1.0 - weight);
+                sum / mass
+            })
+            .collect()
+    };
+    let (on, back) = (pass(&mut values.iter()), pass(&mut values.iter().rev()));
+    on.iter().zip(back.iter().rev()).map(|(a, b)| (a + b) / 2.0).collect()
 }
 
 impl Curve {
@@ -67,7 +72,7 @@ impl Curve {
         self.low = column(1).map(axis).collect();
         self.high = column(3).map(axis).collect();
         self.raw = column(0).zip(column(2).map(axis)).map(|(x, y)| PlotPoint::new(x, y)).collect();
-        let smooth = smoothed(column(2), f64::from(settings.smoothing));
+        let smooth = smoothed(&column(2).collect::<Vec<_>>(), f64::from(settings.smoothing));
         self.smooth = column(0).zip(smooth.into_iter().map(axis)).map(|(x, y)| PlotPoint::new(x, y)).collect();
     }
 
@@ -76,7 +81,11 @@ impl Curve {
         self.update(metrics, settings);
         let p = style::palette(ui);
         let value = move |v: f64| if settings.log { 10f64.powf(v) } else { v };
-        let tick = move |mark: GridMark| number(value(mark.value));
+        // between the powers of ten only 2 and 5 are named
+        let tick = move |mark: GridMark| {
+            let named = !settings.log || mark.step_size > 0.4;
+            if named { number(value(mark.value)) } else { String::new() }
+        };
         let hover = move |at: &HoverPosition<'_>| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => Some(format!(
                 "{plot_name}\nstep {}\nloss {:.4}",
@@ -95,9 +104,11 @@ impl Curve {
             .x_axis_formatter(|mark, _| style::thousands(mark.value.max(0.0) as u64))
             .y_axis_formatter(move |mark, _| tick(mark))
             .label_formatter(hover)
+            .show_crosshair(false)
             .allow_scroll(false)
             .auto_bounds(Vec2b::TRUE)
             .set_margin_fraction(egui::vec2(0.01, 0.05));
+        let plot = if settings.log { plot.y_grid_spacer(decades) } else { plot };
         plot.show(ui, |plot| {
             if settings.recent {
                 plot.line(
@@ -114,10 +125,29 @@ impl Curve {
     }
 }
 
+/// Lines at 1, 2, 5 of each power of ten that is in sight, and fainter ones between.
+fn decades(input: GridInput) -> Vec<GridMark> {
+    let (low, high) = input.bounds;
+    let mut marks = Vec::new();
+    for decade in (low.floor().max(-12.0) as i32)..=(high.ceil().min(12.0) as i32) {
+        for digit in 1..10 {
+            let step_size = match digit {
+                1 => 1.0,
+                2 | 5 => 0.5,
+                _ => 0.1,
+            };
+            marks.push(GridMark { value: f64::from(decade) + f64::from(digit).log10(), step_size });
+        }
+    }
+    marks.retain(|m| (low..=high).contains(&m.value));
+    marks
+}
+
 fn number(v: f64) -> String {
     match v {
-        v if v >= 10.0 => format!("{v:.0}"),
-        v if v >= 0.1 => format!("{v:.2}"),
+        v if v >= 9.5 => format!("{v:.0}"),
+        v if v >= 0.95 => format!("{v:.1}"),
+        v if v >= 0.095 => format!("{v:.2}"),
         v => format!("{v:.3}"),
     }
 }
@@ -141,12 +171,14 @@ mod tests {
     use crate::engine::{StepStats, TrainingState};
 
     #[test]
-    fn smoothing_starts_at_the_first_value_and_settles_at_the_mean() {
-        let constant = smoothed([4.0; 5].into_iter(), 0.9);
-        assert!(constant.iter().all(|v| (v - 4.0).abs() < 1e-12));
-        let wave = smoothed((0..2000).map(|i| f64::from(i % 2)), 0.99);
-        assert!((wave[1999] - 0.5).abs() < 0.01);
-        assert_eq!(smoothed([1.0, 3.0].into_iter(), 0.0), [1.0, 3.0]);
+    fn smoothing_keeps_the_mean_and_the_place() {
+        assert!(smoothed(&[4.0; 5], 0.9).iter().all(|v| (v - 4.0).abs() < 1e-12));
+        let wave: Vec<f64> = (0..2000).map(|i| f64::from(i % 2)).collect();
+        assert!(smoothed(&wave, 0.99)[100..1900].iter().all(|v| (v - 0.5).abs() < 0.01));
+        let ramp: Vec<f64> = (0..500).map(f64::from).collect();
+        assert!((smoothed(&ramp, 0.9)[250] - 250.0).abs() < 1e-6, "it does not lag");
+        assert_eq!(smoothed(&[1.0, 3.0], 0.0), [1.0, 3.0]);
+        assert!(smoothed(&[], 0.5).is_empty());
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
             Severity::Error => p.error,
         };
         let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::symmetric(16, 6));
-        let panel = Panel::top(Id::new(("banner", i))).resizable(false).frame(frame).show(ui, |ui| {
+        let panel = Panel::top(Id::unique(("banner", i))).resizable(false).frame(frame).show(ui, |ui| {
             ui.horizontal(|ui| {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     if ui.button("Dismiss").clicked() {
@@ -45,10 +45,11 @@ pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
 /// Draws the list of all keys over the window. Returns whether it was closed.
 pub fn keys(ui: &Ui) -> bool {
     let height = (ui.ctx().content_rect().height() - 120.0).max(80.0);
-    let modal = Modal::new(Id::new("keys")).show(ui.ctx(), |ui| {
-        ui.set_width(720.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
+    let modal = Modal::new(Id::unique("keys")).frame(frame(ui)).show(ui.ctx(), |ui| {
+        ui.set_width(760.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
         ui.label(RichText::new("Keys").font(style::semibold(style::LARGE)));
-        ScrollArea::vertical().max_height(height).show(ui, |ui| {
+        ScrollArea::vertical().max_height(height).min_scrolled_height(height).show(ui, |ui| {
+            ui.spacing_mut().item_spacing.y = 4.0;
             for (title, scope) in [
                 ("Everywhere", Scope::Window),
                 ("In the film view", Scope::In(View::Film)),
@@ -65,28 +66,27 @@ pub fn keys(ui: &Ui) -> bool {
     modal.inner || modal.should_close()
 }
 
+fn frame(ui: &Ui) -> egui::Frame {
+    egui::Frame::popup(ui.style()).inner_margin(Margin::same(24))
+}
+
 fn key_columns(ui: &mut Ui, scope: Scope) {
     let entries: Vec<_> = actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
     let half = entries.len().div_ceil(2);
-    let width = (ui.available_width() / 2.0 - GRID).max(60.0);
-    egui::Grid::new(Id::new(("keys", entries.first().map(|e| e.label)))).num_columns(2).min_col_width(width).show(
-        ui,
-        |ui| {
-            for i in 0..half {
-                for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
-                    ui.horizontal(|ui| {
-                        let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
-                        ui.add_sized(
-                            vec2(130.0, 20.0),
-                            Label::new(RichText::new(keys).font(style::mono(style::SMALL))),
-                        );
-                        ui.label(entry.label).on_hover_text(entry.tooltip);
-                    });
-                }
-                ui.end_row();
+    let grid = egui::Grid::new(Id::unique(("keys", entries.first().map(|e| e.label))));
+    grid.num_columns(4).min_col_width(110.0).min_row_height(24.0).spacing(vec2(2.0 * GRID, 0.0)).show(ui, |ui| {
+        for i in 0..half {
+            for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
+                let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
+                ui.label(RichText::new(keys).font(style::mono(style::SMALL)).color(style::palette(ui).weak));
+                ui.scope(|ui| {
+                    ui.set_min_width(200.0);
+                    ui.label(entry.label).on_hover_text(entry.tooltip);
+                });
             }
-        },
-    );
+            ui.end_row();
+        }
+    });
 }
 
 /// The question for a path: a field to type in, and the system's dialog beside it.
@@ -126,7 +126,7 @@ impl PathDialog {
             return true;
         }
         let (title, help, verb) = self.words();
-        let modal = Modal::new(Id::new("path")).show(ui.ctx(), |ui| {
+        let modal = Modal::new(Id::unique("path")).frame(frame(ui)).show(ui.ctx(), |ui| {
             ui.set_width(520.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
             ui.label(RichText::new(title).font(style::semibold(style::LARGE)));
             let label = ui.label(RichText::new(help).color(style::palette(ui).weak));

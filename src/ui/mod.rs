@@ -3,7 +3,9 @@
 pub mod actions;
 pub mod curve;
 mod dialogs;
+mod equations;
 mod film;
+mod film_bar;
 mod film_settings;
 mod pictures;
 pub mod playback;
@@ -14,7 +16,7 @@ mod timeline;
 mod training;
 mod window;
 
-pub use window::{Preferences, Window};
+pub use window::{Preferences, Window, set_up};
 
 use crate::engine::{Engine, Error, Options, Result};
 use std::cell::Cell;
@@ -65,7 +67,7 @@ struct App {
 
 impl App {
     fn new(cc: &eframe::CreationContext<'_>, options: Options) -> Result<Self> {
-        window::set_up(&cc.egui_ctx);
+        set_up(&cc.egui_ctx);
         let preferences = cc.storage.and_then(|s| eframe::get_value(s, eframe::APP_KEY)).unwrap_or_default();
         let engine = Engine::start(options, waker(cc.egui_ctx.clone()))?;
         Ok(Self { engine, window: Window::new(preferences), orphaned: false })

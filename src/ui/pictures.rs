@@ -30,6 +30,7 @@ fn pixel(values: &[f32], c: usize, len: usize, i: usize, map: Map) -> Color32 {
 pub struct Atlas {
     texture: Option<TextureHandle>,
     size: [usize; 2],
+    channels: usize,
     count: usize,
 }
 
@@ -40,6 +41,7 @@ impl Atlas {
         (self.size, self.count) = ([0, 0], 0);
         for (images, take, map) in batches {
             self.size = [images.w, images.h];
+            self.channels = images.c;
             let len = images.w * images.h;
             for n in 0..take.min(images.n) {
                 let values = images.one(n);
@@ -59,6 +61,11 @@ impl Atlas {
         }
     }
 
+    /// Whether the pictures have no colours.
+    pub fn is_grey(&self) -> bool {
+        self.channels == 1
+    }
+
     /// Number of pictures.
     pub fn count(&self) -> usize {
         self.count
@@ -69,12 +76,16 @@ impl Atlas {
         self.size
     }
 
-    /// Paints picture `i` into `rect`; `dim` halves its light.
-    pub fn paint(&self, ui: &Ui, i: usize, rect: Rect, dim: bool) {
+    /// Paints picture `i` into `rect`.
+    pub fn paint(&self, ui: &Ui, i: usize, rect: Rect) {
         if let Some(texture) = self.texture.as_ref().filter(|_| i < self.count) {
             let (top, bottom) = (i as f32 / self.count as f32, (i + 1) as f32 / self.count as f32);
-            let tint = if dim { Color32::GRAY } else { Color32::WHITE };
-            ui.painter().image(texture.id(), rect, Rect::from_min_max(pos2(0.0, top), pos2(1.0, bottom)), tint);
+            ui.painter().image(
+                texture.id(),
+                rect,
+                Rect::from_min_max(pos2(0.0, top), pos2(1.0, bottom)),
+                Color32::WHITE,
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::engine::{
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Previews of a training that are kept; past that every second one goes.
+/// Previews of a training that are kept; past that every second one goes. An even number, so that the newest stays.
 const PREVIEWS: usize = 24;
 /// Messages that wait to be read; past that the oldest goes.
 const BANNERS: usize = 4;
@@ -167,14 +167,17 @@ pub struct Training {
     pub phase: Phase,
     /// Its numbers.
     pub metrics: Option<Arc<Metrics>>,
-    /// EMA samples from the same noise, with their training step, oldest first.
+    /// EMA samples from the same noise, with their training step, oldest first: evenly thinned, and the newest.
     pub previews: Vec<(u64, Arc<Images>)>,
+    /// Previews seen, of which one in `stride` is kept.
+    seen: usize,
+    stride: usize,
 }
 
 impl Training {
     /// A run that was asked for.
     pub fn new(job: JobId) -> Self {
-        Self { job, model: None, phase: Phase::Busy, metrics: None, previews: Vec::new() }
+        Self { job, model: None, phase: Phase::Busy, metrics: None, previews: Vec::new(), seen: 0, stride: 1 }
     }
 
     /// Whether it is held.
@@ -183,14 +186,15 @@ impl Training {
     }
 
     fn add_preview(&mut self, step: u64, images: Arc<Images>) {
-        if self.previews.len() == PREVIEWS {
-            let mut i = 0;
-            self.previews.retain(|_| {
-                i += 1;
-                i % 2 == 1
-            });
+        if self.seen > 0 && !(self.seen - 1).is_multiple_of(self.stride) {
+            self.previews.pop();
         }
         self.previews.push((step, images));
+        self.seen += 1;
+        if self.previews.len() > PREVIEWS {
+            self.stride *= 2;
+            self.previews = self.previews.iter().step_by(2).cloned().collect();
+        }
     }
 }
 
@@ -383,11 +387,6 @@ impl AppState {
     /// The training that is under way.
     pub fn running_training(&self) -> Option<&Training> {
         self.training.as_ref().filter(|t| t.phase == Phase::Busy)
-    }
-
-    /// The folder that a picture or model comes from, as a short name.
-    pub fn short(path: &std::path::Path) -> String {
-        path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
     }
 }
 

@@ -2,8 +2,8 @@
 
 use super::actions::{self, UiAction};
 use egui::{
-    Align2, Color32, CornerRadius, FontData, FontDefinitions, FontFamily, FontId, Painter, Pos2, Rect, Response,
-    RichText, Sense, Stroke, StrokeKind, TextStyle, Theme, Ui, Vec2, WidgetInfo, WidgetType, pos2, vec2,
+    Align2, Color32, FontData, FontDefinitions, FontFamily, FontId, Painter, Pos2, Rect, Response, RichText, Role,
+    Sense, Stroke, StrokeKind, TextStyle, Theme, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 use std::sync::Arc;
 
@@ -329,7 +329,7 @@ pub fn icon_button(ui: &mut Ui, icon: Icon, action: &UiAction, primary: bool, ou
     let size = vec2(if primary { 1.5 * CONTROL } else { CONTROL }, CONTROL);
     let (rect, response) = ui.allocate_exact_size(size, Sense::click());
     let label = actions::entry(action).map_or("", |e| e.label);
-    response.widget_info(|| WidgetInfo::labeled(WidgetType::Button, ui.is_enabled(), label));
+    response.widget_info(|| WidgetInfo::labeled(Role::Button, ui.is_enabled(), label));
     let visuals = ui.style().interact(&response);
     let (fill, ink) = match (primary, response.hovered() || response.has_focus()) {
         (true, _) => (p.accent, p.on_accent),
@@ -383,15 +383,20 @@ pub fn segments<T: Copy + PartialEq>(ui: &mut Ui, choices: &[(T, &str, &str)], c
 }
 
 /// Whose picture it is.
-pub fn badge(ui: &mut Ui, kind: &str, rest: &str, color: Color32) -> Response {
+pub fn badge(ui: &mut Ui, kind: &str, rest: &str) -> Response {
+    let p = palette(ui);
     let text = if rest.is_empty() { kind.to_owned() } else { format!("{kind} · {rest}") };
-    let frame = egui::Frame::new()
-        .stroke(Stroke::new(1.0, color))
-        .corner_radius(CornerRadius::same(RADIUS))
-        .inner_margin(egui::Margin::symmetric(8, 3));
-    frame
-        .show(ui, |ui| ui.add(egui::Label::new(RichText::new(text).font(semibold(SMALL)).color(color)).truncate()))
-        .response
+    let room = (ui.available_width() - 2.0 * GRID).max(0.0);
+    let job = egui::text::LayoutJob {
+        wrap: egui::text::TextWrapping::truncate_at_width(room),
+        ..egui::text::LayoutJob::simple_singleline(text.clone(), semibold(SMALL), p.text)
+    };
+    let galley = ui.painter().layout_job(job);
+    let (rect, response) = ui.allocate_exact_size(galley.size() + vec2(2.0 * GRID, 8.0), Sense::hover());
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, &text));
+    ui.painter().rect(rect, RADIUS, p.panel, Stroke::new(1.0, p.hairline), StrokeKind::Inside);
+    ui.painter().galley(rect.min + vec2(GRID, 4.0), galley, p.text);
+    response
 }
 
 /// A caption over a number that changes. `sample` is the widest text it will hold, so that nothing moves.
@@ -404,7 +409,7 @@ pub fn readout(ui: &mut Ui, caption: &str, value: &str, sample: &str, size: f32,
     let width = widest.size().x.max(text.size().x).max(name.size().x);
     let size = vec2(width, name.size().y + text.size().y);
     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());
-    response.widget_info(|| WidgetInfo::labeled(WidgetType::Label, true, format!("{caption} {value}")));
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, format!("{caption} {value}")));
     ui.painter().galley(rect.min, name, p.weak);
     ui.painter().galley(pos2(rect.left(), rect.bottom() - text.size().y), text, p.text);
     if !tooltip.is_empty() {

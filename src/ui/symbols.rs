@@ -1,7 +1,7 @@
 //! The paper's symbols and short formulas, painted: a letter, its hat or bar, its index, its one colour.
 
 use super::style::{self, Palette};
-use egui::{Color32, FontId, Pos2, Rect, Response, Sense, Stroke, Ui, WidgetInfo, WidgetType, pos2, vec2};
+use egui::{Color32, FontId, Pos2, Rect, Sense, Stroke, Ui, pos2};
 
 /// What stands over a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,35 +192,29 @@ impl Pen<'_> {
             }
             Part::Number(text) => {
                 self.write(text, style::mono(self.size), color, 0.0);
+                self.at.x += self.size * 0.25;
                 None
             }
         }
     }
 }
 
-/// Writes a formula; a screen reader says `spoken`. Each symbol explains itself in a tooltip.
-pub fn formula(ui: &mut Ui, parts: &[Part], size: f32, spoken: &str) -> Response {
-    let palette = style::palette(ui);
-    let width = {
-        let mut pen = Pen { ui, palette, size, at: Pos2::ZERO, dry: true };
-        for part in parts {
-            pen.part(part);
-        }
-        pen.at.x
-    };
-    let (rect, response) = ui.allocate_exact_size(vec2(width, size * 1.75), Sense::hover());
-    response.widget_info(|| WidgetInfo::labeled(WidgetType::Label, true, spoken));
-    paint(ui, parts, size, rect);
-    response
+/// Width of a formula.
+pub fn width(ui: &Ui, parts: &[Part], size: f32) -> f32 {
+    let mut pen = Pen { ui, palette: style::palette(ui), size, at: Pos2::ZERO, dry: true };
+    for part in parts {
+        pen.part(part);
+    }
+    pen.at.x
 }
 
-/// Paints a formula into `rect`, from its left end.
+/// Writes a formula into `rect`, from its left end. Each symbol explains itself in a tooltip.
 pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
     let at = pos2(rect.left(), rect.center().y + size * 0.38);
     let mut pen = Pen { ui, palette: style::palette(ui), size, at, dry: false };
     for (i, part) in parts.iter().enumerate() {
         if let Some((place, tooltip)) = pen.part(part) {
-            let id = ui.id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
+            let id = ui.scope_id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
             ui.interact(place, id, Sense::hover()).on_hover_text(tooltip);
         }
     }

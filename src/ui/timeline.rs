@@ -124,7 +124,7 @@ impl Timeline {
             let side = STRIP.min(cell - 2.0).max(1.0);
             for i in 0..key.there.min(self.strip.count()) {
                 let middle = pos2(track.left() + (i as f32 + 0.5) * cell, track.center().y);
-                self.strip.paint(ui, i, Rect::from_center_size(middle, vec2(side, side)), false);
+                self.strip.paint(ui, i, Rect::from_center_size(middle, vec2(side, side)));
             }
         }
         if span.growing && track.right() - frontier > 200.0 {

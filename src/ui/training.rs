@@ -43,7 +43,7 @@ impl TrainingView {
         let Some(training) = &state.training else {
             egui::CentralPanel::default().frame(egui::Frame::new().fill(p.background)).show(ui, |ui| {
                 let start = Some(("Start training", UiAction::StartTraining));
-                let reason = "Choose the settings at the right, or start with these: digits from the bundled MNIST";
+                let reason = "Choose the settings (F4) at the right, or start with these";
                 style::placeholder(ui, "No training yet", reason, start, out);
             });
             return;
@@ -54,7 +54,7 @@ impl TrainingView {
             .resizable(false)
             .show_separator_line(false)
             .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 4, bottom: 12 }))
-            .exact_size((height * 0.2).clamp(84.0, 240.0))
+            .exact_size(strip_height(training, height * 0.22, ui.pixels_per_point()))
             .show(ui, |ui| self.previews(ui, training));
         Panel::bottom("numbers")
             .resizable(false)
@@ -110,7 +110,7 @@ impl TrainingView {
             let left = ((area.left() + column_index as f32 * column) * ppp).round() / ppp;
             for row in 0..rows {
                 let min = pos2(left, area.top() + row as f32 * (side.y + 1.0 / ppp));
-                self.strip.paint(ui, column_index * rows + row, Rect::from_min_size(min, side), false);
+                self.strip.paint(ui, column_index * rows + row, Rect::from_min_size(min, side));
             }
             let step = training.previews.get(*i).map_or(0, |(step, _)| *step);
             let at = pos2(left, area.top() + rows as f32 * (side.y + 1.0 / ppp) + 2.0);
@@ -119,9 +119,17 @@ impl TrainingView {
         }
         let spoken = format!("EMA samples of {} training steps, up to step {newest}", key.2.len());
         let response = ui.allocate_rect(area, egui::Sense::hover());
-        response.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::Image, true, &spoken));
+        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, &spoken));
         response.on_hover_text("MODEL · in training, EMA: always from the same noise; the number is the training step");
     }
+}
+
+/// Room for previews at the whole-number scale that comes nearest to `wish`.
+fn strip_height(training: &Training, wish: f32, pixels_per_point: f32) -> f32 {
+    let rows = training.previews.last().map_or(ROWS * 28, |(_, images)| ROWS.min(images.n) * images.h).max(1) as f32;
+    let scale = ((wish - CAPTION) * pixels_per_point / rows).round().max(1.0);
+    // one point of slack, so that rounding never costs a whole scale
+    rows * scale / pixels_per_point + CAPTION + 1.0
 }
 
 /// `room` of `n` places, evenly, with the first and the last.
@@ -172,10 +180,10 @@ fn numbers(ui: &mut Ui, training: &Training) {
     if let Some(m) = &training.metrics {
         let total = style::thousands(m.total);
         widest = format!("{total} of {total}");
-        step = format!("{:>w$} of {total}", style::thousands(m.step), w = total.len());
+        step = format!("{} of {total}", style::thousands(m.step));
         if training.phase == Phase::Busy && !training.is_paused() {
-            speed = format!("{:>5.0}", m.images_per_s);
-            left = style::duration(m.seconds_left);
+            speed = format!("{:.0}", m.images_per_s);
+            left = if m.seconds_left > 0.0 { style::duration(m.seconds_left) } else { none() };
         }
         if let Some(s) = m.history.last() {
             loss = m.history.mean_loss(100).map_or_else(none, |l| format!("{l:.4}"));
@@ -258,7 +266,7 @@ fn path_field(ui: &mut Ui, text: &mut String, name: &str, usage: PathUse, out: &
     ui.horizontal(|ui| {
         let width = (ui.available_width() - 96.0).max(60.0);
         let field = ui.add(TextEdit::singleline(text).desired_width(width));
-        field.widget_info(|| egui::WidgetInfo::labeled(egui::WidgetType::TextInput, true, name));
+        field.widget_info(|| egui::WidgetInfo::labeled(egui::Role::TextInput, true, name));
         if ui.button("Browse…").clicked() {
             out.push(UiAction::AskPath(usage));
         }

@@ -7,4 +7,5 @@ mod engine;
 mod export;
 mod golden;
 mod golden_diffusion;
+mod structure;
 mod training;

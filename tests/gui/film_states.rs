@@ -1,0 +1,132 @@
+//! What the worker tells, and what the film view makes of it: empty, busy, failed, stale.
+
+use crate::support::{STEPS, bare, film_jobs, frame, model, provenance, schedule, tell, with_films};
+use ddpm_film::engine::{Error, Event, Outcome, Trajectory};
+use ddpm_film::ui::playback::Mode;
+use ddpm_film::ui::state::Phase;
+use egui::Key;
+use egui_kittest::kittest::Queryable as _;
+
+fn failure() -> Error {
+    Error::new("cannot read the image", "it is not a PNG", "open it in a viewer").at("/tmp/cat.png")
+}
+
+#[test]
+fn without_a_model_the_view_says_so_and_offers_to_open_one() {
+    let mut gui = bare(1280.0, 800.0);
+    gui.run();
+    assert_eq!(gui.get_all_by_label("No model").count(), 2);
+    gui.get_all_by_label("Open model…").next().unwrap().click();
+    gui.run();
+    gui.get_by_label("Cancel").click();
+    gui.run();
+    assert!(gui.query_by_label("Cancel").is_none());
+}
+
+#[test]
+fn the_opening_film_starts_by_itself_and_follows_its_computation() {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (Some(sample), Some(_)) = film_jobs(&mut gui) else { panic!("both films are asked for") };
+    gui.run();
+    assert_eq!(gui.get_all_by_label("Computing").count(), 2);
+    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(4, [1, 8, 8], schedule())), provenance()));
+    for doses in [STEPS, STEPS - 1] {
+        tell(&mut gui, Event::Frame(sample, frame(4, doses)));
+    }
+    gui.run();
+    assert_eq!(gui.state().state.playback.mode, Mode::Following);
+    gui.get_by_label("Reverse process, x_t at t = 49");
+    // scrubbing works while it is computed
+    gui.key_press(Key::Home);
+    gui.run();
+    tell(&mut gui, Event::Frame(sample, frame(4, STEPS - 2)));
+    gui.run();
+    gui.get_by_label("Reverse process, x_t at t = 50");
+}
+
+#[test]
+fn frames_may_come_in_any_order() {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
+    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(4, [1, 8, 8], schedule())), provenance()));
+    for doses in [3, 0, STEPS, 20, 1, 49] {
+        tell(&mut gui, Event::Frame(sample, frame(4, doses)));
+    }
+    let (_, film) = gui.state().state.reverse.film.as_ref().unwrap();
+    assert_eq!((film.len(), film.reached()), (6, Some(0)));
+    gui.run_steps(3);
+}
+
+#[test]
+fn what_a_replaced_job_still_sends_is_dropped() {
+    let mut gui = with_films(1280.0, 800.0);
+    let (old, _) = gui.state().state.reverse.film.clone().unwrap();
+    gui.key_press(Key::R);
+    gui.run();
+    let (Some(new), Some(forward)) = film_jobs(&mut gui) else { panic!("a new seed makes new films") };
+    // the old film stays on screen until the new one begins
+    gui.get_by_label("Reverse process, x_t at t = 50");
+    let empty = || Box::new(Trajectory::new(4, [1, 8, 8], schedule()));
+    tell(&mut gui, Event::SampleStarted(new, empty(), provenance()));
+    tell(&mut gui, Event::Frame(old, frame(4, 10)));
+    tell(&mut gui, Event::SampleStarted(old, empty(), provenance()));
+    tell(&mut gui, Event::Finished(old, Outcome::Failed(failure())));
+    let film = Trajectory::new(4, [1, 8, 8], schedule());
+    tell(&mut gui, Event::Forward(forward + 100, film.into(), "someone else's".into()));
+    let state = &gui.state().state;
+    let (job, film) = state.reverse.film.as_ref().unwrap();
+    assert_eq!((*job, film.len()), (new, 0));
+    assert_eq!((&state.reverse.phase, state.banners.len()), (&Phase::Busy, 0));
+    assert_eq!(state.forward.source.as_deref(), Some("MNIST"));
+}
+
+#[test]
+fn a_failure_stays_on_screen_until_it_is_dismissed() {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.key_press(Key::R);
+    gui.run();
+    let (_, Some(forward)) = film_jobs(&mut gui) else { panic!() };
+    for _ in 0..2 {
+        tell(&mut gui, Event::Finished(forward, Outcome::Failed(failure())));
+    }
+    gui.run();
+    gui.get_by_label("cannot read the image");
+    gui.get_by_label("it is not a PNG; open it in a viewer (/tmp/cat.png)");
+    gui.get_by_label("Copy").click();
+    gui.run();
+    assert_eq!(gui.state().state.banners.len(), 1, "said once");
+    gui.get_by_label("Dismiss").click();
+    gui.run();
+    assert!(gui.query_by_label("Dismiss").is_none());
+}
+
+#[test]
+fn a_start_that_fails_is_told_though_nobody_asked_for_it() {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::Finished(0, Outcome::Failed(failure())));
+    tell(&mut gui, Event::Finished(77, Outcome::Failed(failure())));
+    for n in 0..9 {
+        tell(&mut gui, Event::Warning(format!("warning {n}")));
+    }
+    gui.run();
+    assert_eq!(gui.state().state.banners.len(), 4, "bounded");
+    gui.key_press(Key::Escape);
+    gui.run();
+    assert_eq!(gui.state().state.banners.len(), 3);
+}
+
+#[test]
+fn a_cancelled_film_is_no_failure() {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
+    tell(&mut gui, Event::Finished(sample, Outcome::Cancelled));
+    gui.run();
+    assert!(gui.state().state.banners.is_empty());
+    gui.get_by_label("Stopped");
+    gui.get_by_label("Start again").click();
+    gui.run();
+    assert!(matches!(film_jobs(&mut gui), (Some(_), Some(_))));
+}

@@ -1,0 +1,97 @@
+//! A window without a worker, and events as a worker would send them.
+
+use ddpm_film::diffusion::Images;
+use ddpm_film::diffusion::noise::Purpose;
+use ddpm_film::diffusion::process;
+use ddpm_film::engine::{
+    Command, Event, Frame, JobId, ModelInfo, Outcome, Provenance, SamplerKind, Schedule, ScheduleConfig, Trajectory,
+    Variance, Weights,
+};
+use ddpm_film::ui::{Preferences, Window, set_up};
+use egui_kittest::Harness;
+use std::sync::Arc;
+
+/// T of the films in these tests.
+pub const STEPS: usize = 50;
+
+pub type Gui = Harness<'static, Window>;
+
+/// A window of that size that has heard nothing yet.
+pub fn bare(width: f32, height: f32) -> Gui {
+    Harness::builder()
+        .with_size(egui::vec2(width, height))
+        .with_context_setup(set_up)
+        .with_max_steps(16)
+        .build_ui_state(|ui, window: &mut Window| window.ui_root(ui), Window::new(Preferences::default()))
+}
+
+pub fn schedule() -> Arc<Schedule> {
+    Arc::new(Schedule::new(&ScheduleConfig { steps: STEPS, ..Default::default() }).unwrap())
+}
+
+pub fn model() -> Arc<ModelInfo> {
+    let shape = [1, 8, 8];
+    Arc::new(ModelInfo {
+        name: "tiny".into(),
+        shape,
+        params: 1234,
+        step: Some(40_000),
+        has_raw: true,
+        schedule: schedule(),
+    })
+}
+
+/// The state after `doses` doses in a reverse film of `n` pictures, with predictions.
+pub fn frame(n: usize, doses: usize) -> Arc<Frame> {
+    let shape = [1, 8, 8];
+    let x = process::noise_images(7, Purpose::Start, 0, doses as u64, n, shape);
+    if doses == 0 {
+        return Arc::new(Frame::state(0, &x));
+    }
+    let kind = SamplerKind::Ddpm { variance: Variance::FixedLarge };
+    let step = kind.coefficients(&schedule(), doses - 1);
+    Arc::new(Frame::predicted(doses, &x, &x, &Images::zeros(n, shape), step))
+}
+
+pub fn provenance() -> Provenance {
+    Provenance { model: "tiny".into(), step: Some(40_000), weights: Weights::Ema, sampler: "DDPM", calls: STEPS }
+}
+
+/// The jobs that the window asked films of: reverse, forward.
+pub fn film_jobs(gui: &mut Gui) -> (Option<JobId>, Option<JobId>) {
+    let (mut sample, mut forward) = (None, None);
+    for command in gui.state_mut().take_commands() {
+        match command {
+            Command::Sample(job, _) => sample = Some(job),
+            Command::Forward(job, _) => forward = Some(job),
+            _ => {}
+        }
+    }
+    (sample, forward)
+}
+
+pub fn tell(gui: &mut Gui, event: Event) {
+    gui.state_mut().handle(event);
+}
+
+/// A window with a model and both films complete, paused at T.
+pub fn with_films(width: f32, height: f32) -> Gui {
+    let mut gui = bare(width, height);
+    tell(&mut gui, Event::Ready { device: "CPU, 2 threads".into() });
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (sample, forward) = film_jobs(&mut gui);
+    let (sample, forward) = (sample.unwrap(), forward.unwrap());
+    let n = gui.state().state.settings.n;
+    let x_start = process::noise_images(1, Purpose::Pick, 0, 0, n, [1, 8, 8]);
+    let film = Trajectory::forward(schedule(), &x_start, 1);
+    tell(&mut gui, Event::Forward(forward, Arc::new(film), "MNIST".into()));
+    tell(&mut gui, Event::Finished(forward, Outcome::Done));
+    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(n, [1, 8, 8], schedule())), provenance()));
+    for doses in (0..=STEPS).rev() {
+        tell(&mut gui, Event::Frame(sample, frame(n, doses)));
+    }
+    tell(&mut gui, Event::Finished(sample, Outcome::Done));
+    gui.state_mut().state.playback.seek(STEPS);
+    gui.run();
+    gui
+}

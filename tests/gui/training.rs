@@ -1,0 +1,193 @@
+//! The training view: from the settings to a finished run.
+
+use crate::support::{Gui, bare, model, tell, with_films};
+use ddpm_film::diffusion::Images;
+use ddpm_film::engine::{Command, Error, Event, History, JobId, Metrics, Outcome, StepStats, TrainingState};
+use ddpm_film::ui::actions::View;
+use ddpm_film::ui::state::Phase;
+use egui::{Key, Modifiers, accesskit::Role};
+use egui_kittest::kittest::Queryable as _;
+use std::sync::Arc;
+
+fn metrics(step: u64, state: TrainingState) -> Arc<Metrics> {
+    let mut history = History::default();
+    for step in 1..=step {
+        history.push(StepStats { step, loss: 1.0 / step as f32, grad_norm: 0.5, learning_rate: 2e-4 });
+    }
+    Arc::new(Metrics {
+        step,
+        total: 20_000,
+        images_per_s: 321.0,
+        seconds_left: 75.0,
+        state,
+        history: Arc::new(history),
+    })
+}
+
+/// The training view with a run that has begun.
+fn running() -> (Gui, JobId) {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.key_press(Key::F3);
+    gui.run();
+    gui.get_all_by_label("Start training").next().unwrap().click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Train(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!((request.config.preset.as_str(), request.config.data.as_str()), ("mnist28", "mnist"));
+    assert!(request.out.is_none() && !request.resume);
+    let job = *job;
+    tell(&mut gui, Event::TrainingStarted(job, model()));
+    tell(&mut gui, Event::Metrics(job, metrics(1234, TrainingState::Running)));
+    gui.run();
+    (gui, job)
+}
+
+#[test]
+fn a_run_starts_pauses_resumes_and_stops() {
+    let (mut gui, job) = running();
+    for (text, value) in
+        [("Step", "1,234 of 20,000"), ("Images/s", "321"), ("Time left", "1:15"), ("Learning rate", "2.0e-4")]
+    {
+        gui.get_by_label(&format!("{text} {value}"));
+    }
+    let next = |gui: &mut Gui| gui.state_mut().take_commands().pop();
+    gui.get_by_label("Pause").click();
+    gui.run();
+    assert!(matches!(next(&mut gui), Some(Command::SetTraining(TrainingState::Paused))));
+    tell(&mut gui, Event::Metrics(job, metrics(1234, TrainingState::Paused)));
+    gui.run();
+    gui.get_by_label("Paused");
+    gui.key_press(Key::Space);
+    gui.run();
+    assert!(matches!(next(&mut gui), Some(Command::SetTraining(TrainingState::Running))));
+    gui.get_by_label("Stop").click();
+    gui.run();
+    assert!(matches!(next(&mut gui), Some(Command::Cancel(j)) if j == job));
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
+    gui.run();
+    gui.get_by_label("Stopped");
+    gui.get_by_label("Start again");
+}
+
+#[test]
+fn a_second_start_waits_for_the_first_run_to_end() {
+    let (mut gui, job) = running();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    gui.run();
+    assert!(gui.state_mut().take_commands().is_empty());
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.run();
+    gui.get_by_label("Finished");
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(matches!(commands.as_slice(), [Command::Train(new, _)] if *new != job), "{commands:?}");
+}
+
+#[test]
+fn a_failed_run_says_so_and_keeps_its_curve() {
+    let (mut gui, job) = running();
+    let e = Error::new("cannot save the model", "the disk is full", "free some space").at("/data/run");
+    tell(&mut gui, Event::Finished(job, Outcome::Failed(e)));
+    gui.run();
+    gui.get_by_label("Failed: cannot save the model");
+    gui.get_by_label("the disk is full; free some space (/data/run)");
+    gui.get_by_label("Step 1,234 of 20,000");
+}
+
+#[test]
+fn the_curve_has_its_choices() {
+    let (mut gui, _) = running();
+    for label in ["Linear", "Recent", "Whole run", "Logarithmic"] {
+        gui.get_by_label(label).click();
+        gui.run();
+    }
+    gui.get_by_role_and_label(Role::Slider, "Smoothing").set_value_accesskit(0.5);
+    gui.key_press(Key::L);
+    gui.run();
+}
+
+#[test]
+fn previews_are_bounded_evenly_thinned_and_keep_the_newest() {
+    let (mut gui, job) = running();
+    for i in 1..=1000 {
+        tell(&mut gui, Event::Preview(job, i * 100, Arc::new(Images::zeros(8, [1, 8, 8]))));
+        tell(&mut gui, Event::Preview(job + 1, i, Arc::new(Images::zeros(8, [1, 8, 8]))));
+        let previews = &gui.state().state.training.as_ref().unwrap().previews;
+        assert!(previews.len() <= 24);
+        assert_eq!((previews[0].0, previews.last().unwrap().0), (100, i * 100));
+        let steps: Vec<u64> = previews.iter().map(|p| p.0).collect();
+        let gaps: Vec<u64> = steps.windows(2).map(|w| w[1] - w[0]).collect();
+        if let [even @ .., last] = gaps.as_slice() {
+            assert!(even.iter().all(|g| g == &even[0]) && even.first().is_none_or(|g| last <= g), "{steps:?}");
+        }
+    }
+    gui.run();
+}
+
+#[test]
+fn settings_that_make_no_sense_are_named_before_the_start() {
+    let mut gui = bare(1280.0, 800.0);
+    gui.state_mut().view = View::Training;
+    gui.state_mut().state.run.config.preset = "huge".into();
+    gui.run();
+    assert!(gui.query_all_by_label_contains("there is no preset \"huge\"").next().is_some());
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    gui.run();
+    assert!(gui.state_mut().take_commands().is_empty());
+    assert_eq!(gui.state().state.banners.len(), 1);
+}
+
+#[test]
+fn a_folder_for_checkpoints_is_passed_on() {
+    let mut gui = bare(1280.0, 800.0);
+    gui.state_mut().view = View::Training;
+    gui.run();
+    gui.get_by_role_and_label(Role::TextInput, "Output folder").click();
+    gui.run();
+    gui.event(egui::Event::Text("/tmp/run".into()));
+    gui.run();
+    gui.get_by_label("Go on from the checkpoint there").click();
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Train(_, request)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!((request.out.as_deref(), request.resume), (Some(std::path::Path::new("/tmp/run")), true));
+}
+
+#[test]
+fn a_film_of_the_training_can_be_asked_for_while_it_runs() {
+    let (mut gui, _) = running();
+    gui.key_press(Key::F2);
+    gui.run();
+    gui.key_press(Key::F4);
+    gui.run();
+    gui.get_by_label("In training").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(
+        commands.iter().any(|c| matches!(c, Command::Sample(_, r) if r.which == ddpm_film::engine::Which::Training)),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn saving_names_the_folder_and_says_when_it_is_done() {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
+    gui.run();
+    gui.event(egui::Event::Text("/tmp/model".into()));
+    gui.run();
+    gui.get_by_label("Save").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Save(job, path)] = commands.as_slice() else { panic!("{commands:?}") };
+    let (job, path) = (*job, path.clone());
+    tell(&mut gui, Event::Saved(job, path));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.run();
+    gui.get_by_label("Model saved");
+    gui.get_by_label("/tmp/model");
+    assert!(gui.state().state.file_job.is_none() && gui.state().state.reverse.phase == Phase::Done);
+}

@@ -1,0 +1,201 @@
+//! The real program in a real window on a virtual display, under keys and mouse.
+
+use image::RgbaImage;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Ends its process when it goes out of scope.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(drop).unwrap_or_default();
+    }
+}
+
+struct Desktop {
+    display: String,
+    _window_manager: Running,
+    _server: Running,
+}
+
+fn missing_tool() -> Option<&'static str> {
+    let there = |tool: &str| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|p| p.join(tool).exists())
+    };
+    ["Xvfb", "openbox", "xdotool", "import"].into_iter().find(|tool| !there(tool))
+}
+
+impl Desktop {
+    /// A display of its own, on a number that the server finds free.
+    fn start() -> Self {
+        let mut server = Command::new("Xvfb")
+            .args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut number = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut number).unwrap();
+        let display = format!(":{}", number.trim());
+        let window_manager = Command::new("openbox").env("DISPLAY", &display).stderr(Stdio::null()).spawn().unwrap();
+        Self { display, _window_manager: Running(window_manager), _server: Running(server) }
+    }
+
+    fn program(&self, data_home: &Path) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ddpm-film"));
+        command.env("DISPLAY", &self.display).env("XDG_DATA_HOME", data_home).env_remove("WAYLAND_DISPLAY");
+        Running(command.spawn().unwrap())
+    }
+
+    fn xdotool(&self, args: &[&str]) -> String {
+        let output = Command::new("xdotool").args(args).env("DISPLAY", &self.display).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn key(&self, key: &str) {
+        self.xdotool(&["key", key]);
+    }
+
+    fn screenshot(&self) -> RgbaImage {
+        let output =
+            Command::new("import").args(["-window", "root", "png:-"]).env("DISPLAY", &self.display).output().unwrap();
+        image::load_from_memory(&output.stdout).unwrap().into_rgba8()
+    }
+}
+
+fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(120), "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Pixels that differ in the middle band of the left or right half, where the pictures are.
+fn changed(a: &RgbaImage, b: &RgbaImage, right: bool) -> usize {
+    let (w, h) = a.dimensions();
+    let xs = if right { w / 2..w } else { 0..w / 2 };
+    xs.flat_map(|x| (h / 4..h * 5 / 8).map(move |y| (x, y)))
+        .filter(|(x, y)| a.get_pixel(*x, *y) != b.get_pixel(*x, *y))
+        .count()
+}
+
+const MANY: usize = 5000;
+
+#[test]
+fn a_real_window_plays_scrubs_trains_and_closes() {
+    if let Some(tool) = missing_tool() {
+        // past the test harness, which would swallow it
+        writeln!(std::io::stderr(), "SKIPPED: the real-window test needs {tool}, which is not installed").unwrap();
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let desktop = Desktop::start();
+    let mut program = desktop.program(home.path());
+    let window = wait_for("the window", || {
+        let found = desktop.xdotool(&["search", "--onlyvisible", "--name", "^ddpm-film$"]);
+        found.lines().last().map(str::to_owned).filter(|id| !id.is_empty())
+    });
+    desktop.xdotool(&["windowactivate", "--sync", &window]);
+    desktop.xdotool(&["windowsize", "--sync", &window, "1280", "760"]);
+
+    let mut before = desktop.screenshot();
+    wait_for("the film to play by itself", || {
+        let now = desktop.screenshot();
+        let moved = changed(&before, &now, true) > MANY && changed(&before, &now, false) > MANY;
+        before = now;
+        moved.then_some(())
+    });
+
+    desktop.key("Home");
+    let paused = wait_for("the film to stand at noise", || {
+        let (a, b) = (desktop.screenshot(), desktop.screenshot());
+        (changed(&a, &b, false) == 0 && changed(&a, &b, true) == 0).then_some(b)
+    });
+    desktop.key("3");
+    wait_for("the predicted noise", || {
+        let now = desktop.screenshot();
+        (changed(&paused, &now, true) > MANY && changed(&paused, &now, false) == 0).then_some(())
+    });
+    desktop.key("1");
+    desktop.key("End");
+    wait_for("the data at the end of the timeline", || {
+        (changed(&paused, &desktop.screenshot(), false) > MANY).then_some(())
+    });
+
+    // a click near the left end of the timeline: back towards noise, on both sides
+    let end = desktop.screenshot();
+    let place = desktop.xdotool(&["getwindowgeometry", "--shell", &window]);
+    let field = |name: &str| -> i32 {
+        place.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('=')?.parse().ok()).unwrap()
+    };
+    let (x, y) = (field("X") + 80, field("Y") + field("HEIGHT") - 48);
+    desktop.xdotool(&[
+        "mousemove",
+        &x.to_string(),
+        &y.to_string(),
+        "sleep",
+        "0.3",
+        "mousedown",
+        "1",
+        "sleep",
+        "0.3",
+        "mouseup",
+        "1",
+    ]);
+    wait_for("the click on the timeline", || (changed(&end, &desktop.screenshot(), false) > MANY).then_some(()));
+
+    desktop.key("F3");
+    std::thread::sleep(Duration::from_millis(500));
+    let empty = desktop.screenshot();
+    desktop.key("ctrl+Return");
+    let mut curve = wait_for("the training view to fill", || {
+        let now = desktop.screenshot();
+        (changed(&empty, &now, false) > 500).then_some(now)
+    });
+    for _ in 0..2 {
+        let now = wait_for("the curve to move", || {
+            let now = desktop.screenshot();
+            (changed(&curve, &now, false) > 20).then_some(now)
+        });
+        curve = now;
+    }
+
+    desktop.key("alt+F4");
+    let status = wait_for("the program to end", || program.0.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+}
+
+#[test]
+fn without_a_display_one_sentence_names_the_command_line() {
+    if cfg!(not(target_os = "linux")) {
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_ddpm-film"))
+        .env_remove("DISPLAY")
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("WAYLAND_SOCKET")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ddpm-film sample --help") && said.trim().lines().count() == 1, "{said}");
+    assert!(!said.contains("panicked"));
+    // a display that does not answer
+    let output = Command::new(env!("CARGO_BIN_EXE_ddpm-film"))
+        .env("DISPLAY", ":4242")
+        .env_remove("WAYLAND_DISPLAY")
+        .env_remove("WAYLAND_SOCKET")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ddpm-film sample --help") && !said.contains("panicked"), "{said}");
+}
