@@ -20,6 +20,7 @@ pub(super) fn read(config: &Config, bytes: &[u8], device: &Device) -> Result<Par
 /// Adam's moments, stored as `m.<path>` and `v.<path>`.
 pub(super) fn read_pair(config: &Config, bytes: &[u8], device: &Device) -> Result<(Params, Params)> {
     let (mut m, mut v) = (HashMap::new(), HashMap::new());
+    #[expect(clippy::iter_over_hash_type, reason = "both maps are put in order below")]
     for (name, tensor) in named(bytes, device)? {
         match name.split_once('.') {
             Some(("m", path)) => m.insert(path.to_owned(), tensor),

@@ -174,8 +174,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         worker.guard(0, |w| w.load(&origin));
     }
     while !out.quit() {
-        let command =
-            if worker.idle() { inbox.recv().map_err(|_| TryRecvError::Disconnected) } else { inbox.try_recv() };
+        let command = if worker.idle() { inbox.recv().map_err(TryRecvError::from) } else { inbox.try_recv() };
         match command {
             Ok(command) => worker.take(command),
             Err(TryRecvError::Empty) => worker.advance(),

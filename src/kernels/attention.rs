@@ -27,7 +27,7 @@ struct Sizes {
 impl Sizes {
     fn new(q: &Shape, k: &Shape, v: &Shape, heads: usize) -> Result<Self> {
         let (n, h, w, c) = q.dims4()?;
-        if q != k || q != v || heads == 0 || c == 0 || c % heads != 0 {
+        if q != k || q != v || heads == 0 || c == 0 || !c.is_multiple_of(heads) {
             bail!("cannot attend in {heads} heads among maps of shapes {q:?}, {k:?} and {v:?}");
         }
         Ok(Self { n, pixels: h * w, c, d: c / heads })
@@ -95,7 +95,7 @@ impl CustomOp3 for Attention {
     ) -> Result<(CpuStorage, Shape)> {
         let s = Sizes::new(lq.shape(), lk.shape(), lv.shape(), self.heads)?;
         let (q, k, v) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
-        // SAFETY: the heads of all images cover the output; `heads_of` shares it out so that no two tasks overlap.
+        // SAFETY: the heads of an image cover it, and each task has an image of its own.
         let y = unsafe {
             written(q.len(), |y| {
                 for_each(s.n, |image| {

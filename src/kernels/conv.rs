@@ -82,7 +82,7 @@ enum Algorithm {
 impl Conv {
     fn algorithm(&self, g: &Geometry) -> Algorithm {
         let same = self.window == Window::Same;
-        let multiples = g.ci % PANEL == 0 && g.co % PANEL == 0;
+        let multiples = g.ci.is_multiple_of(PANEL) && g.co.is_multiple_of(PANEL);
         if same && g.co <= narrow::MAX_OUT {
             Algorithm::Narrow
         } else if same && multiples && self.path == Path::Fast {

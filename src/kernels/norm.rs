@@ -31,7 +31,7 @@ struct GroupNorm {
 impl GroupNorm {
     fn sizes(&self, x: &Shape) -> Result<(usize, usize, usize)> {
         let (n, h, w, c) = x.dims4()?;
-        if self.groups == 0 || c == 0 || c % self.groups != 0 {
+        if self.groups == 0 || c == 0 || !c.is_multiple_of(self.groups) {
             bail!("cannot normalise {c} channels in {} groups", self.groups);
         }
         Ok((n, h * w, c))

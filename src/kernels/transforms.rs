@@ -18,6 +18,7 @@ pub(super) trait Transform<const FROM: usize, const TO: usize> {
 /// # Safety
 /// That of [`Simd`].
 #[inline(always)]
+#[allow(clippy::needless_range_loop)]
 pub(super) unsafe fn twice<M: Transform<FROM, TO>, S: Simd, const FROM: usize, const TO: usize>(
     x: &[[S; FROM]; FROM],
 ) -> [[S; TO]; TO] {

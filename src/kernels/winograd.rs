@@ -140,21 +140,30 @@ fn block_size(channels: usize) -> usize {
     (60_000 / (POINTS * channels)).clamp(12, 48)
 }
 
+/// The same for the gradients. Every block adds to all of dU, which for many channels leaves the caches: fewer blocks.
+fn backward_block_size(channels: usize) -> usize {
+    if channels < 128 { block_size(channels).max(24) } else { 48 }
+}
+
 /// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out].
 pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) -> Vec<f32> {
     let tiling = Tiling::new(g);
     let count = tiling.count();
-    let threads = rayon::current_num_threads();
-    let blocks = count.div_ceil(block_size(g.ci)).next_multiple_of(threads).min(count);
-    // SAFETY: the tiles cover the output; each block writes its own.
+    // Several threads share tiles out, or output channels if there are few tiles. No result depends on how.
+    let (threads, panels) = (rayon::current_num_threads(), g.co / PANEL);
+    let enough = count.div_ceil(block_size(g.ci));
+    let groups = if enough == 1 { threads.min(panels) } else { 1 };
+    let blocks = if groups == 1 { enough.next_multiple_of(threads).min(count) } else { 1 };
+    // SAFETY: the tiles and panels cover the output; each task writes its own.
     unsafe {
         written(g.n * g.h * g.w * g.co, |y| {
-            for_each(blocks, |i| {
-                let tiles = part(count, blocks, i);
+            for_each(blocks * groups, |i| {
+                let tiles = part(count, blocks, i / groups);
                 let mut v = Slabs::new(tiles.len(), g.ci);
                 let mut m = Slabs::new(tiles.len(), PANEL);
                 let margin = Scratch::zeros(g.ci.max(PANEL));
-                forward_block(&tiling, tiles, x, weights, bias, &mut v, &mut m, margin, y);
+                let panels = part(panels, groups, i % groups);
+                forward_block(&tiling, tiles, panels, x, weights, bias, &mut v, &mut m, margin, y);
             });
         })
     }
@@ -184,11 +193,12 @@ impl Slabs {
 
 dispatch!(
     /// # Safety
-    /// `tiles` exist; `v` and `m` have room for them; `margin` is zero and has room for any pixel; nobody else writes
-    /// the pixels of these tiles in `y`.
+    /// `tiles` and `panels` of output channels exist; `v` and `m` have room for them; `margin` is zero and has room for
+    /// any pixel; nobody else writes these channels of the pixels of these tiles in `y`.
     forward_block = forward_block_simd(
         tiling: &Tiling,
         tiles: Range<usize>,
+        panels: Range<usize>,
         x: &[f32],
         weights: &Weights,
         bias: &[f32],
@@ -204,6 +214,7 @@ dispatch!(
 unsafe fn forward_block_simd<S: Simd>(
     tiling: &Tiling,
     tiles: Range<usize>,
+    panels: Range<usize>,
     x: &[f32],
     weights: &Weights,
     bias: &[f32],
@@ -216,7 +227,7 @@ unsafe fn forward_block_simd<S: Simd>(
     // SAFETY: the contract of `forward_block`.
     unsafe {
         transform_input::<S>(tiling, tiles.clone(), x, v, margin.as_mut_ptr());
-        for panel in 0..co / PANEL {
+        for panel in panels {
             for point in 0..POINTS {
                 let (v, u, m) = (v.at(point, 0, 0), weights.at(panel, point), m.at(point, 0, 0));
                 gemm_simd::<S>(tiles.len(), PANEL, ci, v, ci, 1, u, PANEL, 0, m, PANEL, false);
@@ -248,15 +259,14 @@ fn shifted(to: *mut f32, outside: *mut f32, channel: usize) -> *mut f32 {
 
 /// The 6x6 points of one tile and eight channels.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // adapters and closures would be compiled without AVX2
 unsafe fn load<S: Simd>(slabs: &mut Slabs, tile: usize, channel: usize) -> [[S; 6]; 6] {
     // SAFETY: the caller passes a tile and channels that exist.
     unsafe {
         let from = slabs.at(0, tile, channel);
         let mut patch = [[S::splat(0.0); 6]; 6];
-        for i in 0..6 {
-            for j in 0..6 {
-                patch[i][j] = S::load(from.add((6 * i + j) * slabs.stride));
-            }
+        for (xi, value) in patch.as_flattened_mut().iter_mut().enumerate() {
+            *value = S::load(from.add(xi * slabs.stride));
         }
         patch
     }
@@ -264,6 +274,7 @@ unsafe fn load<S: Simd>(slabs: &mut Slabs, tile: usize, channel: usize) -> [[S; 
 
 /// Eight channels of the pixels at `from`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)]
 unsafe fn gather<S: Simd, const SIZE: usize>(from: &[[*mut f32; SIZE]; SIZE], channel: usize) -> [[S; SIZE]; SIZE] {
     // SAFETY: the caller passes pixels with these channels.
     unsafe {
@@ -310,7 +321,7 @@ pub(super) struct Gradients<'a> {
 pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradients) {
     let tiling = Tiling::new(g);
     let count = tiling.count();
-    let blocks = count.div_ceil(block_size(g.ci.max(g.co)));
+    let blocks = count.div_ceil(backward_block_size(g.ci.max(g.co)));
     let tiles = count.div_ceil(blocks);
     let mut d = Slabs::new(tiles, g.co);
     let mut v = Slabs::new(tiles, if gradients.dw.is_some() { g.ci } else { 0 });

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_in_one_sentence_that_names_it() {
-        let cases: [(fn(&mut RunConfig), &str); 6] = [
+        type Spoil = fn(&mut RunConfig);
+        let cases: [(Spoil, &str); 6] = [
             (|c| c.preset = "huge".into(), "huge"),
             (|c| c.steps = 0, "steps"),
             (|c| c.batch = 0, "batch"),

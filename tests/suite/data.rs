@@ -110,7 +110,7 @@ fn idx_files_plain_gzipped_or_in_a_folder() {
 fn broken_idx_files_get_one_sentence_each() {
     let dir = tempfile::tempdir().unwrap();
     let good = idx(&[5, 4, 3], &[7; 60]);
-    let mut damaged = gz(&idx(&[5, 40, 30], &(0..6000_u32).map(|v| (v * v >> 3) as u8).collect::<Vec<_>>()));
+    let mut damaged = gz(&idx(&[5, 40, 30], &(0..6000_u32).map(|v| ((v * v) >> 3) as u8).collect::<Vec<_>>()));
     let crc = damaged.len() - 8;
     damaged[crc] ^= 1;
     let longer: Vec<u8> = good.iter().copied().chain([0]).collect();

@@ -1,4 +1,5 @@
 //! All tests but those of the window, in one binary to keep linking short.
+#![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 mod checkpoint;
 mod cli;
