@@ -79,6 +79,8 @@ pub enum UiAction {
     NewSeed,
     /// Compute the reverse film again, with the model as it is now.
     Resample,
+    /// Stop computing the reverse film.
+    StopFilm,
     /// Compute both films again.
     Restart,
     /// 1, 4, 9 or 16 pictures.
@@ -212,6 +214,13 @@ pub fn table() -> Vec<Entry> {
             "Sample again",
             "Compute the reverse film again, with the model as it is now",
             Some((NONE, Key::Enter)),
+        ),
+        entry(
+            A::StopFilm,
+            In(Film),
+            "Stop computing",
+            "Keep the reverse film as far as it has come",
+            Some((NONE, Key::S)),
         ),
         entry(A::NextGrid, In(Film), "Pictures", "1, 4, 9 or 16 pictures", Some((NONE, Key::G))),
         entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::Num1))),

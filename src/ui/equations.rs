@@ -2,8 +2,7 @@
 
 use super::style;
 use super::symbols::{self, Part};
-use crate::diffusion::sampler::Coefficients;
-use crate::engine::Schedule;
+use crate::engine::{Frame, Schedule};
 use egui::{Align2, FontId, Rect, Role, Sense, Ui, WidgetInfo, vec2};
 
 /// Writes the dose of noise that led to the state at `doses` (Ho et al. 2020, Eq. 2).
@@ -30,9 +29,10 @@ pub fn forward(ui: &Ui, area: Rect, schedule: &Schedule, doses: usize) {
 
 /// Writes the step that leaves a state: the sampler's own weights. `ddim` says in which terms it steps, `all` whether it
 /// visits every timestep.
-pub fn reverse(ui: &Ui, area: Rect, step: Option<Coefficients>, ddim: bool, all: bool) {
-    let Some(step) = step else {
-        return words(ui, area, "nothing is removed here");
+pub fn reverse(ui: &Ui, area: Rect, frame: &Frame, ddim: bool, all: bool) {
+    let Some(step) = frame.step() else {
+        let end = frame.doses == 0;
+        return words(ui, area, if end { "the picture at the end of the film" } else { "the first step comes" });
     };
     let number = |v: f64| Part::Number(format!("{v:.4}"));
     let mut parts = vec![Part::Symbol(if all { symbols::PREVIOUS } else { symbols::NEXT_KEPT }), Part::Text(" = ")];
@@ -54,7 +54,11 @@ pub fn pending(ui: &Ui, area: Rect, reached: usize) {
 
 /// Centred in `area`.
 fn equation(ui: &Ui, area: Rect, spoken: &str, parts: &[Part]) {
-    let size = if area.width() > 520.0 { style::LARGE } else { style::BODY };
+    let size = match area.width() {
+        w if w > 760.0 => style::HUGE * 0.9,
+        w if w > 520.0 => style::LARGE,
+        _ => style::BODY,
+    };
     let width = symbols::width(ui, parts, size);
     let rect = Rect::from_center_size(area.center(), vec2(width, area.height()));
     let response = ui.interact(rect, ui.scope_id().with("equation"), Sense::hover());

@@ -163,7 +163,7 @@ impl FilmView {
             let extent = state.extent();
             match extent.reached.filter(|reached| extent.growing && doses < *reached) {
                 Some(reached) => equations::pending(ui, below(ui, area), reached),
-                None => equations::reverse(ui, below(ui, area), frame.step(), ddim, all),
+                None => equations::reverse(ui, below(ui, area), frame, ddim, all),
             }
         }
     }

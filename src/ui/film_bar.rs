@@ -111,25 +111,28 @@ fn numbers(ui: &mut Ui, state: &AppState, doses: usize) {
         let text = if decibels.is_finite() { format!("{decibels:+.1} dB") } else { "+∞ dB".into() };
         Some(text.replace('-', "−"))
     });
-    ui.spacing_mut().item_spacing.x = 28.0;
+    let large = ui.available_width() > 1300.0;
+    ui.spacing_mut().item_spacing.x = if large { 40.0 } else { 28.0 };
+    let size = if large { style::HUGE } else { style::LARGE };
     let wide = "0".repeat(steps.to_string().len());
     number(
         ui,
+        size,
         "t",
         &[Part::Symbol(symbols::TIME)],
         &format!("{doses:>w$} of {steps}", w = wide.len()),
         &format!("{wide} of {wide}"),
     );
-    number(ui, "beta_t", &[Part::Symbol(symbols::BETA)], &beta, "0.00000");
-    number(ui, "sqrt(alphas_cumprod_t)", &[Part::RootAlphaBar], &signal, "0.0000");
-    number(ui, "sqrt(1-alphas_cumprod_t)", &[Part::RootOneMinusAlphaBar], &noise, "0.0000");
-    number(ui, "Signal-to-noise", &[Part::Text("SNR")], &snr, "−00.0 dB");
+    number(ui, size, "beta_t", &[Part::Symbol(symbols::BETA)], &beta, "0.00000");
+    number(ui, size, "sqrt(alphas_cumprod_t)", &[Part::RootAlphaBar], &signal, "0.0000");
+    number(ui, size, "sqrt(1-alphas_cumprod_t)", &[Part::RootOneMinusAlphaBar], &noise, "0.0000");
+    number(ui, size, "Signal-to-noise", &[Part::Text("SNR")], &snr, "−00.0 dB");
 }
 
 /// A symbol over its value, right-aligned so that digits stand still.
-fn number(ui: &mut Ui, spoken: &str, symbol: &[Part], value: &str, sample: &str) {
+fn number(ui: &mut Ui, size: f32, spoken: &str, symbol: &[Part], value: &str, sample: &str) {
     let p = style::palette(ui);
-    let font = style::mono(style::LARGE);
+    let font = style::mono(size);
     let text = ui.painter().layout_no_wrap(value.to_owned(), font.clone(), p.text);
     let widest = ui.painter().layout_no_wrap(sample.to_owned(), font, p.text).size();
     let caption = 22.0;

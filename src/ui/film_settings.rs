@@ -64,7 +64,10 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     let grids: Vec<_> = GRIDS.iter().zip(&texts).map(|(n, text)| (*n, text.as_str(), "")).collect();
     style::segments(ui, &grids, &mut s.n);
     ui.add_space(2.0 * GRID);
-    style::labelled_button(ui, "Sample again", &UiAction::Resample, true, out);
+    ui.horizontal(|ui| {
+        style::labelled_button(ui, "Sample again", &UiAction::Resample, true, out);
+        ui.add_enabled_ui(state.extent().growing, |ui| style::button(ui, &UiAction::StopFilm, out));
+    });
     if s != state.settings {
         out.push(UiAction::SetFilm(s));
     }

@@ -192,7 +192,7 @@ impl Playback {
             return true;
         }
         let way = self.steps as f64 * dt * self.speed / SECONDS;
-        match self.direction {
+        let ended = match self.direction {
             Direction::ToImage => {
                 let frontier = reached as f64;
                 // after a scrub into the part to come, the film waits there rather than jump back
@@ -202,14 +202,16 @@ impl Playback {
                     self.mode = if waits { Mode::Following } else { self.mode };
                     return !waits;
                 }
-                self.mode = Mode::Playing;
+                // a film that was stopped ends where it stopped
+                waits
             }
             Direction::ToNoise => {
                 self.cursor = (self.cursor + way).min(self.steps as f64);
-                self.mode = Mode::Playing;
+                self.at_end()
             }
-        }
-        if self.at_end() {
+        };
+        self.mode = Mode::Playing;
+        if ended {
             match self.repeat {
                 Repeat::Once => self.mode = Mode::Paused,
                 Repeat::Loop | Repeat::Bounce => self.rest = REST,
@@ -320,6 +322,15 @@ mod tests {
             }
             assert_eq!((p.mode, p.doses(), p.direction), (mode, doses, direction), "{repeat:?}");
         }
+    }
+
+    #[test]
+    fn a_film_that_was_stopped_ends_where_it_stopped() {
+        let mut p = playing(1000);
+        p.repeat = Repeat::Once;
+        p.cursor = 705.0;
+        assert!(!p.advance(0.1, Extent { reached: Some(700), growing: false }));
+        assert_eq!((p.doses(), p.mode), (700, Mode::Paused));
     }
 
     #[test]

@@ -75,7 +75,8 @@ impl TrainingView {
                 match &training.metrics {
                     Some(metrics) if metrics.history.last().is_some() => self.curve.ui(ui, metrics, curve),
                     _ if training.phase == Phase::Busy && state.extent().growing => {
-                        style::placeholder(ui, "Waiting", "Training goes on when the film is computed", None, out);
+                        let stop = Some(("Stop computing the film", UiAction::StopFilm));
+                        style::placeholder(ui, "Waiting", "Training goes on when the film is computed", stop, out);
                     }
                     _ if training.phase == Phase::Busy => {
                         style::placeholder(ui, "Starting", "The first steps come in a moment", None, out);

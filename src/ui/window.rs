@@ -6,7 +6,7 @@ use super::curve::CurveSettings;
 use super::dialogs::{self, PathDialog};
 use super::film::FilmView;
 use super::playback::Repeat;
-use super::state::{AppState, FilmSettings, GRIDS, Training, typed_path};
+use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, typed_path};
 use super::style::{self, Icon};
 use super::training::TrainingView;
 use crate::engine::{Command, Event, ForwardSource, Origin, TrainRequest, TrainingState, Which};
@@ -223,6 +223,11 @@ impl Window {
                 self.sample();
                 self.drown();
             }
+            A::StopFilm => {
+                if let Some(job) = self.state.reverse.job.filter(|_| self.state.reverse.phase == Phase::Busy) {
+                    self.commands.push(Command::Cancel(job));
+                }
+            }
             A::SetRun(run) => self.state.run = run,
             A::StartTraining => self.start_training(),
             A::HoldTraining => {
@@ -310,6 +315,8 @@ impl Window {
         let request = TrainRequest { config: run.config.clone(), resume: run.resume && out.is_some(), out };
         let job = self.state.new_job();
         self.state.training = Some(Training::new(job));
+        // nothing in it can be changed until the run is over
+        self.preferences.run_settings = false;
         self.commands.push(Command::Train(job, Box::new(request)));
     }
 

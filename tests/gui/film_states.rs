@@ -1,7 +1,7 @@
 //! What the worker tells, and what the film view makes of it: empty, busy, failed, stale.
 
 use crate::support::{STEPS, bare, film_jobs, frame, model, provenance, schedule, tell, with_films};
-use ddpm_film::engine::{Error, Event, Outcome, Trajectory};
+use ddpm_film::engine::{Command, Error, Event, Outcome, Trajectory};
 use ddpm_film::ui::playback::Mode;
 use ddpm_film::ui::state::Phase;
 use egui::Key;
@@ -115,6 +115,28 @@ fn a_start_that_fails_is_told_though_nobody_asked_for_it() {
     gui.key_press(Key::Escape);
     gui.run();
     assert_eq!(gui.state().state.banners.len(), 3);
+}
+
+#[test]
+fn a_film_can_be_stopped_and_kept_as_far_as_it_has_come() {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
+    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(4, [1, 8, 8], schedule())), provenance()));
+    for doses in [STEPS, 40] {
+        tell(&mut gui, Event::Frame(sample, frame(4, doses)));
+    }
+    gui.key_press(Key::End);
+    gui.run();
+    gui.get_by_label("Reverse process, x_t at t = 0");
+    gui.key_press(Key::S);
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(matches!(commands.as_slice(), [Command::Cancel(job)] if *job == sample), "{commands:?}");
+    tell(&mut gui, Event::Finished(sample, Outcome::Cancelled));
+    gui.key_press(Key::S);
+    gui.run();
+    assert!(gui.state_mut().take_commands().is_empty() && gui.state().state.banners.is_empty());
 }
 
 #[test]
