@@ -222,7 +222,7 @@ pub fn table() -> Vec<Entry> {
             "Keep the reverse film as far as it has come",
             Some((NONE, Key::S)),
         ),
-        entry(A::NextGrid, In(Film), "Pictures", "1, 4, 9 or 16 pictures", Some((NONE, Key::G))),
+        entry(A::NextGrid, In(Film), "Pictures", "Show 1, 4, 9 or 16 pictures", Some((NONE, Key::G))),
         entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::Num1))),
         entry(
             A::Look(Quantity::PredictedStart),
