@@ -81,9 +81,9 @@ impl Curve {
         self.update(metrics, settings);
         let p = style::palette(ui);
         let value = move |v: f64| if settings.log { 10f64.powf(v) } else { v };
-        // between the powers of ten only 2 and 5 are named
-        let tick = move |mark: GridMark| {
-            let named = !settings.log || mark.step_size > 0.4;
+        // over several powers of ten only 1, 2 and 5 are named
+        let tick = move |mark: GridMark, wide: bool| {
+            let named = !settings.log || !wide || mark.step_size > 0.4;
             if named { number(value(mark.value)) } else { String::new() }
         };
         let hover = move |at: &HoverPosition<'_>| match at {
@@ -102,7 +102,7 @@ impl Curve {
             .x_axis_label("training step")
             .y_axis_label("loss (mean squared error of the noise)")
             .x_axis_formatter(|mark, _| step_mark(mark.value))
-            .y_axis_formatter(move |mark, _| tick(mark))
+            .y_axis_formatter(move |mark, range| tick(mark, range.end() - range.start() > 0.8))
             .label_formatter(hover)
             .show_crosshair(false)
             .allow_scroll(false)

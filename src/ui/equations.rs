@@ -55,7 +55,7 @@ pub fn pending(ui: &Ui, area: Rect, reached: usize) {
 /// Centred in `area`.
 fn equation(ui: &Ui, area: Rect, spoken: &str, parts: &[Part]) {
     let size = match area.width() {
-        w if w > 760.0 => style::HUGE * 0.9,
+        w if w > 760.0 => 23.0,
         w if w > 520.0 => style::LARGE,
         _ => style::BODY,
     };
