@@ -6,11 +6,18 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Ends its process when it goes out of scope.
+/// Ends its process when it goes out of scope: politely, so that a display server takes its lock and socket with it.
 struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
+        Command::new("kill").arg(self.0.id().to_string()).status().map(drop).unwrap_or_default();
+        for _ in 0..50 {
+            if self.0.try_wait().is_ok_and(|status| status.is_some()) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
         self.0.kill().unwrap_or_default();
         self.0.wait().map(drop).unwrap_or_default();
     }
@@ -33,7 +40,7 @@ impl Desktop {
     /// A display of its own, on a number that the server finds free.
     fn start() -> Self {
         let mut server = Command::new("Xvfb")
-            .args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp"])
+            .args(["-displayfd", "1", "-screen", "0", "1280x800x24", "-nolisten", "tcp", "-noreset"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -47,7 +54,13 @@ impl Desktop {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        Self { display, _window_manager: Running(window_manager), _server: Running(server) }
+        let desktop = Self { display, _window_manager: Running(window_manager), _server: Running(server) };
+        // a window that comes while the window manager starts may stay unmanaged, and then it is never shown
+        wait_for("the window manager", || {
+            let reply = desktop.xdotool(&["get_desktop"]);
+            (!reply.is_empty()).then_some(())
+        });
+        desktop
     }
 
     fn program(&self, data_home: &Path) -> Running {
@@ -109,6 +122,7 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
     let desktop = Desktop::start();
     let mut program = desktop.program(home.path());
     let window = wait_for("the window", || {
+        assert_eq!(program.0.try_wait().unwrap(), None, "the program ended before its window was there");
         let found = desktop.xdotool(&["search", "--onlyvisible", "--name", "^ddpm-film$"]);
         found.lines().last().map(str::to_owned).filter(|id| !id.is_empty())
     });
@@ -124,15 +138,15 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
     });
 
     // on a busy machine a key may come before the window listens, so each is pressed until it has worked
-    let paused = wait_for("the film to stand at noise", || {
-        desktop.key("Home");
-        let (a, b) = (desktop.screenshot(), desktop.screenshot());
-        (changed(&a, &b, false) == 0 && changed(&a, &b, true) == 0).then_some(b)
-    });
-    wait_for("the predicted noise", || {
-        desktop.key("3");
-        let now = desktop.screenshot();
-        (changed(&paused, &now, true) > MANY && changed(&paused, &now, false) == 0).then_some(())
+    let looks_after = |key: &str| {
+        desktop.key(key);
+        std::thread::sleep(Duration::from_millis(500));
+        desktop.screenshot()
+    };
+    let paused = wait_for("the film to stand at noise, and the predicted noise", || {
+        looks_after("Home");
+        let (state, noise) = (looks_after("1"), looks_after("3"));
+        (changed(&state, &noise, true) > MANY && changed(&state, &noise, false) == 0).then_some(noise)
     });
     desktop.key("1");
     wait_for("the data at the end of the timeline", || {
