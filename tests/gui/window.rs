@@ -123,19 +123,20 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
         moved.then_some(())
     });
 
-    desktop.key("Home");
+    // on a busy machine a key may come before the window listens, so each is pressed until it has worked
     let paused = wait_for("the film to stand at noise", || {
+        desktop.key("Home");
         let (a, b) = (desktop.screenshot(), desktop.screenshot());
         (changed(&a, &b, false) == 0 && changed(&a, &b, true) == 0).then_some(b)
     });
-    desktop.key("3");
     wait_for("the predicted noise", || {
+        desktop.key("3");
         let now = desktop.screenshot();
         (changed(&paused, &now, true) > MANY && changed(&paused, &now, false) == 0).then_some(())
     });
     desktop.key("1");
-    desktop.key("End");
     wait_for("the data at the end of the timeline", || {
+        desktop.key("End");
         (changed(&paused, &desktop.screenshot(), false) > MANY).then_some(())
     });
 
@@ -163,11 +164,14 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
 
     // a film under way goes before training
     desktop.key("s");
-    desktop.key("F3");
-    std::thread::sleep(Duration::from_millis(500));
-    let empty = desktop.screenshot();
-    desktop.key("ctrl+Return");
+    let film = desktop.screenshot();
+    let empty = wait_for("the training view", || {
+        desktop.key("F3");
+        let now = desktop.screenshot();
+        (changed(&film, &now, true) > MANY && changed(&now, &desktop.screenshot(), false) == 0).then_some(now)
+    });
     let mut curve = wait_for("the training view to fill", || {
+        desktop.key("ctrl+Return");
         let now = desktop.screenshot();
         (changed(&empty, &now, false) > 500).then_some(now)
     });
