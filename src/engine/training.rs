@@ -151,8 +151,12 @@ impl TrainingJob {
             self.tell(out);
             self.told = Instant::now();
         }
-        if self.saved.elapsed() >= SAVE_EVERY {
-            self.save()?;
+        if self.saved.elapsed() >= SAVE_EVERY
+            && let Err(e) = self.save()
+        {
+            // a full disk shall not end a run: the next save may work
+            out.send(Event::Warning(e.to_string()));
+            self.saved = Instant::now();
         }
         Ok(())
     }

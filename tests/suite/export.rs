@@ -4,7 +4,7 @@ use candle_core::npy::NpzTensors;
 use ddpm_film::data::{Dataset, Source, decode_picture, photos};
 use ddpm_film::diffusion::Images;
 use ddpm_film::error::{Error, Kind, Result};
-use ddpm_film::export::files::save_atomically;
+use ddpm_film::export::files::{cannot_write, save_atomically};
 use ddpm_film::export::{FilmFrame, FilmOptions, grid, to_u8, write_film_gif, write_film_strip, write_npz, write_png};
 use image::{Rgb, RgbImage};
 use std::fs;
@@ -212,8 +212,9 @@ fn a_strip_runs_from_left_to_right_in_pairs_of_rows() {
 fn saving_is_all_or_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
-    let put =
-        |path: &Path, text: &'static str| save_atomically(path, |file| Ok(file.write_all(text.as_bytes()).unwrap()));
+    let put = |path: &Path, text: &'static str| {
+        save_atomically(path, |file| file.write_all(text.as_bytes()).map_err(|e| cannot_write(&e)))
+    };
     put(&path, "one").unwrap();
     put(&path, "two").unwrap();
     let failing = save_atomically(&path, |file| -> Result<()> {
