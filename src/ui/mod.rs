@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 /// Time that a frame may spend on the worker's news.
 const DRAIN: Duration = Duration::from_millis(5);
-/// Least time between two frames that only the worker asked for.
-const WAKE: Duration = Duration::from_millis(33);
+/// Least time between two frames that only the worker asked for. Without a graphics card each frame takes time from it.
+const WAKE: Duration = Duration::from_millis(80);
 
 /// Opens the window and stays until it is closed.
 ///
@@ -39,7 +39,7 @@ pub fn run(options: Options) -> Result<()> {
         viewport: egui::ViewportBuilder::default()
             .with_title("ddpm-film")
             .with_app_id("ddpm-film")
-            .with_inner_size([1280.0, 800.0])
+            .with_inner_size([1280.0, 720.0])
             .with_min_inner_size([880.0, 560.0])
             .with_drag_and_drop(true),
         system_font_fallback: false,
@@ -116,7 +116,7 @@ impl eframe::App for App {
     }
 }
 
-/// What the worker calls when it has news: the next frame comes soon, but not more than thirty times a second.
+/// What the worker calls when it has news: the next frame comes soon, but not more often than every [`WAKE`].
 fn waker(ctx: egui::Context) -> impl Fn() + Send + 'static {
     let next = Cell::new(Instant::now());
     move || {

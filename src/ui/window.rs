@@ -16,6 +16,8 @@ use std::time::Duration;
 
 /// Time between frames while the film plays: more would cost the worker time on machines without a graphics card.
 const FRAME: Duration = Duration::from_millis(33);
+/// The same while the film is still being computed.
+const FRAME_GROWING: Duration = Duration::from_millis(80);
 
 /// What is remembered from one start to the next; theme and zoom are egui's own memory.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -149,7 +151,7 @@ impl Window {
         // not egui's smoothed time step: after a pause that is a guess
         let dt = f64::from(ui.input(|i| i.unstable_dt));
         if self.state.playback.advance(dt, extent) && self.view == View::Film {
-            ui.ctx().request_repaint_after(FRAME);
+            ui.ctx().request_repaint_after(if extent.growing { FRAME_GROWING } else { FRAME });
         }
     }
 
