@@ -52,7 +52,7 @@ pub struct FilmSettings {
 }
 
 impl Default for FilmSettings {
-    /// The opening film: four pictures of seed 42, in so many steps that two CPU cores have it whole within seconds.
+    /// The opening film: four pictures of seed 3, in so many steps that two CPU cores have it whole within seconds.
     fn default() -> Self {
         Self {
             which: Which::Loaded,
@@ -63,7 +63,7 @@ impl Default for FilmSettings {
             steps: Some(250),
             clip: true,
             n: 4,
-            seed: 42,
+            seed: 3,
             source: ForwardSource::Data,
         }
     }
