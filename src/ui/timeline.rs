@@ -128,7 +128,7 @@ impl Timeline {
                 self.strip.paint(ui, i, Rect::from_center_size(middle, vec2(side, side)));
             }
         }
-        if span.growing && track.right() - frontier > 200.0 {
+        if span.growing && track.right() - frontier > 300.0 {
             let left = span.reached.unwrap_or(span.steps);
             let text = format!("computing: {} of {} timesteps to come", style::thousands(left as u64), span.steps);
             let at = pos2((frontier + track.right()) / 2.0, track.center().y);
