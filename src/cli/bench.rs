@@ -30,8 +30,7 @@ pub(super) struct BenchArgs {
 pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
     let config = RunConfig { preset: args.config.clone(), batch: args.batch, ..RunConfig::default() };
     let plan = config.validate()?;
-    let (compute, words) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
-    log::info!("measuring on {words}");
+    let (compute, _) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
     let compute = Arc::new(compute);
     let shape = plan.model.image_shape();
     let params = Params::init(&plan.model, 0, compute.device())?;
@@ -48,7 +47,7 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
             println!("{what:<8} {:<10} batch {batch:<4} {ms:>10.2} ms {speed:>10.1} images/s", args.config);
         }
     };
-    let mut trainer = Trainer::new(plan.clone(), Arc::clone(&compute))?;
+    let mut trainer = Trainer::from_params(plan.clone(), Arc::clone(&compute), params.clone())?;
     let mut x_start = noise_images(1, Purpose::Pick, 0, 0, args.batch, shape);
     x_start.data.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
     let noise = noise_images(1, Purpose::TrainNoise, 0, 0, args.batch, shape);

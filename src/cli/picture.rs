@@ -90,6 +90,11 @@ impl SamplingArgs {
     }
 }
 
+/// Columns of a grid that is nearly square.
+fn columns(n: usize) -> usize {
+    (n as f64).sqrt().ceil() as usize
+}
+
 fn extension(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
@@ -137,8 +142,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
     if extension(&args.out) == "npz" {
         export::write_npz(&args.out, &images)?;
     } else {
-        let columns = (images.n as f64).sqrt().ceil() as usize;
-        export::write_png(&args.out, &export::grid(&images, columns, 2, 2), &[("Comment", &whose)])?;
+        export::write_png(&args.out, &export::grid(&images, columns(images.n), 2, 2), &[("Comment", &whose)])?;
     }
     println!("{} pictures in {} ({whose})", images.n, args.out.display());
     Ok(())
@@ -199,8 +203,8 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
     let scale = (112 / forward.shape()[1]).max(1);
     let total_frames = frames.len();
     if gif {
-        let columns = (args.n as f64).sqrt().ceil() as usize;
-        let options = FilmOptions { timesteps: total, columns, scale, delay_ms: 60, comment: whose.clone() };
+        let options =
+            FilmOptions { timesteps: total, columns: columns(args.n), scale, delay_ms: 60, comment: whose.clone() };
         export::write_film_gif(&args.out, frames.into_iter(), &options, &|_, _| true)?;
     } else {
         export::write_film_strip(&args.out, &frames, scale.min(2), &[("Comment", &whose)])?;

@@ -11,12 +11,21 @@ use crate::diffusion::{Images, process};
 use crate::error::{Error, Result};
 use crate::model::compute::Compute;
 use crate::model::{Denoiser as _, UNet};
+use crate::train::trainer::Trainer;
 use std::sync::Arc;
 
 /// Memory that a film may take.
 const FILM_BUDGET: usize = 256 << 20;
 /// Pictures that one film may show.
 const MOST_PICTURES: usize = 256;
+
+fn check_count(n: usize) -> Result<()> {
+    if (1..=MOST_PICTURES).contains(&n) {
+        return Ok(());
+    }
+    let why = format!("{n} pictures were asked for");
+    Err(Error::usage("cannot make a film", why, format!("ask for 1 to {MOST_PICTURES}")))
+}
 
 /// A reverse film under way.
 pub(super) struct FilmJob {
@@ -37,10 +46,7 @@ impl FilmJob {
         compute: &Compute,
         out: &Outbox,
     ) -> Result<Self> {
-        if !(1..=MOST_PICTURES).contains(&request.n) {
-            let why = format!("{} pictures were asked for", request.n);
-            return Err(Error::usage("cannot make a film", why, format!("ask for 1 to {MOST_PICTURES}")));
-        }
+        check_count(request.n)?;
         let full = &model.info.schedule;
         let steps = request.steps.unwrap_or(full.steps());
         let schedule = full.spaced(steps, Spacing::Leading)?;
@@ -65,10 +71,7 @@ impl FilmJob {
 
     /// One network call and one step; true when the film is done.
     pub(super) fn advance(&mut self, compute: &Compute, out: &Outbox) -> Result<bool> {
-        let (Some(t), Some(step)) = (self.sampler.wants(), self.sampler.coefficients()) else {
-            self.finish(out);
-            return Ok(true);
-        };
+        let (Some(t), Some(step)) = (self.sampler.wants(), self.sampler.coefficients()) else { return Ok(true) };
         let eps = predict(&self.network, compute, self.sampler.x(), t)?;
         let keep = self.request.every_frame && self.calls.is_multiple_of(self.stride);
         let before = keep.then(|| (self.sampler.doses(), self.sampler.x().clone()));
@@ -82,23 +85,19 @@ impl FilmJob {
         }
         let total = (self.calls + self.sampler.steps_left()) as u64;
         out.send_or_skip(Event::Progress { job: self.job, done: self.calls as u64, total });
-        if self.sampler.wants().is_none() {
-            self.finish(out);
-            return Ok(true);
+        let done = self.sampler.wants().is_none();
+        if done {
+            if self.request.every_frame {
+                out.send(Event::Frame(self.job, Arc::new(Frame::state(0, self.sampler.x()))));
+            }
+            out.send(Event::Sampled(self.job, Arc::new(self.sampler.x().clone())));
         }
-        Ok(false)
-    }
-
-    fn finish(&self, out: &Outbox) {
-        if self.request.every_frame {
-            out.send(Event::Frame(self.job, Arc::new(Frame::state(0, self.sampler.x()))));
-        }
-        out.send(Event::Sampled(self.job, Arc::new(self.sampler.x().clone())));
+        Ok(done)
     }
 }
 
 /// The network's ε̂ for all of `x` at timestep `t`.
-pub(super) fn predict(network: &UNet, compute: &Compute, x: &Images, t: usize) -> Result<Images> {
+fn predict(network: &UNet, compute: &Compute, x: &Images, t: usize) -> Result<Images> {
     let times = vec![t as f32; x.n];
     let eps = compute.run(|| network.predict(x, &times))?;
     if eps.data.iter().all(|v| v.is_finite()) {
@@ -116,11 +115,12 @@ pub(super) struct Preview {
 }
 
 impl Preview {
-    pub(super) fn start(model: &Model, n: usize, steps: usize, compute: &Compute) -> Result<Self> {
-        let schedule = model.info.schedule.spaced(steps, Spacing::Trailing)?;
-        let x = process::noise_images(PREVIEW_SEED, Purpose::Start, 0, 0, n, model.info.shape);
+    pub(super) fn start(trainer: &Trainer, n: usize, steps: usize, compute: &Compute) -> Result<Self> {
+        let network = UNet::new(&trainer.plan().model, &trainer.ema(), compute.path())?;
+        let schedule = trainer.schedule().spaced(steps, Spacing::Trailing)?;
+        let x = process::noise_images(PREVIEW_SEED, Purpose::Start, 0, 0, n, network.shape());
         let sampler = Sampler::new(schedule, SamplerKind::Ddim { eta: 0.0 }, true, x)?;
-        Ok(Self { network: UNet::new(&model.checkpoint.config, &model.checkpoint.ema, compute.path())?, sampler })
+        Ok(Self { network, sampler })
     }
 
     /// One network call; the pictures when done.
@@ -145,10 +145,7 @@ pub(super) fn forward_film(
     job: JobId,
     out: &Outbox,
 ) -> Result<(Trajectory, String)> {
-    if !(1..=MOST_PICTURES).contains(&request.n) {
-        let why = format!("{} pictures were asked for", request.n);
-        return Err(Error::usage("cannot make a film", why, format!("ask for 1 to {MOST_PICTURES}")));
-    }
+    check_count(request.n)?;
     let shape = model.info.shape;
     let repeat = |one: Images| Images::new(request.n, shape, one.data.repeat(request.n));
     let (x_start, words) = match &request.source {

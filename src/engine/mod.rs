@@ -101,7 +101,7 @@ pub struct SampleRequest {
     pub weights: Weights,
     /// The address of all noise.
     pub seed: u64,
-    /// Index of the first picture: pictures 3 and 4 of a seed are the same, but for rounding, however they are asked for.
+    /// Index of the first picture: pictures 3 and 4 of a seed are the same however they are asked for.
     pub first: u64,
     /// Number of pictures.
     pub n: usize,

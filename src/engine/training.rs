@@ -145,7 +145,7 @@ impl TrainingJob {
         }
         let (step, every) = (self.trainer.steps_done(), self.trainer.plan().run.preview_every);
         if every > 0 && (step.is_multiple_of(every) || self.trainer.is_done()) {
-            self.preview = Some((step, Preview::start(&self.model()?, PREVIEW_IMAGES, PREVIEW_STEPS, &self.compute)?));
+            self.preview = Some((step, Preview::start(&self.trainer, PREVIEW_IMAGES, PREVIEW_STEPS, &self.compute)?));
         }
         if self.told.elapsed() >= TELL_EVERY || self.trainer.is_done() {
             self.tell(out);

@@ -34,7 +34,7 @@ impl Compute {
                 .map_err(|e| Error::new(format!("cannot start {threads} threads"), e.to_string(), "use --threads 1"))
         };
         Ok(Self {
-            path: if device.is_cpu() { Path::Fast } else { Path::Candle },
+            path: super::path_for(&device),
             device,
             pool: pool("ddpm-sample".into(), threads)?,
             lanes: (0..threads).map(|i| pool(format!("ddpm-train-{i}"), 1)).collect::<Result<_>>()?,

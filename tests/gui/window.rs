@@ -207,24 +207,18 @@ fn without_a_display_one_sentence_names_the_command_line() {
     if cfg!(not(target_os = "linux")) {
         return;
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_ddpm-film"))
-        .env_remove("DISPLAY")
-        .env_remove("WAYLAND_DISPLAY")
-        .env_remove("WAYLAND_SOCKET")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("ddpm-film sample --help") && said.trim().lines().count() == 1, "{said}");
-    assert!(!said.contains("panicked"));
+    let refused = |display: Option<&str>| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_ddpm-film"));
+        program.env_remove("DISPLAY").env_remove("WAYLAND_DISPLAY").env_remove("WAYLAND_SOCKET");
+        program.envs(display.map(|name| ("DISPLAY", name)));
+        let output = program.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("ddpm-film sample --help") && !said.contains("panicked"), "{said}");
+        said
+    };
+    let said = refused(None);
+    assert_eq!(said.trim().lines().count(), 1, "{said}");
     // a display that does not answer
-    let output = Command::new(env!("CARGO_BIN_EXE_ddpm-film"))
-        .env("DISPLAY", ":4242")
-        .env_remove("WAYLAND_DISPLAY")
-        .env_remove("WAYLAND_SOCKET")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("ddpm-film sample --help") && !said.contains("panicked"), "{said}");
+    refused(Some(":4242"));
 }
