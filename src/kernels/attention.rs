@@ -3,7 +3,7 @@
 use super::matrix::{Matrix, Panels, multiply};
 use super::memory::{Reader, for_each, slice, storage, tensor, written};
 use super::pixels::exp;
-use super::simd::{LANES, Simd, dispatch};
+use super::simd::{Simd, dispatch};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// softmax(q kᵀ / √d) v for `q`, `k`, `v` [n, h, w, c] in `heads` heads of d = c / `heads` channels.
@@ -61,14 +61,14 @@ dispatch!(softmax = softmax_simd(x: &mut [f32], row: usize, scale: f32));
 unsafe fn softmax_simd<S: Simd>(x: &mut [f32], row: usize, scale: f32) {
     for row in x.chunks_exact_mut(row) {
         let max = row.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
-        let (vectors, rest) = row.as_chunks_mut::<LANES>();
+        let mut vectors = row.chunks_exact_mut(S::LANES);
         // SAFETY: each pointer is to a whole vector, or to one number.
         unsafe {
-            for v in vectors {
+            for v in &mut vectors {
                 let x = S::load(v.as_ptr()).sub(S::splat(max)).mul(S::splat(scale));
                 exp(x).store(v.as_mut_ptr());
             }
-            for v in rest {
+            for v in vectors.into_remainder() {
                 *v = exp(scale * (*v - max));
             }
         }

@@ -1,14 +1,12 @@
-//! Matrix products: a register tile of 6x16, everything else on top of it.
+//! Matrix products: one register tile (6x16 with AVX2, 14x32 with AVX-512), everything else on top of it.
 //!
 //! Each element of a product is one chain of additions over k in order, whatever the sizes and however rows are split
 //! among threads, so results do not depend on the split.
 
-use super::simd::{LANES, Scratch, Simd, dispatch};
+use super::simd::{Scratch, Simd, dispatch};
 
-/// Rows of a register tile.
-const ROWS: usize = 6;
-/// Columns of a register tile, and of a panel.
-pub(super) const PANEL: usize = 2 * LANES;
+/// Columns of a panel.
+pub(super) const PANEL: usize = 16;
 
 /// A matrix inside a slice: element (i, j) is `data[i * row + j * col]`.
 #[derive(Clone, Copy)]
@@ -84,7 +82,7 @@ dispatch!(
     /// # Safety
     /// All of a, of c and of b's panels, sixteen columns wide even where c has fewer, must be valid; c must not overlap
     /// the others, and must be initialised if `add`.
-    gemm = gemm_simd(
+    pub(super) gemm = gemm_simd(
         rows: usize,
         cols: usize,
         depth: usize,
@@ -103,7 +101,7 @@ dispatch!(
 /// See [`gemm`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn gemm_simd<S: Simd>(
+unsafe fn gemm_simd<S: Simd>(
     rows: usize,
     cols: usize,
     depth: usize,
@@ -117,82 +115,124 @@ pub(super) unsafe fn gemm_simd<S: Simd>(
     c_row: usize,
     add: bool,
 ) {
-    // Groups of nearly equal height: 32 rows are 6+6+5+5+5+5.
-    let groups = rows.div_ceil(ROWS);
-    for panel in 0..cols.div_ceil(PANEL) {
-        let width = PANEL.min(cols - panel * PANEL);
-        let mut i = 0;
-        for group in 0..groups {
-            let height = (rows - i).div_ceil(groups - group);
-            // SAFETY: the tile lies inside a, b and c by the caller's contract.
-            unsafe {
-                let a = a.add(i * a_row);
-                let b = b.add(panel * b_panel);
-                let c = c.add(i * c_row + panel * PANEL);
-                match height {
-                    6 => tile::<S, 6>(depth, a, a_row, a_depth, b, b_depth, c, c_row, width, add),
-                    5 => tile::<S, 5>(depth, a, a_row, a_depth, b, b_depth, c, c_row, width, add),
-                    4 => tile::<S, 4>(depth, a, a_row, a_depth, b, b_depth, c, c_row, width, add),
-                    3 => tile::<S, 3>(depth, a, a_row, a_depth, b, b_depth, c, c_row, width, add),
-                    2 => tile::<S, 2>(depth, a, a_row, a_depth, b, b_depth, c, c_row, width, add),
-                    _ => tile::<S, 1>(depth, a, a_row, a_depth, b, b_depth, c, c_row, width, add),
-                }
+    // Two registers of columns at a time; with sixteen lanes an odd last panel takes one.
+    let step = PANEL.max(2 * S::LANES);
+    let mut first = 0;
+    while first < cols {
+        let width = step.min(cols - first);
+        // SAFETY: these panels lie inside b and c by the caller's contract.
+        unsafe {
+            let b = b.add(first / PANEL * b_panel);
+            let c = c.add(first);
+            if width > PANEL || S::LANES < PANEL {
+                columns::<S, 2>(rows, depth, a, a_row, a_depth, b, b_depth, b_panel, c, c_row, width, add);
+            } else {
+                columns::<S, 1>(rows, depth, a, a_row, a_depth, b, b_depth, b_panel, c, c_row, width, add);
             }
-            i += height;
         }
+        first += width;
     }
 }
 
-/// One register tile: HEIGHT x 16 of c, of which `width` columns are stored.
+/// All rows of some columns of c, VECTORS registers wide.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn tile<S: Simd, const HEIGHT: usize>(
+unsafe fn columns<S: Simd, const VECTORS: usize>(
+    rows: usize,
     depth: usize,
     a: *const f32,
     a_row: usize,
     a_depth: usize,
     b: *const f32,
     b_depth: usize,
+    b_panel: usize,
     c: *mut f32,
     c_row: usize,
     width: usize,
     add: bool,
 ) {
+    // Groups of nearly equal height: 32 rows are 6+6+5+5+5+5.
+    let groups = rows.div_ceil(S::TILE_ROWS);
+    let mut i = 0;
+    for group in 0..groups {
+        let height = (rows - i).div_ceil(groups - group);
+        /// One tile of as many rows as `height` says, if it is among those listed.
+        macro_rules! tile {
+            ($($rows:literal)*) => {
+                match height {
+                    $($rows if $rows <= S::TILE_ROWS => {
+                        let (a, c) = (a.add(i * a_row), c.add(i * c_row));
+                        tile::<S, $rows, VECTORS>(depth, a, a_row, a_depth, b, b_depth, b_panel, c, c_row, width, add);
+                    })*
+                    _ => unreachable!("a tile of {height} rows"),
+                }
+            };
+        }
+        // SAFETY: the tile lies inside a, b and c by the caller's contract.
+        unsafe { tile!(1 2 3 4 5 6 7 8 9 10 11 12 13 14) }
+        i += height;
+    }
+}
+
+/// One register tile: HEIGHT rows of VECTORS registers of c, of which `width` columns are stored.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+unsafe fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
+    depth: usize,
+    a: *const f32,
+    a_row: usize,
+    a_depth: usize,
+    b: *const f32,
+    b_depth: usize,
+    b_panel: usize,
+    c: *mut f32,
+    c_row: usize,
+    width: usize,
+    add: bool,
+) {
+    /// Columns of the widest tile.
+    const WIDEST: usize = 2 * PANEL;
+    let full = VECTORS * S::LANES;
     // SAFETY: pointers stay inside a, b and c by the contract of `gemm`.
     unsafe {
-        let mut sums = [[S::splat(0.0); 2]; HEIGHT];
-        if add && width == PANEL {
+        let mut sums = [[S::splat(0.0); VECTORS]; HEIGHT];
+        if add {
             for (i, sum) in sums.iter_mut().enumerate() {
-                let c = c.add(i * c_row);
-                *sum = [S::load(c), S::load(c.add(LANES))];
-            }
-        } else if add {
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let mut line = [0.0; PANEL];
-                std::ptr::copy_nonoverlapping(c.add(i * c_row), line.as_mut_ptr(), width);
-                *sum = [S::load(line.as_ptr()), S::load(line.as_ptr().add(LANES))];
+                let mut from = c.add(i * c_row).cast_const();
+                let mut line = [0.0; WIDEST];
+                if width < full {
+                    std::ptr::copy_nonoverlapping(from, line.as_mut_ptr(), width);
+                    from = line.as_ptr();
+                }
+                for (j, sum) in sum.iter_mut().enumerate() {
+                    *sum = S::load(from.add(j * S::LANES));
+                }
             }
         }
         let (mut a, mut b) = (a, b);
         for _ in 0..depth {
-            let (b0, b1) = (S::load(b), S::load(b.add(LANES)));
+            let mut b_row = [S::splat(0.0); VECTORS];
+            for (j, value) in b_row.iter_mut().enumerate() {
+                let column = j * S::LANES;
+                *value = S::load(b.add(column / PANEL * b_panel + column % PANEL));
+            }
             for (i, sum) in sums.iter_mut().enumerate() {
                 let x = S::splat(*a.add(i * a_row));
-                sum[0] = x.mul_add(b0, sum[0]);
-                sum[1] = x.mul_add(b1, sum[1]);
+                for (sum, b) in sum.iter_mut().zip(b_row) {
+                    *sum = x.mul_add(b, *sum);
+                }
             }
             a = a.add(a_depth);
             b = b.add(b_depth);
         }
         for (i, sum) in sums.iter().enumerate() {
             let c = c.add(i * c_row);
-            if width == PANEL {
-                sum[0].store(c);
-                sum[1].store(c.add(LANES));
-            } else {
-                let mut line = [0.0; PANEL];
-                sum[0].store(line.as_mut_ptr());
-                sum[1].store(line.as_mut_ptr().add(LANES));
+            let mut line = [0.0; WIDEST];
+            let to = if width < full { line.as_mut_ptr() } else { c };
+            for (j, sum) in sum.iter().enumerate() {
+                sum.store(to.add(j * S::LANES));
+            }
+            if width < full {
                 std::ptr::copy_nonoverlapping(line.as_ptr(), c, width);
             }
         }

@@ -48,11 +48,23 @@ pub(super) fn storage(data: Vec<f32>, shape: impl Into<Shape>) -> (CpuStorage, S
 /// # Safety
 /// `write` must write all of them.
 pub(super) unsafe fn written(len: usize, write: impl FnOnce(Target)) -> Vec<f32> {
-    let mut data = Vec::with_capacity(len);
-    write(Target(data.as_mut_ptr()));
-    // SAFETY: the capacity is there and the caller vouches for the content.
-    unsafe { data.set_len(len) };
+    // SAFETY: the caller's contract.
+    let [data] = unsafe { written_all(len, |[target]| write(target)) };
     data
+}
+
+/// Vectors of `len` numbers each, not zeroed beforehand.
+///
+/// # Safety
+/// `write` must write all of them.
+pub(super) unsafe fn written_all<const N: usize>(len: usize, write: impl FnOnce([Target; N])) -> [Vec<f32>; N] {
+    let mut all = [(); N].map(|()| Vec::with_capacity(len));
+    write(all.each_mut().map(|data| Target(data.as_mut_ptr())));
+    for data in &mut all {
+        // SAFETY: the capacity is there and the caller vouches for the content.
+        unsafe { data.set_len(len) };
+    }
+    all
 }
 
 /// Memory that several threads write, each its own part.
@@ -94,6 +106,15 @@ pub(super) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
         (0..count).into_par_iter().for_each(task);
     } else {
         (0..count).for_each(task);
+    }
+}
+
+/// [`for_each`], with the results in order.
+pub(super) fn map_each<R: Send>(count: usize, task: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
+    if count > 1 && rayon::current_num_threads() > 1 {
+        (0..count).into_par_iter().map(task).collect()
+    } else {
+        (0..count).map(task).collect()
     }
 }
 

@@ -19,6 +19,7 @@ mod matrix;
 mod memory;
 mod narrow;
 mod norm;
+pub mod optimizer;
 mod pixels;
 mod simd;
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! Maps are [pixels, c], coefficients and sums [c].
 
-use super::simd::{LANES, Portable, Simd};
+use super::simd::{Simd, dispatch};
 
 /// Pixels in a run: their numbers stay in the first-level cache.
 pub(super) const RUN: usize = 32;
@@ -21,26 +21,13 @@ trait Body {
     unsafe fn run<V: Simd>(&self, at: usize, channel: usize, sums: &mut [V; 2]);
 }
 
-/// Runs `body` for all of `len` numbers in pixels of `c` channels.
-///
-/// # Safety
-/// Maps of `len` numbers and coefficients of `c` must be valid for `body`.
-unsafe fn for_all<B: Body>(body: &B, len: usize, c: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2<B: Body>(body: &B, len: usize, c: usize) {
-            // SAFETY: the caller's contract; the features are enabled here.
-            unsafe { for_all_simd::<super::simd::avx2::Avx2, B>(body, len, c) }
-        }
-        if super::simd::has_avx2() {
-            // SAFETY: AVX2 and FMA are present; the rest is the caller's contract.
-            return unsafe { avx2(body, len, c) };
-        }
-    }
-    // SAFETY: the caller's contract.
-    unsafe { for_all_simd::<Portable, B>(body, len, c) }
-}
+dispatch!(
+    /// Runs `body` for all of `len` numbers in pixels of `c` channels.
+    ///
+    /// # Safety
+    /// Maps of `len` numbers and coefficients of `c` must be valid for `body`.
+    for_all<B: Body> = for_all_simd(body: &B, len: usize, c: usize)
+);
 
 /// Run by run, and in each run channel by channel, so that sums stay in registers.
 #[inline(always)]
@@ -48,10 +35,10 @@ unsafe fn for_all_simd<S: Simd, B: Body>(body: &B, len: usize, c: usize) {
     for first in (0..len).step_by(RUN * c) {
         let end = len.min(first + RUN * c);
         let mut channel = 0;
-        while channel + LANES <= c {
+        while channel + S::LANES <= c {
             // SAFETY: these channels exist.
             unsafe { column::<S, B>(body, first, end, c, channel) };
-            channel += LANES;
+            channel += S::LANES;
         }
         while channel < c {
             // SAFETY: this channel exists.

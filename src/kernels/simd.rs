@@ -1,14 +1,18 @@
-//! Several `f32` at a time: eight with AVX2 and FMA where the processor has them, eight in plain arrays elsewhere, and
-//! one, for what eight leave over.
+//! Several `f32` at a time: sixteen with AVX-512, eight with AVX2 and FMA, eight in plain arrays elsewhere, and one, for
+//! what these leave over.
+//!
+//! AVX-512 and AVX2 give the same bytes for every number in a whole vector of both. What is left over goes one by one
+//! without fused multiplication, and sixteen lanes leave over more than eight where a row is no multiple of sixteen.
 
 use std::mem::MaybeUninit;
 
-/// Numbers in one vector.
-pub(super) const LANES: usize = 8;
-
-/// [`LANES`] numbers, or one. Methods are `unsafe` because the AVX2 version may only run where AVX2 and FMA exist, and
-/// because pointers must be good for so many numbers; [`dispatch!`] sees to the first.
+/// [`Simd::LANES`] numbers. Methods are `unsafe` because most versions may only run on some processors, and because
+/// pointers must be good for so many numbers; [`dispatch!`] sees to the first.
 pub(super) trait Simd: Copy {
+    /// Numbers in one vector: 1, 8 or 16.
+    const LANES: usize;
+    /// Most rows of a matrix product's register tile, whose sums take two registers each.
+    const TILE_ROWS: usize = 6;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
     unsafe fn store(self, p: *mut f32);
@@ -18,6 +22,7 @@ pub(super) trait Simd: Copy {
     unsafe fn div(self, y: Self) -> Self;
     unsafe fn min(self, y: Self) -> Self;
     unsafe fn max(self, y: Self) -> Self;
+    unsafe fn sqrt(self) -> Self;
     /// self·y + z.
     unsafe fn mul_add(self, y: Self, z: Self) -> Self;
     /// 2ᵏ for the integer k in the lowest bits of each number.
@@ -25,6 +30,7 @@ pub(super) trait Simd: Copy {
 }
 
 impl Simd for f32 {
+    const LANES: usize = 1;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
         x
@@ -64,6 +70,10 @@ impl Simd for f32 {
         if self > y { self } else { y }
     }
     #[inline(always)]
+    unsafe fn sqrt(self) -> Self {
+        self.sqrt()
+    }
+    #[inline(always)]
     unsafe fn mul_add(self, y: Self, z: Self) -> Self {
         self * y + z
     }
@@ -75,7 +85,7 @@ impl Simd for f32 {
 
 /// Eight numbers without special instructions.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; LANES]);
+pub(super) struct Portable([f32; 8]);
 
 impl Portable {
     #[inline(always)]
@@ -85,19 +95,20 @@ impl Portable {
 }
 
 impl Simd for Portable {
+    const LANES: usize = 8;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
-        Self([x; LANES])
+        Self([x; 8])
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
         // SAFETY: the caller passes a pointer to eight numbers.
-        Self(unsafe { p.cast::<[f32; LANES]>().read_unaligned() })
+        Self(unsafe { p.cast::<[f32; 8]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         // SAFETY: the caller passes a pointer to room for eight numbers.
-        unsafe { p.cast::<[f32; LANES]>().write_unaligned(self.0) }
+        unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn add(self, y: Self) -> Self {
@@ -124,6 +135,10 @@ impl Simd for Portable {
         self.zip(y, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
+    unsafe fn sqrt(self) -> Self {
+        Self(self.0.map(f32::sqrt))
+    }
+    #[inline(always)]
     unsafe fn mul_add(self, y: Self, z: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] * y.0[i] + z.0[i]))
     }
@@ -135,104 +150,172 @@ impl Simd for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) mod avx2 {
+pub(super) mod x86 {
     use super::Simd;
     use std::arch::x86_64::*;
 
-    /// Eight numbers in an AVX register.
-    #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx2(__m256);
+    /// Defines a vector type on x86 intrinsics, all of whose names end alike.
+    macro_rules! vector {
+        ($(#[$meta:meta])* $name:ident($register:ty), $lanes:literal, $rows:literal, $splat:ident, $load:ident, $store:ident,
+         $add:ident, $sub:ident, $mul:ident, $div:ident, $min:ident, $max:ident, $sqrt:ident, $fma:ident,
+         |$x:ident| $power_of_two:expr) => {
+            $(#[$meta])*
+            #[derive(Clone, Copy)]
+            pub(in super::super) struct $name($register);
 
-    // SAFETY (whole impl): the trait's contract, AVX2 and FMA present and pointers good for eight numbers.
-    #[allow(clippy::undocumented_unsafe_blocks)]
-    impl Simd for Avx2 {
-        #[inline(always)]
-        unsafe fn splat(x: f32) -> Self {
-            Self(unsafe { _mm256_set1_ps(x) })
-        }
-        #[inline(always)]
-        unsafe fn load(p: *const f32) -> Self {
-            Self(unsafe { _mm256_loadu_ps(p) })
-        }
-        #[inline(always)]
-        unsafe fn store(self, p: *mut f32) {
-            unsafe { _mm256_storeu_ps(p, self.0) }
-        }
-        #[inline(always)]
-        unsafe fn add(self, y: Self) -> Self {
-            Self(unsafe { _mm256_add_ps(self.0, y.0) })
-        }
-        #[inline(always)]
-        unsafe fn sub(self, y: Self) -> Self {
-            Self(unsafe { _mm256_sub_ps(self.0, y.0) })
-        }
-        #[inline(always)]
-        unsafe fn mul(self, y: Self) -> Self {
-            Self(unsafe { _mm256_mul_ps(self.0, y.0) })
-        }
-        #[inline(always)]
-        unsafe fn div(self, y: Self) -> Self {
-            Self(unsafe { _mm256_div_ps(self.0, y.0) })
-        }
-        #[inline(always)]
-        unsafe fn min(self, y: Self) -> Self {
-            Self(unsafe { _mm256_min_ps(self.0, y.0) })
-        }
-        #[inline(always)]
-        unsafe fn max(self, y: Self) -> Self {
-            Self(unsafe { _mm256_max_ps(self.0, y.0) })
-        }
-        #[inline(always)]
-        unsafe fn mul_add(self, y: Self, z: Self) -> Self {
-            Self(unsafe { _mm256_fmadd_ps(self.0, y.0, z.0) })
-        }
-        #[inline(always)]
-        unsafe fn power_of_two(self) -> Self {
-            Self(unsafe {
-                let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.0));
-                _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000)))
-            })
-        }
+            // SAFETY (whole impl): the trait's contract, the instructions present and pointers good for all lanes.
+            #[allow(clippy::undocumented_unsafe_blocks)]
+            impl Simd for $name {
+                const LANES: usize = $lanes;
+                const TILE_ROWS: usize = $rows;
+                #[inline(always)]
+                unsafe fn splat(x: f32) -> Self {
+                    Self(unsafe { $splat(x) })
+                }
+                #[inline(always)]
+                unsafe fn load(p: *const f32) -> Self {
+                    Self(unsafe { $load(p) })
+                }
+                #[inline(always)]
+                unsafe fn store(self, p: *mut f32) {
+                    unsafe { $store(p, self.0) }
+                }
+                #[inline(always)]
+                unsafe fn add(self, y: Self) -> Self {
+                    Self(unsafe { $add(self.0, y.0) })
+                }
+                #[inline(always)]
+                unsafe fn sub(self, y: Self) -> Self {
+                    Self(unsafe { $sub(self.0, y.0) })
+                }
+                #[inline(always)]
+                unsafe fn mul(self, y: Self) -> Self {
+                    Self(unsafe { $mul(self.0, y.0) })
+                }
+                #[inline(always)]
+                unsafe fn div(self, y: Self) -> Self {
+                    Self(unsafe { $div(self.0, y.0) })
+                }
+                #[inline(always)]
+                unsafe fn min(self, y: Self) -> Self {
+                    Self(unsafe { $min(self.0, y.0) })
+                }
+                #[inline(always)]
+                unsafe fn max(self, y: Self) -> Self {
+                    Self(unsafe { $max(self.0, y.0) })
+                }
+                #[inline(always)]
+                unsafe fn sqrt(self) -> Self {
+                    Self(unsafe { $sqrt(self.0) })
+                }
+                #[inline(always)]
+                unsafe fn mul_add(self, y: Self, z: Self) -> Self {
+                    Self(unsafe { $fma(self.0, y.0, z.0) })
+                }
+                #[inline(always)]
+                unsafe fn power_of_two(self) -> Self {
+                    let $x = self.0;
+                    Self(unsafe { $power_of_two })
+                }
+            }
+        };
     }
+
+    vector!(
+        /// Eight numbers in an AVX register.
+        Avx2(__m256), 8, 6, _mm256_set1_ps, _mm256_loadu_ps, _mm256_storeu_ps,
+        _mm256_add_ps, _mm256_sub_ps, _mm256_mul_ps, _mm256_div_ps, _mm256_min_ps, _mm256_max_ps, _mm256_sqrt_ps,
+        _mm256_fmadd_ps,
+        |x| {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
+            _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000)))
+        }
+    );
+
+    vector!(
+        /// Sixteen numbers in an AVX-512 register. There are 32 of them: 28 sums leave room for the factors.
+        Avx512(__m512), 16, 14, _mm512_set1_ps, _mm512_loadu_ps, _mm512_storeu_ps,
+        _mm512_add_ps, _mm512_sub_ps, _mm512_mul_ps, _mm512_div_ps, _mm512_min_ps, _mm512_max_ps, _mm512_sqrt_ps,
+        _mm512_fmadd_ps,
+        |x| {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(x));
+            _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f80_0000)))
+        }
+    );
+}
+
+/// What the processor can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    /// Nothing special.
+    Portable,
+    /// AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    /// AVX-512F, AVX2 and FMA.
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
 }
 
 #[cfg(test)]
 thread_local! {
-    /// Makes [`has_avx2`] say no on this thread, so that tests reach the portable version.
-    pub(super) static PORTABLE_ONLY: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// The most that [`level`] may say on this thread, so that tests reach every version.
+    pub(super) static LIMIT: std::cell::Cell<Option<Level>> = const { std::cell::Cell::new(None) };
 }
 
-/// Whether AVX2 and FMA can be used.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn has_avx2() -> bool {
+/// The best version that can run here.
+#[inline]
+pub(super) fn level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    let best = if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+        Level::Portable
+    } else if is_x86_feature_detected!("avx512f") {
+        Level::Avx512
+    } else {
+        Level::Avx2
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let best = Level::Portable;
     #[cfg(test)]
-    if PORTABLE_ONLY.get() {
-        return false;
+    if let Some(limit) = LIMIT.get() {
+        return best.min(limit);
     }
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    best
 }
 
-/// `dispatch!(name = generic(arg: Type, ..));` defines `unsafe fn name`, which runs `generic::<Avx2>` compiled for
-/// AVX2 and FMA where the processor has them and `generic::<Portable>` elsewhere. `generic` must be `inline(always)`.
+/// `dispatch!(name = generic(arg: Type, ..));` defines `unsafe fn name`, which runs `generic::<V>` with the best vectors
+/// V that the processor has, compiled for it. `generic` must be `inline(always)`. A type parameter of `name` comes
+/// after V: `dispatch!(name<B: Bound> = generic(..));`.
 macro_rules! dispatch {
-    ($(#[$meta:meta])* $vis:vis $name:ident = $generic:ident($($arg:ident: $type:ty),* $(,)?)) => {
+    ($(#[$meta:meta])* $vis:vis $name:ident $(<$param:ident: $bound:path>)? =
+     $generic:ident($($arg:ident: $type:ty),* $(,)?)) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis unsafe fn $name($($arg: $type),*) {
+        $vis unsafe fn $name $(<$param: $bound>)? ($($arg: $type),*) {
             #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,fma")]
-                unsafe fn avx2($($arg: $type),*) {
-                    // SAFETY: the caller keeps the contract of the generic function; the features are enabled here.
-                    unsafe { $generic::<$crate::kernels::simd::avx2::Avx2>($($arg),*) }
-                }
-                if $crate::kernels::simd::has_avx2() {
-                    // SAFETY: AVX2 and FMA are present; the rest is the caller's contract.
-                    return unsafe { avx2($($arg),*) };
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2 $(<$param: $bound>)? ($($arg: $type),*) {
+                // SAFETY: the caller keeps the contract of the generic function; the features are enabled here.
+                unsafe { $generic::<$crate::kernels::simd::x86::Avx2 $(, $param)?>($($arg),*) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx2,fma")]
+            unsafe fn avx512 $(<$param: $bound>)? ($($arg: $type),*) {
+                // SAFETY: as above.
+                unsafe { $generic::<$crate::kernels::simd::x86::Avx512 $(, $param)?>($($arg),*) }
+            }
+            // SAFETY: the level says that the instructions are there; the rest is the caller's contract.
+            unsafe {
+                match $crate::kernels::simd::level() {
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::simd::Level::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    $crate::kernels::simd::Level::Avx2 => avx2($($arg),*),
+                    $crate::kernels::simd::Level::Portable => {
+                        $generic::<$crate::kernels::simd::Portable $(, $param)?>($($arg),*)
+                    }
                 }
             }
-            // SAFETY: the caller's contract.
-            unsafe { $generic::<$crate::kernels::simd::Portable>($($arg),*) }
         }
     };
 }

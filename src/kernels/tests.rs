@@ -245,20 +245,88 @@ fn threads_change_no_bit() {
     }
 }
 
-/// The version for processors without AVX2 passes the same tests.
-#[test]
-#[cfg(target_arch = "x86_64")]
-fn portable_version() {
+/// Runs `f` on one thread with no better instructions than `level`.
+fn limited<R: Send>(level: simd::Level, f: impl FnOnce() -> R + Send) -> R {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     pool.install(|| {
-        simd::PORTABLE_ONLY.set(true);
-        group_norm();
-        attention_and_layout();
-        conv1x1();
-        for shape in SHAPES {
-            conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);
+        simd::LIMIT.set(Some(level));
+        f()
+    })
+}
+
+/// The versions for lesser processors than this one pass the same tests.
+#[test]
+fn lesser_processors() {
+    use simd::Level;
+    let mut levels = vec![Level::Portable];
+    #[cfg(target_arch = "x86_64")]
+    levels.push(Level::Avx2);
+    for level in levels.into_iter().filter(|level| *level < simd::level()) {
+        limited(level, || {
+            group_norm();
+            attention_and_layout();
+            conv1x1();
+            for shape in SHAPES {
+                conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);
+            }
+        });
+    }
+}
+
+/// Wider vectors change no bit of a network whose rows leave the same over for both widths.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn avx512_gives_the_bytes_of_avx2() {
+    if simd::level() < simd::Level::Avx512 {
+        eprintln!("SKIPPED: this processor has no AVX-512");
+        return;
+    }
+    let x = random(&[2, 1, 28, 26], 0, 1.0, 0.0);
+    for path in [Path::Fast, Path::Exact] {
+        let run = |level| {
+            let run = || evaluate(std::slice::from_ref(&x), path, &|x, path| everything(&x[0], path));
+            limited(level, run).iter().flat_map(values).map(f32::to_bits).collect::<Vec<_>>()
+        };
+        assert_eq!(run(simd::Level::Avx512), run(simd::Level::Avx2));
+    }
+}
+
+/// Algorithm 1 of Kingma & Ba 2015 and the moving average, written out in f64.
+#[test]
+fn adam_follows_its_algorithm() {
+    let len = 40_003;
+    let mut inputs: Vec<Tensor> = (0..5).map(|i| random(&[len], i, 1.0, 0.0)).collect();
+    inputs[3] = (inputs[3].sqr().unwrap() + 0.01).unwrap();
+    let (step, alpha, beta1, beta2, eps) = (3, 0.01, 0.9, 0.999, 1e-8);
+    let numbers = optimizer::Adam {
+        grad_scale: 0.5,
+        beta1: beta1 as f32,
+        beta2: beta2 as f32,
+        eps: eps as f32,
+        rate: (alpha / (1.0 - f64::powi(beta1, step))) as f32,
+        root: (1.0 / (1.0 - f64::powi(beta2, step)).sqrt()) as f32,
+        ema_decay: 0.75,
+    };
+    let [g, p, m, v, ema] = [0, 1, 2, 3, 4].map(|i: usize| values(&inputs[i]));
+    let mut want = [(); 4].map(|()| Vec::new());
+    for [g, p, m, v, ema] in (0..len).map(|i| [g[i] * 0.5, p[i], m[i], v[i], ema[i]].map(f64::from)) {
+        let (m, v) = (beta1 * m + (1.0 - beta1) * g, beta2 * v + (1.0 - beta2) * g * g);
+        let (m_hat, v_hat) = (m / (1.0 - f64::powi(beta1, step)), v / (1.0 - f64::powi(beta2, step)));
+        let p = p - alpha * m_hat / (v_hat.sqrt() + eps);
+        for (to, value) in want.iter_mut().zip([p, m, v, 0.75 * ema + 0.25 * p]) {
+            to.push(value as f32);
         }
-    });
+    }
+    let state = || [&inputs[1], &inputs[2], &inputs[3], &inputs[4]];
+    let bits = |got: &[Tensor; 4]| got.iter().flat_map(values).map(f32::to_bits).collect::<Vec<_>>();
+    let got = limited(simd::level(), || optimizer::adam(&inputs[0], state(), &numbers).unwrap());
+    for (got, want) in got.iter().zip(want) {
+        let (worst, _) = errors(got, &Tensor::from_vec(want, len, &Device::Cpu).unwrap());
+        assert!(worst < 2e-6, "{worst:.2e}");
+    }
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    let shared = pool.install(|| optimizer::adam(&inputs[0], state(), &numbers).unwrap());
+    assert_eq!(bits(&got), bits(&shared));
 }
 
 #[test]

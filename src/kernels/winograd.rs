@@ -6,9 +6,9 @@
 //! Channels must be multiples of sixteen.
 
 use super::conv::Geometry;
-use super::matrix::{PANEL, gemm_simd};
+use super::matrix::{PANEL, gemm};
 use super::memory::{Target, for_each, part, written};
-use super::simd::{LANES, Scratch, Simd, dispatch};
+use super::simd::{Scratch, Simd, dispatch};
 use super::transforms::{Input, InputT, Output, OutputT, Weight, WeightT, twice};
 use std::ops::Range;
 
@@ -56,6 +56,12 @@ impl Weights {
         Self { data, depth }
     }
 
+    /// Numbers between two panels.
+    #[inline(always)]
+    fn panel(&self) -> usize {
+        POINTS * self.depth * PANEL
+    }
+
     /// # Safety
     /// `panel` and `point` must exist.
     #[inline(always)]
@@ -70,7 +76,7 @@ dispatch!(transform_weight = transform_weight_simd(kernels: &[[f32; PANEL]; 9], 
 /// G g Gᵀ of sixteen kernels; point i goes to `to + i * stride`.
 #[inline(always)]
 unsafe fn transform_weight_simd<S: Simd>(kernels: &[[f32; PANEL]; 9], to: *mut f32, stride: usize) {
-    for half in [0, LANES] {
+    for half in (0..PANEL).step_by(S::LANES) {
         // SAFETY: `kernels` has sixteen lanes; `to` is the caller's contract.
         unsafe {
             let mut kernel = [[S::splat(0.0); 3]; 3];
@@ -142,7 +148,7 @@ fn block_size(channels: usize) -> usize {
 
 /// The same for the gradients. Every block adds to all of dU, which for many channels leaves the caches: fewer blocks.
 fn backward_block_size(channels: usize) -> usize {
-    if channels < 128 { block_size(channels).max(24) } else { 48 }
+    (channels / 2).clamp(24, 128)
 }
 
 /// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out].
@@ -160,7 +166,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) 
             for_each(blocks * groups, |i| {
                 let tiles = part(count, blocks, i / groups);
                 let mut v = Slabs::new(tiles.len(), g.ci);
-                let mut m = Slabs::new(tiles.len(), PANEL);
+                let mut m = Slabs::new(tiles.len(), 2 * PANEL);
                 let margin = Scratch::zeros(g.ci.max(PANEL));
                 let panels = part(panels, groups, i % groups);
                 forward_block(&tiling, tiles, panels, x, weights, bias, &mut v, &mut m, margin, y);
@@ -180,6 +186,12 @@ impl Slabs {
     fn new(tiles: usize, channels: usize) -> Self {
         let stride = tiles * channels + GAP;
         Self { data: Scratch::new(POINTS * stride), stride, channels }
+    }
+
+    /// Takes another shape, with no more numbers.
+    #[inline(always)]
+    fn shape(&mut self, tiles: usize, channels: usize) {
+        (self.stride, self.channels) = (tiles * channels + GAP, channels);
     }
 
     /// # Safety
@@ -227,18 +239,21 @@ unsafe fn forward_block_simd<S: Simd>(
     // SAFETY: the contract of `forward_block`.
     unsafe {
         transform_input::<S>(tiling, tiles.clone(), x, v, margin.as_mut_ptr());
-        for panel in panels {
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let columns = columns::<S>(&panels, panel);
+            m.shape(tiles.len(), columns);
             for point in 0..POINTS {
                 let (v, u, m) = (v.at(point, 0, 0), weights.at(panel, point), m.at(point, 0, 0));
-                gemm_simd::<S>(tiles.len(), PANEL, ci, v, ci, 1, u, PANEL, 0, m, PANEL, false);
+                gemm(tiles.len(), columns, ci, v, ci, 1, u, PANEL, weights.panel(), m, columns, false);
             }
             for (i, t) in tiles.clone().enumerate() {
                 let outputs = tiling.addresses::<4>(t, 0, co, y.ptr(0), margin.as_mut_ptr());
                 let first = if bias.len() == co { 0 } else { tiling.tile(t).0 * co };
-                for half in [0, LANES] {
-                    let channel = panel * PANEL + half;
+                for column in (0..columns).step_by(S::LANES) {
+                    let channel = panel * PANEL + column;
                     let shift = S::load(bias.as_ptr().add(first + channel));
-                    let patch = load::<S>(m, i, half);
+                    let patch = load::<S>(m, i, column);
                     let result = twice::<OutputT, _, _, _>(&patch);
                     for (line, to) in result.iter().zip(&outputs) {
                         for (value, to) in line.iter().zip(to) {
@@ -247,8 +262,15 @@ unsafe fn forward_block_simd<S: Simd>(
                     }
                 }
             }
+            panel += columns / PANEL;
         }
     }
+}
+
+/// Columns of a product that are computed together: a panel, or two where a register holds a whole one.
+#[inline(always)]
+fn columns<S: Simd>(panels: &Range<usize>, first: usize) -> usize {
+    (panels.end - first).min(S::LANES.div_ceil(PANEL / 2)) * PANEL
 }
 
 /// `to + channel`, but `outside` itself, where one vector's room suffices.
@@ -294,7 +316,7 @@ unsafe fn transform_input<S: Simd>(tiling: &Tiling, tiles: Range<usize>, x: &[f3
     let ci = tiling.g.ci;
     for (i, t) in tiles.enumerate() {
         let inputs = tiling.addresses::<6>(t, 1, ci, x.as_ptr().cast_mut(), zeros);
-        for channel in (0..ci).step_by(LANES) {
+        for channel in (0..ci).step_by(S::LANES) {
             // SAFETY: the pixels exist, or are zeros.
             unsafe {
                 let patch = gather::<S, 6>(&inputs, channel);
@@ -325,13 +347,16 @@ pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradi
     let tiles = count.div_ceil(blocks);
     let mut d = Slabs::new(tiles, g.co);
     let mut v = Slabs::new(tiles, if gradients.dw.is_some() { g.ci } else { 0 });
-    let mut dv = Slabs::new(tiles, PANEL);
-    let mut du = vec![0.0; if gradients.dw.is_some() { POINTS * g.ci * g.co } else { 0 }];
+    let mut dv = Slabs::new(tiles, 2 * PANEL);
+    let mut du = Scratch::new(if gradients.dw.is_some() { POINTS * g.ci * g.co } else { 0 });
     for i in 0..blocks {
         let tiles = part(count, blocks, i);
         let margin = Scratch::zeros(g.ci.max(g.co));
-        // SAFETY: the slabs have room for these tiles, and du for all points.
-        unsafe { backward_block(&tiling, tiles, x, dy, &mut d, &mut v, &mut dv, &mut du, margin, &mut gradients) };
+        // SAFETY: the slabs have room for these tiles and du for all points, which the first block writes.
+        unsafe {
+            let du = du.as_mut_ptr();
+            backward_block(&tiling, tiles, x, dy, &mut d, &mut v, &mut dv, (du, i > 0), margin, &mut gradients);
+        }
     }
     if let Some(dw) = gradients.dw {
         for i in 0..g.ci {
@@ -353,7 +378,7 @@ dispatch!(transform_back = transform_back_simd(from: *const f32, stride: usize, 
 /// Gᵀ dU G of sixteen kernels; point i comes from `from + i * stride`.
 #[inline(always)]
 unsafe fn transform_back_simd<S: Simd>(from: *const f32, stride: usize, kernels: &mut [[f32; PANEL]; 9]) {
-    for half in [0, LANES] {
+    for half in (0..PANEL).step_by(S::LANES) {
         // SAFETY: `kernels` has sixteen lanes; `from` is the caller's contract.
         unsafe {
             let mut u = [[S::splat(0.0); 6]; 6];
@@ -369,7 +394,8 @@ unsafe fn transform_back_simd<S: Simd>(from: *const f32, stride: usize, kernels:
 
 dispatch!(
     /// # Safety
-    /// `tiles` exist; the slabs have room for them, `du` for [36, in, out]; `margin` is zero and has room for any pixel.
+    /// `tiles` exist; the slabs have room for them, `du` for [36, in, out], which is added to if its flag says so;
+    /// `margin` is zero and has room for any pixel.
     backward_block = backward_block_simd(
         tiling: &Tiling,
         tiles: Range<usize>,
@@ -378,7 +404,7 @@ dispatch!(
         d: &mut Slabs,
         v: &mut Slabs,
         dv: &mut Slabs,
-        du: &mut [f32],
+        du: (*mut f32, bool),
         margin: Scratch,
         gradients: &mut Gradients,
     )
@@ -394,7 +420,7 @@ unsafe fn backward_block_simd<S: Simd>(
     d: &mut Slabs,
     v: &mut Slabs,
     dv: &mut Slabs,
-    du: &mut [f32],
+    du: (*mut f32, bool),
     mut margin: Scratch,
     gradients: &mut Gradients,
 ) {
@@ -405,7 +431,7 @@ unsafe fn backward_block_simd<S: Simd>(
     unsafe {
         for (i, t) in tiles.clone().enumerate() {
             let outputs = tiling.addresses::<4>(t, 0, co, dy.as_ptr().cast_mut(), margin);
-            for channel in (0..co).step_by(LANES) {
+            for channel in (0..co).step_by(S::LANES) {
                 let patch = gather::<S, 4>(&outputs, channel);
                 let to = d.at(0, i, channel);
                 for (point, value) in twice::<Output, _, _, _>(&patch).as_flattened().iter().enumerate() {
@@ -415,7 +441,7 @@ unsafe fn backward_block_simd<S: Simd>(
             if let Some(db) = &mut gradients.db {
                 // point (1, 1) is the sum over the tile
                 let first = if db.len() == co { 0 } else { tiling.tile(t).0 * co };
-                for channel in (0..co).step_by(LANES) {
+                for channel in (0..co).step_by(S::LANES) {
                     let sum = db.as_mut_ptr().add(first + channel);
                     S::load(sum).add(S::load(d.at(7, i, channel))).store(sum);
                 }
@@ -425,21 +451,24 @@ unsafe fn backward_block_simd<S: Simd>(
             transform_input::<S>(tiling, tiles.clone(), x, v, margin);
             for point in 0..POINTS {
                 let (v, d) = (v.at(point, 0, 0), d.at(point, 0, 0));
-                let du = du.as_mut_ptr().add(point * ci * co);
-                gemm_simd::<S>(ci, co, len, v, 1, ci, d, co, PANEL, du, co, true);
+                gemm(ci, co, len, v, 1, ci, d, co, PANEL, du.0.add(point * ci * co), co, du.1);
             }
         }
         let Some((dx, weights)) = &mut gradients.dx else { return };
-        for panel in 0..ci / PANEL {
+        let panels = 0..ci / PANEL;
+        let mut panel = 0;
+        while panel < panels.end {
+            let columns = columns::<S>(&panels, panel);
+            dv.shape(len, columns);
             for point in 0..POINTS {
                 let (d, u, dv) = (d.at(point, 0, 0), weights.at(panel, point), dv.at(point, 0, 0));
-                gemm_simd::<S>(len, PANEL, co, d, co, 1, u, PANEL, 0, dv, PANEL, false);
+                gemm(len, columns, co, d, co, 1, u, PANEL, weights.panel(), dv, columns, false);
             }
             for (i, t) in tiles.clone().enumerate() {
                 let inputs = tiling.addresses::<6>(t, 1, ci, dx.as_mut_ptr(), margin);
-                for half in [0, LANES] {
-                    let channel = panel * PANEL + half;
-                    let patch = load::<S>(dv, i, half);
+                for column in (0..columns).step_by(S::LANES) {
+                    let channel = panel * PANEL + column;
+                    let patch = load::<S>(dv, i, column);
                     let result = twice::<Input, _, _, _>(&patch);
                     for (line, to) in result.iter().zip(&inputs) {
                         for (value, to) in line.iter().zip(to) {
@@ -451,6 +480,7 @@ unsafe fn backward_block_simd<S: Simd>(
                     }
                 }
             }
+            panel += columns / PANEL;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Adam (Kingma & Ba 2015, Algorithm 1) with global-norm clipping and the moving average of the weights.
 
+use crate::kernels::optimizer;
 use candle_core::{Result, Tensor};
 
 const BETA1: f64 = 0.9;
@@ -37,17 +38,25 @@ pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     (max_norm / (norm + 1e-6)).min(1.0)
 }
 
-/// √Σg² over all tensors.
-pub fn global_norm(grads: &[Tensor]) -> Result<f64> {
-    let mut sum = 0.0;
-    for g in grads {
-        sum += if g.device().is_cpu() {
-            g.flatten_all()?.to_vec1::<f32>()?.iter().map(|&v| f64::from(v).powi(2)).sum()
+/// The sum of each weight's gradients over micro-batches, in their order, and √Σg² over all weights.
+pub fn sum_gradients(parts: &[Vec<Tensor>]) -> Result<(Vec<Tensor>, f64)> {
+    let (mut sums, mut squares) = (Vec::new(), 0.0);
+    for i in 0..parts.first().map_or(0, Vec::len) {
+        let parts: Vec<&Tensor> = parts.iter().map(|grads| &grads[i]).collect();
+        let (sum, square) = if parts[0].device().is_cpu() {
+            optimizer::sum_with_squares(&parts)?
         } else {
-            f64::from(g.sqr()?.sum_all()?.to_scalar::<f32>()?)
+            let mut sum = parts[0].clone();
+            for part in &parts[1..] {
+                sum = (sum + *part)?;
+            }
+            let square = f64::from(sum.sqr()?.sum_all()?.to_scalar::<f32>()?);
+            (sum, square)
         };
+        sums.push(sum);
+        squares += square;
     }
-    Ok(sum.sqrt())
+    Ok((sums, squares.sqrt()))
 }
 
 impl Slot {
@@ -61,35 +70,28 @@ impl Slot {
         let corrected = |beta: f64| 1.0 - beta.powf(u.step as f64);
         let rate = u.learning_rate / corrected(BETA1);
         let root = corrected(BETA2).sqrt();
-        *self = if self.param.device().is_cpu() {
-            self.update_cpu(grad, u, rate as f32, root as f32)?
+        let Self { param, m, v, ema } = &*self;
+        let [param, m, v, ema] = if param.device().is_cpu() {
+            let numbers = optimizer::Adam {
+                grad_scale: u.grad_scale as f32,
+                beta1: BETA1 as f32,
+                beta2: BETA2 as f32,
+                eps: EPS as f32,
+                rate: rate as f32,
+                root: (1.0 / root) as f32,
+                ema_decay: u.ema_decay as f32,
+            };
+            optimizer::adam(grad, [param, m, v, ema], &numbers)?
         } else {
             let g = (grad * u.grad_scale)?;
-            let m = ((&self.m * BETA1)? + (&g * (1.0 - BETA1))?)?;
-            let v = ((&self.v * BETA2)? + (g.sqr()? * (1.0 - BETA2))?)?;
-            let param = (&self.param - (&m / ((v.sqrt()? / root)? + EPS)?)?.affine(rate, 0.0)?)?;
-            let ema = ((&self.ema * u.ema_decay)? + (&param * (1.0 - u.ema_decay))?)?;
-            Self { param, m, v, ema }
+            let m = ((m * BETA1)? + (&g * (1.0 - BETA1))?)?;
+            let v = ((v * BETA2)? + (g.sqr()? * (1.0 - BETA2))?)?;
+            let param = (param - (&m / ((v.sqrt()? / root)? + EPS)?)?.affine(rate, 0.0)?)?;
+            let ema = ((ema * u.ema_decay)? + (&param * (1.0 - u.ema_decay))?)?;
+            [param, m, v, ema]
         };
+        *self = Self { param, m, v, ema };
         Ok(())
-    }
-
-    /// The same in one pass over the values.
-    fn update_cpu(&self, grad: &Tensor, u: &Update, rate: f32, root: f32) -> Result<Self> {
-        let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
-        let (mut p, mut m, mut v, mut ema) =
-            (values(&self.param)?, values(&self.m)?, values(&self.v)?, values(&self.ema)?);
-        let (scale, decay) = (u.grad_scale as f32, u.ema_decay as f32);
-        let (b1, b2, eps) = (BETA1 as f32, BETA2 as f32, EPS as f32);
-        for ((((g, p), m), v), ema) in values(grad)?.iter().zip(&mut p).zip(&mut m).zip(&mut v).zip(&mut ema) {
-            let g = g * scale;
-            *m = b1 * *m + (1.0 - b1) * g;
-            *v = b2 * *v + (1.0 - b2) * g * g;
-            *p -= rate * *m / (v.sqrt() / root + eps);
-            *ema = decay * *ema + (1.0 - decay) * *p;
-        }
-        let tensor = |values| Tensor::from_vec(values, self.param.shape(), self.param.device());
-        Ok(Self { param: tensor(p)?, m: tensor(m)?, v: tensor(v)?, ema: tensor(ema)? })
     }
 }
 
@@ -114,8 +116,10 @@ mod tests {
 
     #[test]
     fn clipping_brings_the_norm_down_and_never_up() {
-        let grads = [Tensor::new(&[3f32, 0.0], &Device::Cpu).unwrap(), Tensor::new(&[4f32], &Device::Cpu).unwrap()];
-        let norm = global_norm(&grads).unwrap();
+        let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        let parts = [vec![tensor(&[1.0, -2.0]), tensor(&[3.0])], vec![tensor(&[2.0, 2.0]), tensor(&[1.0])]];
+        let (sums, norm) = sum_gradients(&parts).unwrap();
+        assert_eq!(sums[0].to_vec1::<f32>().unwrap(), [3.0, 0.0]);
         assert!((norm - 5.0).abs() < 1e-12);
         assert!((clip_scale(norm, 1.0) * norm - 1.0).abs() < 1e-6);
         assert_eq!(clip_scale(0.5, 1.0), 1.0);

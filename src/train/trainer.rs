@@ -177,7 +177,7 @@ impl Trainer {
         let params = self.template.with_tensors(vars.iter().map(|v| v.as_tensor().clone()));
         let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
         let micro_batches = t.len().div_ceil(MICRO_BATCH);
-        let results = self.compute.map_lanes(micro_batches, |k| -> Result<(f64, Vec<Tensor>)> {
+        let backward = |k: usize| -> Result<(f64, Vec<Tensor>)> {
             let rows = k * MICRO_BATCH..((k + 1) * MICRO_BATCH).min(t.len());
             let tensor = |images: &Images| {
                 let (n, len, [c, h, w]) = (rows.len(), images.len_one(), images.shape());
@@ -190,18 +190,19 @@ impl Trainer {
             let grads = loss.backward()?;
             let of = |var: &Var| grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
             Ok((f64::from(loss.to_scalar::<f32>()?), vars.iter().map(of).collect::<candle_core::Result<_>>()?))
-        });
-        let (mut loss, mut grads) = (0.0, None::<Vec<Tensor>>);
-        for result in results {
-            let (part, part_grads) = result?;
-            loss += part;
-            grads = Some(match grads {
-                None => part_grads,
-                Some(sum) => sum.iter().zip(&part_grads).map(|(a, b)| a + b).collect::<candle_core::Result<_>>()?,
-            });
+        };
+        let (mut loss, mut grads, mut norm) = (0.0, Vec::<Tensor>::new(), 0.0);
+        // a few at a time, since each gradient is as large as the network
+        for first in (0..micro_batches).step_by(2 * self.compute.threads()) {
+            let count = (2 * self.compute.threads()).min(micro_batches - first);
+            let mut parts = if first == 0 { vec![] } else { vec![std::mem::take(&mut grads)] };
+            for result in self.compute.map_lanes(count, |k| backward(first + k)) {
+                let (part_loss, part) = result?;
+                loss += part_loss;
+                parts.push(part);
+            }
+            (grads, norm) = self.compute.run(|| adam::sum_gradients(&parts))?;
         }
-        let grads = grads.unwrap_or_default();
-        let norm = adam::global_norm(&grads)?;
         if !(loss.is_finite() && norm.is_finite()) {
             return Err(Error::new(
                 "training stopped",
@@ -217,9 +218,7 @@ impl Trainer {
             ema_decay: run.ema_decay_at(step),
         };
         let mut slots = self.slots.clone();
-        for (slot, grad) in slots.iter_mut().zip(&grads) {
-            slot.update(grad, &update)?;
-        }
+        self.compute.run(|| slots.iter_mut().zip(&grads).try_for_each(|(slot, grad)| slot.update(grad, &update)))?;
         self.slots = slots;
         self.state.step = step;
         let stats = StepStats { step, loss: loss as f32, grad_norm: norm as f32, learning_rate: learning_rate as f32 };
