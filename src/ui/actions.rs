@@ -67,8 +67,20 @@ pub enum UiAction {
     ToImage,
     /// The other direction.
     Turn,
+    /// Stand still.
+    Pause,
+    /// Play that way; the same again is faster.
+    Shuttle(Direction),
     /// Once, loop, bounce.
     NextRepeat,
+    /// The part that repeats begins at the playhead.
+    SetIn,
+    /// The part that repeats ends at the playhead.
+    SetOut,
+    /// The whole film repeats.
+    WholeFilm,
+    /// Timesteps or log-SNR along the timeline.
+    NextScale,
     /// The next higher speed.
     Faster,
     /// The next lower speed.
@@ -198,9 +210,39 @@ pub fn table() -> Vec<Entry> {
             "Run towards the image (reverse process) or towards noise (forward process)",
             Some((NONE, Key::D)),
         ),
-        entry(A::NextRepeat, In(Film), "Repeat", "At the end: stop, loop, or run back", Some((NONE, Key::L))),
+        entry(
+            A::Shuttle(Direction::ToNoise),
+            In(Film),
+            "Shuttle to noise",
+            "Play towards noise; again: faster",
+            Some((NONE, Key::J)),
+        ),
+        entry(A::Pause, In(Film), "Pause", "Stand still", Some((NONE, Key::K))),
+        entry(
+            A::Shuttle(Direction::ToImage),
+            In(Film),
+            "Shuttle to image",
+            "Play towards the image; again: faster",
+            Some((NONE, Key::L)),
+        ),
+        entry(A::NextRepeat, In(Film), "Repeat", "At the end: stop, loop, or run back", Some((NONE, Key::B))),
+        entry(A::SetIn, In(Film), "Repeat from here", "The part that repeats begins here", Some((NONE, Key::I))),
+        entry(A::SetOut, In(Film), "Repeat up to here", "The part that repeats ends here", Some((NONE, Key::O))),
+        entry(A::WholeFilm, In(Film), "Repeat the whole film", "Take both marks away", Some((NONE, Key::Backspace))),
+        entry(
+            A::NextScale,
+            In(Film),
+            "Scale of the timeline",
+            "Timesteps, or the logarithm of the signal-to-noise ratio",
+            Some((NONE, Key::A)),
+        ),
         entry(A::Slower, In(Film), "Slower", "Lower speed", Some((NONE, Key::ArrowDown))),
         entry(A::Faster, In(Film), "Faster", "Higher speed", Some((NONE, Key::ArrowUp))),
+        entry(A::SetSpeed(0.1), In(Film), "Speed 0.1×", "A tenth of the usual speed", Some((NONE, Key::Num0))),
+        entry(A::SetSpeed(1.0), In(Film), "Speed 1×", "Ten seconds from noise to image", Some((NONE, Key::Num1))),
+        entry(A::SetSpeed(2.0), In(Film), "Speed 2×", "Twice the usual speed", Some((NONE, Key::Num2))),
+        entry(A::SetSpeed(4.0), In(Film), "Speed 4×", "Four times the usual speed", Some((NONE, Key::Num4))),
+        entry(A::SetSpeed(8.0), In(Film), "Speed 8×", "Eight times the usual speed", Some((NONE, Key::Num8))),
         entry(
             A::NewSeed,
             In(Film),
@@ -223,20 +265,20 @@ pub fn table() -> Vec<Entry> {
             Some((NONE, Key::S)),
         ),
         entry(A::NextGrid, In(Film), "Pictures", "Show 1, 4, 9 or 16 pictures", Some((NONE, Key::G))),
-        entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::Num1))),
+        entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::X))),
         entry(
             A::Look(Quantity::PredictedStart),
             In(Film),
             "Show predicted x_0",
             "The picture that the network expects at the end",
-            Some((NONE, Key::Num2)),
+            Some((NONE, Key::P)),
         ),
         entry(
             A::Look(Quantity::PredictedNoise),
             In(Film),
             "Show predicted noise",
             "What the network takes for noise in x_t",
-            Some((NONE, Key::Num3)),
+            Some((NONE, Key::E)),
         ),
         entry(
             A::StartTraining,
@@ -262,6 +304,15 @@ pub fn tooltip(ctx: &egui::Context, action: &UiAction) -> String {
         Some(keys) => format!("{} ({})", e.tooltip, ctx.format_shortcut(&keys)),
         None => e.tooltip.to_owned(),
     })
+}
+
+/// A line of a menu for `action`, with its keys. Returns whether it was chosen.
+pub fn menu_item(ui: &mut egui::Ui, action: &UiAction, out: &mut Vec<UiAction>) -> bool {
+    let Some(Entry { label, tooltip, keys, .. }) = entry(action) else { return false };
+    let keys = keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
+    let chosen = ui.add(egui::Button::new(label).shortcut_text(keys)).on_hover_text(tooltip).clicked();
+    out.extend(chosen.then(|| action.clone()));
+    chosen
 }
 
 /// Takes the shortcuts that were pressed out of the input. While a widget has the keyboard, keys that it may want for

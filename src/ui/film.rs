@@ -1,6 +1,7 @@
 //! The film view: the forward and the reverse process side by side, over one timeline.
 
 use super::actions::{PathUse, UiAction};
+use super::chain;
 use super::equations;
 use super::film_bar::FilmBar;
 use super::film_settings;
@@ -17,6 +18,8 @@ use egui::{
 
 /// Height of the line that names a side.
 const HEADING: f32 = 32.0;
+/// Height of the room for the pictures from which the chain is shown under them.
+const CHAIN_FROM: f32 = 440.0;
 /// Height of the equation under a side.
 const EQUATION: f32 = 34.0;
 
@@ -68,7 +71,7 @@ impl FilmView {
             .resizable(false)
             .show_separator_line(false)
             .frame(bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 8 }))
-            .show(ui, |ui| self.timeline.ui(ui, span(state, self.quantity())))
+            .show(ui, |ui| self.timeline.ui(ui, span(state, self.quantity()), out))
             .inner;
         // what is drawn below shows the state that the pointer has just chosen, not that of the frame before
         let doses = seek.unwrap_or(state.playback.doses());
@@ -78,6 +81,12 @@ impl FilmView {
             .show_separator_line(true)
             .frame(bar.inner_margin(egui::Margin { left: 16, right: 16, top: 8, bottom: 4 }))
             .show(ui, |ui| self.bar.ui(ui, state, doses, out));
+        if ui.available_height() > CHAIN_FROM {
+            let frame = bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 4 });
+            Panel::bottom("chain").resizable(false).show_separator_line(false).frame(frame).show(ui, |ui| {
+                chain::ui(ui, state.playback.steps(), doses, out);
+            });
+        }
         if settings_open {
             film_settings::panel(ui, state, out);
         }
@@ -181,6 +190,9 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
         doses: state.playback.doses(),
         reached: extent.reached,
         growing: extent.growing,
+        marks: state.playback.marks(),
+        scale: state.scale,
+        schedule: film.map(|(_, film, _)| film.schedule().as_ref()),
         film,
     }
 }

@@ -1,6 +1,8 @@
 //! The window: it shows what the worker tells and asks it for more; it never computes, reads files or waits.
 
 pub mod actions;
+mod axis;
+mod chain;
 pub mod curve;
 mod dialogs;
 mod equations;

@@ -3,9 +3,9 @@
 /// Seconds that a film takes from noise to picture at speed 1, whatever T is.
 pub const SECONDS: f64 = 10.0;
 /// Selectable speeds.
-pub const SPEEDS: [f64; 6] = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0];
-/// A frame that took longer moves the film no further, so that it never jumps after a stall.
-const DT_MAX: f64 = 0.1;
+pub const SPEEDS: [f64; 7] = [0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0];
+/// A frame that took longer is a stall, after which the film does not jump: it moves on as if that much had passed.
+const STALL: f64 = 1.0;
 
 /// Which way the film runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,10 @@ pub struct Playback {
     pub repeat: Repeat,
     /// Time to rest on the last state before the film repeats, in seconds.
     rest: f64,
+    /// The noisier end of the part that repeats, if it is not x_T.
+    mark_in: Option<usize>,
+    /// The other end, if it is not x_0.
+    mark_out: Option<usize>,
 }
 
 /// Seconds for which a repeating film shows each end.
@@ -90,6 +94,8 @@ impl Default for Playback {
             speed: 1.0,
             repeat: Repeat::default(),
             rest: 0.0,
+            mark_in: None,
+            mark_out: None,
         }
     }
 }
@@ -116,8 +122,35 @@ impl Playback {
 
     /// Keeps the place on a film of another length.
     pub fn set_steps(&mut self, steps: usize) {
-        self.cursor = self.cursor / self.steps.max(1) as f64 * steps as f64;
-        self.steps = steps;
+        if steps != self.steps {
+            self.cursor = self.cursor / self.steps.max(1) as f64 * steps as f64;
+            self.steps = steps;
+            self.whole_film();
+        }
+    }
+
+    /// Both ends of the part that repeats, the noisier one first, where they were set.
+    pub fn marks(&self) -> [Option<usize>; 2] {
+        [self.mark_in, self.mark_out]
+    }
+
+    /// From here on the film repeats; an end of the film takes the mark away.
+    pub fn set_in(&mut self) {
+        let here = self.doses();
+        self.mark_in = (1..self.steps).contains(&here).then_some(here);
+        self.mark_out = self.mark_out.filter(|out| self.mark_in.is_none_or(|here| *out < here));
+    }
+
+    /// Up to here the film repeats; an end of the film takes the mark away.
+    pub fn set_out(&mut self) {
+        let here = self.doses();
+        self.mark_out = (1..self.steps).contains(&here).then_some(here);
+        self.mark_in = self.mark_in.filter(|start| self.mark_out.is_none_or(|here| *start > here));
+    }
+
+    /// The whole film repeats.
+    pub fn whole_film(&mut self) {
+        (self.mark_in, self.mark_out) = (None, None);
     }
 
     /// Goes to a state and stays there.
@@ -136,11 +169,8 @@ impl Playback {
     pub fn toggle(&mut self) {
         self.mode = match self.mode {
             Mode::Paused => {
-                if self.at_end() {
-                    self.cursor = match self.direction {
-                        Direction::ToImage => self.steps as f64,
-                        Direction::ToNoise => 0.0,
-                    };
+                if (self.cursor - self.end()).abs() < 0.5 {
+                    self.cursor = self.beginning();
                 }
                 Mode::Playing
             }
@@ -154,6 +184,21 @@ impl Playback {
         self.direction = direction;
         self.mode = Mode::Paused;
         self.toggle();
+    }
+
+    /// Plays in that direction; a film that already does goes faster.
+    pub fn shuttle(&mut self, direction: Direction) {
+        if self.mode == Mode::Paused || self.direction != direction {
+            self.play(direction);
+        } else {
+            self.change_speed(true);
+        }
+    }
+
+    /// Stands still.
+    pub fn pause(&mut self) {
+        self.mode = Mode::Paused;
+        self.rest = 0.0;
     }
 
     /// Turns round.
@@ -175,65 +220,83 @@ impl Playback {
         self.speed = next.unwrap_or(self.speed);
     }
 
-    /// Moves by `dt` seconds through a film of that extent. Says whether it needs another frame by itself; a playhead
-    /// that waits for the computation does not, for each new state is announced.
+    /// Moves by `dt` seconds through a film of that extent, however many frames they are cut into. Says whether it needs
+    /// another frame by itself; a playhead that waits for the computation does not, for each new state is announced.
     #[must_use]
     pub fn advance(&mut self, dt: f64, extent: Extent) -> bool {
-        if self.mode == Mode::Paused {
-            return false;
-        }
-        let Some(reached) = extent.reached else { return false };
-        let dt = dt.clamp(0.0, DT_MAX);
-        if self.rest > 0.0 {
-            self.rest -= dt;
-            if self.rest <= 0.0 {
+        let Some(reached) = extent.reached.filter(|_| self.mode != Mode::Paused) else { return false };
+        let mut left = dt.clamp(0.0, STALL);
+        loop {
+            let rested = self.rest.min(left);
+            self.rest -= rested;
+            left -= rested;
+            if self.rest > 0.0 {
+                return true;
+            }
+            if rested > 0.0 {
                 self.start_over();
-            }
-            return true;
-        }
-        let way = self.steps as f64 * dt * self.speed / SECONDS;
-        let ended = match self.direction {
-            Direction::ToImage => {
-                let frontier = reached as f64;
-                // after a scrub into the part to come, the film waits there rather than jump back
-                self.cursor = (self.cursor - way).max(frontier.min(self.cursor));
-                let waits = self.cursor <= frontier;
-                if extent.growing {
-                    self.mode = if waits { Mode::Following } else { self.mode };
-                    return !waits;
+                if self.mode == Mode::Paused {
+                    return false;
                 }
-                // a film that was stopped ends where it stopped
-                waits
             }
-            Direction::ToNoise => {
-                self.cursor = (self.cursor + way).min(self.steps as f64);
-                self.at_end()
+            let frontier = reached as f64;
+            let end = match self.direction {
+                // after a scrub into the part to come, the film waits there rather than jump back
+                Direction::ToImage => self.end().max(frontier).min(self.cursor),
+                Direction::ToNoise => self.end(),
+            };
+            let waits =
+                extent.growing && self.direction == Direction::ToImage && self.cursor.min(frontier) > self.end();
+            let rate = self.steps as f64 * self.speed / SECONDS;
+            let way = end - self.cursor;
+            if left * rate < way.abs() {
+                self.cursor += way.signum() * left * rate;
+                if !(extent.growing && self.direction == Direction::ToImage) {
+                    self.mode = Mode::Playing;
+                }
+                return true;
             }
-        };
-        self.mode = Mode::Playing;
-        if ended {
-            match self.repeat {
-                Repeat::Once => self.mode = Mode::Paused,
-                Repeat::Loop | Repeat::Bounce => self.rest = REST,
+            left -= way.abs() / rate.max(f64::MIN_POSITIVE);
+            self.cursor = end;
+            if waits {
+                self.mode = Mode::Following;
+                return false;
             }
+            self.mode = Mode::Playing;
+            if self.repeat == Repeat::Once {
+                self.mode = Mode::Paused;
+                return false;
+            }
+            self.rest = REST;
         }
-        self.mode != Mode::Paused
     }
 
     fn start_over(&mut self) {
-        self.rest = 0.0;
-        match (self.repeat, self.direction) {
-            (Repeat::Once, _) => self.mode = Mode::Paused,
-            (Repeat::Bounce, _) => self.turn(),
-            (Repeat::Loop, Direction::ToImage) => self.cursor = self.steps as f64,
-            (Repeat::Loop, Direction::ToNoise) => self.cursor = 0.0,
+        match self.repeat {
+            Repeat::Once => self.mode = Mode::Paused,
+            Repeat::Loop => self.cursor = self.beginning(),
+            Repeat::Bounce => self.turn(),
         }
     }
 
-    fn at_end(&self) -> bool {
+    /// Where a pass in this direction begins.
+    fn beginning(&self) -> f64 {
         match self.direction {
-            Direction::ToImage => self.cursor <= 0.0,
-            Direction::ToNoise => self.cursor >= self.steps as f64,
+            Direction::ToImage => self.mark_in.unwrap_or(self.steps) as f64,
+            Direction::ToNoise => self.mark_out.unwrap_or(0) as f64,
+        }
+    }
+
+    /// Where a pass in this direction ends; a playhead beyond that mark goes on to the end of the film.
+    fn end(&self) -> f64 {
+        match self.direction {
+            Direction::ToImage => {
+                self.mark_out.map_or(0.0, |out| if self.cursor >= out as f64 { out as f64 } else { 0.0 })
+            }
+            Direction::ToNoise => {
+                let all = self.steps as f64;
+                self.mark_in.map_or(all, |start| if self.cursor <= start as f64 { start as f64 } else { all })
+            }
         }
     }
 }
@@ -267,12 +330,33 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_moves_the_film_by_a_tenth_of_a_second_at_most() {
+    fn a_stall_moves_the_film_by_a_second_at_most() {
         let mut p = playing(1000);
         assert!(p.advance(5.0, WHOLE));
-        assert_eq!(p.doses(), 990);
+        assert_eq!(p.doses(), 900);
         assert!(p.advance(-3.0, WHOLE));
-        assert_eq!(p.doses(), 990);
+        assert_eq!(p.doses(), 900);
+    }
+
+    #[test]
+    fn the_speed_is_the_same_at_any_frame_rate() {
+        for repeat in [Repeat::Loop, Repeat::Bounce] {
+            let place_after = |seconds: usize, rate: usize| {
+                let mut p = playing(1000);
+                (p.repeat, p.speed) = (repeat, 2.0);
+                for _ in 0..seconds * rate {
+                    assert!(p.advance(1.0 / rate as f64, WHOLE));
+                }
+                (p.cursor, p.direction)
+            };
+            for seconds in [3, 8, 21, 40] {
+                let (smooth, way) = place_after(seconds, 240);
+                for rate in [60, 25, 7, 2] {
+                    let (place, same_way) = place_after(seconds, rate);
+                    assert!((place - smooth).abs() < 1e-6 && way == same_way, "{repeat:?}, {seconds} s at {rate}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -309,7 +393,7 @@ mod tests {
         ] {
             let mut p = playing(1000);
             p.repeat = repeat;
-            p.cursor = 5.0;
+            p.cursor = 10.0;
             let again = p.advance(0.1, WHOLE);
             assert_eq!((p.doses(), again), (0, repeat != Repeat::Once), "each end is shown");
             for _ in 0..10 {
@@ -346,6 +430,68 @@ mod tests {
     }
 
     #[test]
+    fn a_part_repeats_between_its_marks() {
+        let mut p = playing(1000);
+        p.seek(800);
+        p.set_in();
+        p.seek(700);
+        p.set_out();
+        assert_eq!(p.marks(), [Some(800), Some(700)]);
+        p.repeat = Repeat::Loop;
+        p.toggle();
+        assert_eq!(p.doses(), 800, "from the end of the part it starts over");
+        assert!(p.advance(0.5, WHOLE) && p.doses() == 750);
+        assert!(p.advance(1.0, WHOLE) && p.doses() == 700);
+        assert!(p.advance(0.8, WHOLE) && p.doses() == 770, "after the rest it starts over at the mark");
+        p.repeat = Repeat::Bounce;
+        p.play(Direction::ToNoise);
+        assert!(p.advance(0.6, WHOLE) && p.doses() == 800);
+        assert!(p.advance(1.0, WHOLE) && p.doses() == 770 && p.direction == Direction::ToImage);
+        // beyond its mark the film goes on
+        p.seek(300);
+        p.toggle();
+        assert!(p.advance(1.0, WHOLE) && p.doses() == 200);
+    }
+
+    #[test]
+    fn marks_that_would_leave_nothing_go() {
+        let mut p = playing(1000);
+        p.seek(500);
+        p.set_out();
+        p.seek(400);
+        p.set_in();
+        assert_eq!(p.marks(), [Some(400), None]);
+        p.seek(600);
+        p.set_out();
+        assert_eq!(p.marks(), [None, Some(600)]);
+        p.seek(0);
+        p.set_out();
+        p.seek(1000);
+        p.set_in();
+        assert_eq!(p.marks(), [None, None], "the ends of the film are no marks");
+        p.seek(300);
+        p.set_in();
+        p.set_steps(1000);
+        assert_eq!(p.marks(), [Some(300), None], "another film of this length keeps them");
+        p.set_steps(50);
+        assert_eq!(p.marks(), [None, None]);
+    }
+
+    #[test]
+    fn the_shuttle_plays_speeds_up_and_turns() {
+        let mut p = playing(1000);
+        p.seek(500);
+        p.shuttle(Direction::ToImage);
+        assert_eq!((p.mode, p.direction, p.speed), (Mode::Playing, Direction::ToImage, 1.0));
+        p.shuttle(Direction::ToImage);
+        assert_eq!(p.speed, 2.0);
+        p.shuttle(Direction::ToNoise);
+        assert_eq!((p.mode, p.direction, p.speed), (Mode::Playing, Direction::ToNoise, 2.0));
+        p.pause();
+        assert_eq!((p.mode, p.doses()), (Mode::Paused, 500));
+    }
+
+    #[test]
     fn steps_and_seeks_pause_and_stay_inside() {
         let mut p = playing(1000);
         p.step(10);
@@ -368,7 +514,7 @@ mod tests {
         for _ in 0..9 {
             p.change_speed(true);
         }
-        assert_eq!(p.speed, 4.0);
+        assert_eq!(p.speed, 8.0);
         for _ in 0..9 {
             p.change_speed(false);
         }

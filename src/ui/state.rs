@@ -1,6 +1,7 @@
 //! What the window knows, and the one place where the worker's events change it.
 
 use super::actions::UiAction;
+use super::axis::Scale;
 use super::playback::{Extent, Playback};
 use crate::diffusion::Images;
 use crate::engine::{
@@ -235,6 +236,8 @@ pub struct AppState {
     pub reverse: Film<Provenance>,
     /// The playhead over both.
     pub playback: Playback,
+    /// What the length of the timeline stands for.
+    pub scale: Scale,
     /// What both films are made from.
     pub settings: FilmSettings,
     /// What the next training is made from.

@@ -82,13 +82,25 @@ pub const TIME: Symbol = symbol("t", Mark::None, "", |p| p.text, "t, the timeste
 /// β_t.
 pub const BETA: Symbol =
     symbol("β", Mark::None, "t", |p| p.text, "β_t, the variance of one dose of noise (Ho et al. 2020, Eq. 2)");
-const ALPHA_BAR: Symbol = symbol(
+/// ᾱ_t.
+pub const ALPHA_BAR: Symbol = symbol(
     "α",
     Mark::Bar,
     "t",
     |p| p.text,
     "ᾱ_t, the share of x_0's variance left: the product of 1 − β (Ho et al. 2020, Eq. 4)",
 );
+/// p_θ.
+pub const MODEL: Symbol = symbol(
+    "p",
+    Mark::None,
+    "θ",
+    |p| p.state,
+    "p_θ(x_{t−1} | x_t), the network's step towards the picture (Ho et al. 2020, Eq. 1)",
+);
+/// q.
+pub const DIFFUSION: Symbol =
+    symbol("q", Mark::None, "", |p| p.noise, "q(x_t | x_{t−1}), one dose of noise (Ho et al. 2020, Eq. 2)");
 const ONE_MINUS: &str = "1 − ";
 
 /// A piece of a formula.
@@ -104,6 +116,8 @@ pub enum Part {
     Text(&'static str),
     /// A number that changes.
     Number(String),
+    /// x at the timestep of that name.
+    StateAt(String),
 }
 
 struct Pen<'a> {
@@ -130,6 +144,10 @@ impl Pen<'_> {
     }
 
     fn symbol(&mut self, s: &Symbol) -> Rect {
+        self.indexed(s, s.index)
+    }
+
+    fn indexed(&mut self, s: &Symbol, index: &str) -> Rect {
         let start = self.at.x;
         let color = (s.color)(self.palette);
         let ink = self.write(s.letter, style::semibold(self.size), color, 0.0);
@@ -149,9 +167,9 @@ impl Pen<'_> {
                 }
             }
         }
-        if !s.index.is_empty() {
+        if !index.is_empty() {
             self.at.x += self.size * 0.04;
-            self.write(s.index, style::semibold(self.size * 0.68), color, self.size * 0.24);
+            self.write(index, style::semibold(self.size * 0.68), color, self.size * 0.24);
         }
         Rect::from_x_y_ranges(start..=self.at.x, self.at.y - self.size..=self.at.y + self.size * 0.4)
     }
@@ -186,6 +204,7 @@ impl Pen<'_> {
             Part::RootOneMinusAlphaBar => {
                 Some((self.root(true), "√(1−ᾱ_t), the weight of the noise in x_t (Ho et al. 2020, Eq. 4)"))
             }
+            Part::StateAt(index) => Some((self.indexed(&STATE, index), STATE.tooltip)),
             Part::Text(text) => {
                 self.write(text, FontId::proportional(self.size), color, 0.0);
                 None
@@ -208,14 +227,17 @@ pub fn width(ui: &Ui, parts: &[Part], size: f32) -> f32 {
     pen.at.x
 }
 
-/// Writes a formula into `rect`, from its left end. Each symbol explains itself in a tooltip.
-pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
+/// Writes a formula into `rect`, from its left end. Returns where each symbol stands, and its tooltip.
+pub fn write(ui: &Ui, parts: &[Part], size: f32, rect: Rect) -> Vec<(Rect, &'static str)> {
     let at = pos2(rect.left(), rect.center().y + size * 0.38);
     let mut pen = Pen { ui, palette: style::palette(ui), size, at, dry: false };
-    for (i, part) in parts.iter().enumerate() {
-        if let Some((place, tooltip)) = pen.part(part) {
-            let id = ui.scope_id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
-            ui.interact(place, id, Sense::hover()).on_hover_text(tooltip);
-        }
+    parts.iter().filter_map(|part| pen.part(part)).collect()
+}
+
+/// Writes a formula in which each symbol explains itself in a tooltip.
+pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
+    for (i, (place, tooltip)) in write(ui, parts, size, rect).into_iter().enumerate() {
+        let id = ui.scope_id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
+        ui.interact(place, id, Sense::hover()).on_hover_text(tooltip);
     }
 }

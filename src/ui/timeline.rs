@@ -1,14 +1,21 @@
 //! The one slider over the whole film, with its filmstrip: noise at the left, the picture at the right.
 
+use super::actions::{self, UiAction};
+use super::axis::{self, Axis, Scale};
 use super::pictures::{Atlas, Map};
 use super::style;
-use crate::engine::{JobId, Quantity, Trajectory};
-use egui::{Align2, FontId, Key, Rect, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
+use super::symbols::{self, Part};
+use crate::engine::{JobId, Quantity, Schedule, Trajectory};
+use egui::{Align2, CursorIcon, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 
-const STRIP: f32 = 40.0;
+/// The row over the strip, where ᾱ is marked.
+const MARKS: f32 = 18.0;
+const STRIP: f32 = 36.0;
 const TICKS: f32 = 20.0;
 /// The playhead stands out of the strip by this much.
 const GRIP: f32 = 4.0;
+/// Room that the words at either end of the ticks take.
+const END_WORDS: f32 = 104.0;
 
 /// What the slider runs over.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +28,12 @@ pub struct Span<'a> {
     pub reached: Option<usize>,
     /// Whether more will come.
     pub growing: bool,
+    /// Both ends of the part that repeats.
+    pub marks: [Option<usize>; 2],
+    /// What the length stands for.
+    pub scale: Scale,
+    /// The schedule of the film.
+    pub schedule: Option<&'a Schedule>,
     /// The film in the strip, and what of it.
     pub film: Option<(JobId, &'a Trajectory, Quantity)>,
 }
@@ -30,6 +43,7 @@ pub struct Span<'a> {
 struct Holds {
     job: JobId,
     quantity: Quantity,
+    scale: Scale,
     count: usize,
     there: usize,
 }
@@ -43,63 +57,73 @@ pub struct Timeline {
     wheel: f32,
 }
 
-/// Doses at that share of the way from noise to picture.
-fn doses_at(share: f32, steps: usize) -> usize {
-    ((1.0 - share.clamp(0.0, 1.0)) * steps as f32).round() as usize
-}
-
 impl Timeline {
     /// Draws the slider over the whole width. Returns where the pointer, the wheel or the keys put the playhead.
-    pub fn ui(&mut self, ui: &mut Ui, span: Span<'_>) -> Option<usize> {
+    pub fn ui(&mut self, ui: &mut Ui, span: Span<'_>, out: &mut Vec<UiAction>) -> Option<usize> {
         let width = ui.available_width().max(1.0);
+        ui.spacing_mut().item_spacing.y = 0.0;
+        let (marks, _) = ui.allocate_exact_size(vec2(width, MARKS), Sense::hover());
         let (rect, response) = ui.allocate_exact_size(vec2(width, STRIP + TICKS), Sense::click_and_drag());
         let track = Rect::from_min_size(rect.min, vec2(width, STRIP));
-        let steps = span.steps.max(1);
+        let axis = Axis::new(span.scale, span.steps, span.schedule);
         response.widget_info(|| WidgetInfo::slider(ui.is_enabled(), span.doses as f64, "Timestep"));
         let mut seek = None;
         if (response.is_pointer_button_down_on() || response.clicked())
+            && ui.input(|i| !i.pointer.secondary_down())
             && let Some(p) = response.interact_pointer_pos()
         {
-            seek = Some(doses_at((p.x - track.left()) / width, steps));
+            seek = Some(axis.doses((p.x - track.left()) / width));
         }
-        if response.hovered() {
-            self.wheel += ui.input(|i| i.smooth_scroll_delta.y + i.smooth_scroll_delta.x) / 40.0;
-            let notches = self.wheel.trunc();
-            self.wheel -= notches;
-            if notches != 0.0 {
-                let way = notches as isize * (steps as isize / 100).max(1);
-                seek = Some(span.doses.saturating_add_signed(way).min(steps));
-            }
-        }
-        if response.has_focus() {
-            let filter = egui::EventFilter { horizontal_arrows: true, ..Default::default() };
-            ui.memory_mut(|m| m.set_focus_lock_filter(response.id, filter));
-            let way = ui.input(|i| i.num_presses(Key::ArrowLeft) as isize - i.num_presses(Key::ArrowRight) as isize);
-            if way != 0 {
-                seek = Some(span.doses.saturating_add_signed(way).min(steps));
-            }
-        }
+        seek = self.by_wheel_or_keys(ui, &response, &span).or(seek);
         if ui.is_rect_visible(rect) {
-            self.fill_strip(ui, width, &span);
-            self.paint(ui, track, &span, seek.unwrap_or(span.doses));
+            self.fill_strip(ui, width, &span, &axis);
+            let strip = Strip { ui, track, span: &span, axis: &axis };
+            self.paint(&strip, seek.unwrap_or(span.doses));
             if response.has_focus() {
                 let stroke = Stroke::new(1.0, style::palette(ui).text);
                 ui.painter().rect_stroke(track, 2.0, stroke, StrokeKind::Outside);
             }
+            seek = quarters(&strip, marks).or(seek);
         }
-        response.on_hover_cursor(egui::CursorIcon::ResizeHorizontal);
+        response.context_menu(|ui| {
+            for action in [UiAction::SetIn, UiAction::SetOut, UiAction::WholeFilm, UiAction::NextScale] {
+                if actions::menu_item(ui, &action, out) {
+                    ui.close();
+                }
+            }
+        });
+        response.on_hover_cursor(CursorIcon::ResizeHorizontal);
         seek.filter(|s| *s != span.doses)
     }
 
-    fn fill_strip(&mut self, ui: &Ui, width: f32, span: &Span<'_>) {
+    fn by_wheel_or_keys(&mut self, ui: &Ui, response: &Response, span: &Span<'_>) -> Option<usize> {
+        let steps = span.steps.max(1);
+        let mut way = 0;
+        if response.hovered() {
+            self.wheel += ui.input(|i| i.smooth_scroll_delta.y + i.smooth_scroll_delta.x) / 40.0;
+            let notches = self.wheel.trunc();
+            self.wheel -= notches;
+            way += notches as isize * (steps as isize / 100).max(1);
+        }
+        if response.has_focus() {
+            let filter = egui::EventFilter { horizontal_arrows: true, ..Default::default() };
+            ui.memory_mut(|m| m.set_focus_lock_filter(response.id, filter));
+            let presses = |key| ui.input(|i| i.num_presses(key)) as isize;
+            let each = if ui.input(|i| i.modifiers.shift) { 10 } else { 1 };
+            way += (presses(Key::ArrowLeft) - presses(Key::ArrowRight)) * each;
+        }
+        (way != 0).then(|| span.doses.saturating_add_signed(way).min(steps))
+    }
+
+    fn fill_strip(&mut self, ui: &Ui, width: f32, span: &Span<'_>, axis: &Axis<'_>) {
         let Some((job, film, quantity)) = span.film else { return };
         let count = (width / (STRIP + 2.0)).round().max(1.0) as usize;
         let reached = film.reached().unwrap_or(usize::MAX);
-        let middle = |i: usize| doses_at((i as f32 + 0.5) / count as f32, film.steps());
+        let middle = |i: usize| axis.doses((i as f32 + 0.5) / count as f32);
         // the newest state may still lack its prediction
         let frame = |i: usize| film.at(middle(i)).filter(|f| quantity == Quantity::State || f.step().is_some());
         let there = (0..count).take_while(|i| middle(*i) >= reached && frame(*i).is_some()).count();
-        let key = Holds { job, quantity, count, there };
+        let key = Holds { job, quantity, scale: span.scale, count, there };
         if self.holds == Some(key) {
             return;
         }
@@ -109,15 +133,12 @@ impl Timeline {
         self.strip.set(ui, thumbs.iter().map(|images| (images, 1, map)));
     }
 
-    fn paint(&self, ui: &Ui, track: Rect, span: &Span<'_>, doses: usize) {
+    fn paint(&self, strip: &Strip<'_>, doses: usize) {
+        let Strip { ui, track, span, .. } = *strip;
         let p = style::palette(ui);
         let painter = ui.painter().with_clip_rect(track.expand2(vec2(GRIP, GRIP)));
-        let x_of = |doses: usize| {
-            let share = doses as f32 / span.steps.max(1) as f32;
-            track.right() - share * track.width()
-        };
         ui.painter().rect_filled(track, 3.0, p.control);
-        let frontier = span.reached.map_or(track.left(), x_of);
+        let frontier = span.reached.map_or(track.left(), |doses| strip.x(doses));
         let done = Rect::from_x_y_ranges(track.left()..=frontier, track.y_range());
         ui.painter().rect_filled(done, 3.0, style::MID_GREY);
         if let Some(key) = self.holds.filter(|_| span.film.is_some()) {
@@ -134,37 +155,108 @@ impl Timeline {
             let at = pos2((frontier + track.right()) / 2.0, track.center().y);
             painter.text(at, Align2::CENTER_CENTER, text, FontId::proportional(style::SMALL), p.weak);
         }
-        self.ticks(ui, track, span.steps, &x_of);
-        let x = x_of(doses);
+        strip.part();
+        strip.ticks();
+        let x = strip.x(doses);
         let line = Rect::from_center_size(pos2(x, track.center().y), vec2(3.0, STRIP + 2.0 * GRIP));
         painter.rect_filled(line.expand(1.0), 2.0, p.background);
         painter.rect_filled(line, 1.5, p.accent);
         let grip = Rect::from_center_size(pos2(x, track.bottom() + 1.0), vec2(14.0, 8.0));
         painter.rect(grip, 3.0, p.accent, Stroke::new(1.0, p.background), StrokeKind::Outside);
     }
+}
 
-    fn ticks(&self, ui: &Ui, track: Rect, steps: usize, x_of: &dyn Fn(usize) -> f32) {
-        let p = style::palette(ui);
+/// Where things stand on the strip.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    ui: &'a Ui,
+    track: Rect,
+    span: &'a Span<'a>,
+    axis: &'a Axis<'a>,
+}
+
+impl Strip<'_> {
+    fn x(&self, doses: usize) -> f32 {
+        self.at(self.axis.share(doses))
+    }
+
+    fn at(&self, share: f32) -> f32 {
+        self.track.left() + share * self.track.width()
+    }
+
+    /// Dims what lies outside the part that repeats, and brackets it.
+    fn part(&self) {
+        let (p, painter, track) = (style::palette(self.ui), self.ui.painter(), self.track);
+        let stroke = Stroke::new(3.0, p.text);
+        let bracket = |x: f32, inwards: f32, outside: Rect| {
+            painter.rect_filled(outside, 0.0, p.background.gamma_multiply(0.7));
+            painter.vline(x, track.y_range(), stroke);
+            for y in [track.top() + 1.5, track.bottom() - 1.5] {
+                painter.hline(x.min(x + inwards)..=x.max(x + inwards), y, stroke);
+            }
+        };
+        let [start, end] = self.span.marks.map(|mark| mark.map(|doses| self.x(doses)));
+        if let Some(x) = start {
+            bracket(x, 7.0, Rect::from_x_y_ranges(track.left()..=x, track.y_range()));
+        }
+        if let Some(x) = end {
+            bracket(x, -7.0, Rect::from_x_y_ranges(x..=track.right(), track.y_range()));
+        }
+    }
+
+    fn ticks(&self) {
+        let p = style::palette(self.ui);
+        let (track, steps) = (self.track, self.span.steps);
         let y = track.bottom() + TICKS;
-        for quarter in 0..=4 {
-            let doses = steps * quarter / 4;
-            let (text, align) = match quarter {
-                0 => ("t = 0  image".to_owned(), Align2::RIGHT_BOTTOM),
-                4 => (format!("noise  t = {steps}"), Align2::LEFT_BOTTOM),
-                _ => (doses.to_string(), Align2::CENTER_BOTTOM),
-            };
-            ui.painter().text(pos2(x_of(doses), y), align, text, FontId::proportional(style::SMALL), p.weak);
+        let write = |x: f32, text: String, align| {
+            self.ui.painter().text(pos2(x, y), align, text, FontId::proportional(style::SMALL), p.weak);
+        };
+        write(track.left(), format!("noise  t = {steps}"), Align2::LEFT_BOTTOM);
+        write(track.right(), "t = 0  image".to_owned(), Align2::RIGHT_BOTTOM);
+        let between = |x: f32| (track.left() + END_WORDS..=track.right() - END_WORDS).contains(&x);
+        let Some([noise, picture]) = self.axis.log_snr_range() else {
+            for doses in (1..4).map(|quarter| steps * quarter / 4) {
+                write(self.x(doses), doses.to_string(), Align2::CENTER_BOTTOM);
+            }
+            return;
+        };
+        for value in (-8..=8).map(|i| f64::from(5 * i)) {
+            let x = self.at(((value - noise) / (picture - noise)) as f32);
+            if between(x) {
+                let text = if value == 0.0 { "log-SNR 0".to_owned() } else { format!("{value:+}").replace('-', "−") };
+                write(x, text, Align2::CENTER_BOTTOM);
+            }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_left_end_is_noise_and_the_right_end_the_picture() {
-        assert_eq!([-1.0, 0.0, 0.5, 1.0, 2.0].map(|s| doses_at(s, 1000)), [1000, 1000, 500, 0, 0]);
-        assert_eq!(doses_at(f32::NAN, 10), 0);
+/// Marks where each quarter of ᾱ is crossed, in the row over the strip. Returns the state of a mark that was clicked.
+fn quarters(strip: &Strip<'_>, row: Rect) -> Option<usize> {
+    let schedule = strip.span.schedule.filter(|s| s.steps() == strip.span.steps)?;
+    let (ui, p) = (strip.ui, style::palette(strip.ui));
+    let mut chosen = None;
+    // labels that would touch the one before them are left out
+    let mut free = row.right() + 1.0;
+    for (quarter, text) in [(0.75, " = ¾"), (0.5, " = ½"), (0.25, " = ¼")] {
+        let Some(doses) = axis::crossing(schedule, quarter) else { continue };
+        let parts = [Part::Symbol(symbols::ALPHA_BAR), Part::Text(text)];
+        let width = symbols::width(ui, &parts, style::SMALL);
+        let x = strip.x(doses);
+        let place = Rect::from_center_size(pos2(x, row.center().y - 2.0), vec2(width, row.height()));
+        let place = place.translate(vec2((row.right() - place.right()).min(0.0).max(row.left() - place.left()), 0.0));
+        ui.painter().vline(x, row.bottom() - 4.0..=row.bottom(), Stroke::new(1.5, p.weak));
+        if place.right() > free {
+            continue;
+        }
+        free = place.left() - style::GRID;
+        let response = ui.interact(place, ui.scope_id().with(("quarter", doses)), Sense::click());
+        let name = format!("alphas_cumprod falls to {quarter} at t = {doses}");
+        response.widget_info(|| WidgetInfo::labeled(egui::Role::Button, true, &name));
+        symbols::write(ui, &parts, style::SMALL, place);
+        let tooltip = format!("Here, at t = {doses}, ᾱ_t falls to {quarter}: go there");
+        if response.on_hover_text(tooltip).on_hover_cursor(CursorIcon::PointingHand).clicked() {
+            chosen = Some(doses);
+        }
     }
+    chosen
 }

@@ -2,10 +2,11 @@
 //! it collects as commands, so tests can drive it without one.
 
 use super::actions::{self, PathUse, UiAction, View};
+use super::axis::Scale;
 use super::curve::CurveSettings;
 use super::dialogs::{self, PathDialog};
 use super::film::FilmView;
-use super::playback::Repeat;
+use super::playback::{Mode, Repeat};
 use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, typed_path};
 use super::style::{self, Icon};
 use super::training::TrainingView;
@@ -25,6 +26,7 @@ const FRAME_GROWING: Duration = Duration::from_millis(80);
 pub struct Preferences {
     speed: f64,
     repeat: Repeat,
+    scale: Scale,
     grid: usize,
     curve: CurveSettings,
     film_settings: bool,
@@ -36,6 +38,7 @@ impl Default for Preferences {
         Self {
             speed: 1.0,
             repeat: Repeat::default(),
+            scale: Scale::default(),
             grid: 4,
             curve: CurveSettings::default(),
             film_settings: false,
@@ -63,6 +66,8 @@ pub struct Window {
     path: Option<PathDialog>,
     preferences: Preferences,
     commands: Vec<Command>,
+    /// When the film was last moved, while it plays, in seconds.
+    clock: Option<f64>,
 }
 
 impl Window {
@@ -73,6 +78,7 @@ impl Window {
             state.playback.speed = preferences.speed;
         }
         state.playback.repeat = preferences.repeat;
+        state.scale = preferences.scale;
         if GRIDS.contains(&preferences.grid) {
             state.settings.n = preferences.grid;
         }
@@ -85,13 +91,15 @@ impl Window {
             path: None,
             preferences,
             commands: Vec::new(),
+            clock: None,
         }
     }
 
     /// What is to be remembered.
     pub fn preferences(&self) -> Preferences {
-        let (playback, grid) = (&self.state.playback, self.state.settings.n);
-        Preferences { speed: playback.speed, repeat: playback.repeat, grid, ..self.preferences }
+        let AppState { playback, settings, scale, .. } = &self.state;
+        let (speed, repeat) = (playback.speed, playback.repeat);
+        Preferences { speed, repeat, scale: *scale, grid: settings.n, ..self.preferences }
     }
 
     /// Takes in what the worker tells.
@@ -148,8 +156,9 @@ impl Window {
 
     fn play(&mut self, ui: &Ui) {
         let extent = self.state.extent();
-        // not egui's smoothed time step: after a pause that is a guess
-        let dt = f64::from(ui.input(|i| i.unstable_dt));
+        let now = ui.input(|i| i.time);
+        let dt = self.clock.map_or(0.0, |then| now - then);
+        self.clock = (self.state.playback.mode != Mode::Paused).then_some(now);
         if self.state.playback.advance(dt, extent) && self.view == View::Film {
             ui.ctx().request_repaint_after(if extent.growing { FRAME_GROWING } else { FRAME });
         }
@@ -206,7 +215,13 @@ impl Window {
             A::ToNoise => playback.seek(usize::MAX),
             A::ToImage => playback.seek(0),
             A::Turn => playback.turn(),
+            A::Pause => playback.pause(),
+            A::Shuttle(direction) => playback.shuttle(direction),
             A::NextRepeat => playback.repeat = playback.repeat.next(),
+            A::SetIn => playback.set_in(),
+            A::SetOut => playback.set_out(),
+            A::WholeFilm => playback.whole_film(),
+            A::NextScale => self.state.scale = self.state.scale.next(),
             A::Faster => playback.change_speed(true),
             A::Slower => playback.change_speed(false),
             A::SetSpeed(speed) => playback.speed = speed,

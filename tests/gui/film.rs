@@ -102,11 +102,11 @@ fn the_reverse_side_shows_the_state_the_picture_or_the_noise() {
     gui.get_by_label("Show predicted noise").click();
     gui.run();
     gui.get_by_label("Reverse process, predicted noise at t = 50");
-    gui.key_press(Key::Num2);
+    gui.key_press(Key::P);
     gui.run();
     gui.get_by_label("Reverse process, predicted x_0 at t = 50");
     // at the end nothing is left to predict
-    gui.key_press(Key::Num3);
+    gui.key_press(Key::E);
     gui.key_press(Key::End);
     gui.run();
     gui.get_by_label("The film is over");

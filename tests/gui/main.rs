@@ -4,5 +4,6 @@
 mod film;
 mod film_states;
 mod support;
+mod timeline;
 mod training;
 mod window;
