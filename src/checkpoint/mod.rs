@@ -9,6 +9,8 @@
 //! | `film/raw.safetensors` | the weights as the optimiser left them |
 //! | `film/adam.safetensors` | the optimiser's moments, `m.<path>` and `v.<path>`; may be missing |
 //! | `film/state.json` | step, seed, settings, curves |
+//! | `film/checksums.json` | length and CRC-32 of all of these |
+//! | `film/previous/` | the save before this one, whole, in the same layout |
 
 use crate::error::{Error, Result};
 use crate::model::{self, Params};
@@ -16,13 +18,16 @@ use candle_core::Device;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
+mod checksums;
 mod files;
+mod folder;
 mod save;
 mod schedule;
 mod shipped;
 mod tensors;
 
 use files::Files;
+pub use folder::{Claim, claim};
 pub use save::save;
 pub use schedule::ScheduleSettings;
 pub use shipped::shipped;
@@ -34,6 +39,15 @@ const SCHEDULER: &str = "scheduler_config.json";
 const RAW: &str = "film/raw.safetensors";
 const ADAM: &str = "film/adam.safetensors";
 const STATE: &str = "film/state.json";
+const CHECKSUMS: &str = "film/checksums.json";
+/// The save before the newest one.
+const PREVIOUS: &str = "film/previous";
+/// A save under way; one that was cut off and yet is whole counts.
+const SAVING: &str = "film/.saving";
+/// The next name of a file that is about to take its place.
+const PLACING: &str = "film/.placing";
+/// Most bytes of the header of a safetensors file.
+const MOST_HEADER: u64 = 128 << 20;
 
 /// A model as it lies on disk.
 #[derive(Clone, Debug)]
@@ -62,21 +76,42 @@ pub struct Training {
 /// Reads a folder: one of ours, any diffusers DDPM pipeline, or a bare `UNet2DModel` folder. All of it is checked before
 /// any of it is handed out.
 ///
-/// Where a crash during [`save`] left only the previous checkpoint, that one is read.
+/// Where a save of ours is damaged or was cut off, the one before it is read, and the log says so.
 ///
 /// # Errors
-/// Says which file is missing, unreadable or of a kind that this program cannot run; tensors that are missing, of
-/// another shape or not part of the network are listed together.
+/// Says which file is missing, damaged, unreadable or of a kind that this program cannot run; tensors that are missing,
+/// of another shape or not part of the network are listed together.
 pub fn load(dir: &Path, device: &Device) -> Result<Checkpoint> {
-    let previous = save::previous(dir);
-    if !dir.exists() && previous.is_dir() {
-        log::warn!("{} was not saved to the end; using {}", dir.display(), previous.display());
-        return read(&Files::Folder(previous), device);
+    let (checkpoint, warning) = load_saying(dir, device)?;
+    if let Some(words) = warning {
+        log::warn!("{words}");
     }
+    Ok(checkpoint)
+}
+
+/// As [`load`]; also a sentence that says why an older save was read, if so.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_saying(dir: &Path, device: &Device) -> Result<(Checkpoint, Option<String>)> {
     if !dir.is_dir() {
         return Err(unreadable("there is no such folder", "choose the folder of a diffusers model").at(dir));
     }
-    read(&Files::Folder(dir.to_owned()), device)
+    let newest = Files::folder(dir).and_then(|files| read(&files, device));
+    let Err(e) = newest else { return Ok((newest?, None)) };
+    for (copy, words) in [
+        (SAVING, "the newest save was cut off while it took its place, but is whole and is used"),
+        (PREVIOUS, "the newest save is damaged, so the one before it is used"),
+    ] {
+        let folder = dir.join(copy);
+        if folder.join(CHECKSUMS).is_file()
+            && let Ok(checkpoint) = Files::folder(&folder).and_then(|files| read(&files, device))
+        {
+            let place = e.path.as_deref().unwrap_or(dir);
+            return Ok((checkpoint, Some(format!("{words}: {} ({})", e.why, place.display()))));
+        }
+    }
+    Err(e)
 }
 
 /// Reads a checkpoint from memory: pairs of a path inside the folder and the file's bytes.
@@ -90,7 +125,7 @@ pub fn load_embedded(files: &'static [(&'static str, &'static [u8])], device: &D
 fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
     let unet = if files.has("unet/config.json") { "unet/" } else { "" };
     let config_path = format!("{unet}{CONFIG}");
-    let Some(text) = files.read(&config_path)? else {
+    let Some(text) = files.text(&config_path)? else {
         return Err(files.error(&config_path, "there is no such file", "choose a diffusers folder of a UNet2DModel"));
     };
     let class = class_name(files, &config_path, &text)?;
@@ -102,7 +137,9 @@ fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
     config.validate().map_err(|e| e.at(files.path(&config_path)))?;
 
     let weights = format!("{unet}{WEIGHTS}");
-    let Some(bytes) = files.read(&weights)? else {
+    // in double precision at most
+    let most = 8 * config.weights() + MOST_HEADER;
+    let Some(bytes) = files.read(&weights, most)? else {
         let bin = format!("{unet}diffusion_pytorch_model.bin");
         return Err(if files.has(&bin) {
             let hint = "save it again with diffusers' save_pretrained, which writes safetensors";
@@ -121,7 +158,7 @@ fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
 
 fn read_schedule(files: &Files) -> Result<ScheduleSettings> {
     for path in [format!("scheduler/{SCHEDULER}"), SCHEDULER.to_owned()] {
-        if let Some(text) = files.read(&path)? {
+        if let Some(text) = files.text(&path)? {
             let settings: ScheduleSettings = json(files, &path, &text)?;
             settings.validate().map_err(|e| e.at(files.path(&path)))?;
             return Ok(settings);
@@ -131,16 +168,17 @@ fn read_schedule(files: &Files) -> Result<ScheduleSettings> {
 }
 
 fn read_training(files: &Files, config: &model::Config, device: &Device) -> Result<Option<Training>> {
-    let Some(raw) = files.read(RAW)? else {
+    let most = 8 * config.weights() + MOST_HEADER;
+    let Some(raw) = files.read(RAW, most)? else {
         return match [ADAM, STATE].into_iter().find(|path| files.has(path)) {
             Some(other) => Err(files.error(RAW, &format!("there is no such file beside {other}"), "")),
             None => Ok(None),
         };
     };
     let raw = tensors::read(config, &raw, device).map_err(|e| e.at(files.path(RAW)))?;
-    let adam = files.read(ADAM)?.map(|bytes| tensors::read_pair(config, &bytes, device));
+    let adam = files.read(ADAM, 2 * most)?.map(|bytes| tensors::read_pair(config, &bytes, device));
     let adam = adam.transpose().map_err(|e| e.at(files.path(ADAM)))?;
-    let state = match files.read(STATE)? {
+    let state = match files.text(STATE)? {
         Some(text) => json(files, STATE, &text)?,
         None => serde_json::Value::Null,
     };

@@ -1,52 +1,83 @@
-//! Writing a checkpoint so that a loadable one is there at every moment.
+//! Writing a checkpoint so that a whole one is there at every moment, and the one before it as well.
 
-use super::{ADAM, CONFIG, Checkpoint, MODEL_INDEX, RAW, SCHEDULER, STATE, WEIGHTS, tensors};
+use super::checksums::Checksums;
+use super::files::Files;
+use super::folder::check_ours;
+use super::{
+    ADAM, CHECKSUMS, CONFIG, Checkpoint, MODEL_INDEX, PLACING, PREVIOUS, RAW, SAVING, SCHEDULER, STATE, WEIGHTS,
+    tensors,
+};
 use crate::error::{Error, Result};
 use crate::model::Params;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::Path;
 
 /// The version of diffusers whose files these are like.
 const DIFFUSERS_VERSION: &str = "0.42.1";
 
-/// What [`save`] owns in a folder; whatever else lies there stays.
-const OURS: [&str; 4] = [MODEL_INDEX, "unet", "scheduler", "film"];
+/// All that [`save`] writes in a folder; whatever else lies there stays. The checksums come first: until the last file
+/// is in place they say that the save is not whole.
+const OURS: [&str; 8] = [
+    CHECKSUMS,
+    MODEL_INDEX,
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json",
+    RAW,
+    ADAM,
+    STATE,
+];
 
 /// Writes the checkpoint into the folder `dir`, which diffusers' `DDPMPipeline.from_pretrained` reads.
 ///
-/// It is written beside `dir`, flushed to disk and renamed, so that after a crash at any moment [`super::load`] finds a
-/// whole checkpoint, at worst the previous one. Other files in `dir` stay.
+/// It is written into `film/.saving` and flushed; then the files in place become `film/previous`, and the new ones take
+/// their places one by one. So after a crash at any moment [`super::load`] finds a whole checkpoint: the new one or the
+/// one before it.
 ///
 /// # Errors
-/// The folder cannot be written; the checkpoint that was there is untouched.
+/// The folder cannot be written, or holds files of these names that are not ours; the checkpoint that was there is
+/// untouched.
 pub fn save(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
-    // a link to a folder stays a link
-    let dir = &fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     if dir.exists() && !dir.is_dir() {
         return Err(Error::new("cannot save the model", "this is a file", "choose a folder").at(dir));
     }
-    replace(dir, |folder| write(folder, checkpoint)).map_err(|e| e.at(dir))
+    check_ours(dir).and_then(|()| put(dir, checkpoint)).map_err(|e| e.at(dir))
 }
 
-/// Where the old checkpoint is while the new one takes its place.
-pub(super) fn previous(dir: &Path) -> PathBuf {
-    with_suffix(dir, ".previous")
-}
-
-fn with_suffix(dir: &Path, suffix: &str) -> PathBuf {
-    let mut name = dir.components().as_path().file_name().map_or_else(OsString::new, OsString::from);
-    name.push(suffix);
-    dir.with_file_name(name)
+fn put(dir: &Path, checkpoint: &Checkpoint) -> Result<()> {
+    let new = dir.join(SAVING);
+    let whole = |folder: &Path| Files::folder(folder).is_ok_and(|files| files.are_whole());
+    // a save that was cut off while it took its place
+    if whole(&new) && !whole(dir) {
+        place(&new, dir).map_err(|e| disk_failed(&e))?;
+    }
+    remove(&new).map_err(|e| disk_failed(&e))?;
+    if let Err(e) = write(&new, checkpoint) {
+        remove(&new).unwrap_or_default();
+        return Err(e);
+    }
+    let swap = || {
+        if whole(dir) {
+            remove(&dir.join(PREVIOUS))?;
+            place(dir, &dir.join(PREVIOUS))?;
+        }
+        place(&new, dir)?;
+        remove(&new)
+    };
+    swap().map_err(|e| disk_failed(&e))
 }
 
 fn write(folder: &Path, checkpoint: &Checkpoint) -> Result<()> {
     let index = json!({"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]});
-    let file = |path: &str, bytes: Vec<u8>| write_file(&folder.join(path), &bytes);
+    let mut checksums = Checksums::default();
+    let mut file = |path: &str, bytes: Vec<u8>| {
+        checksums.add(path, &bytes);
+        write_file(&folder.join(path), &bytes)
+    };
     file(MODEL_INDEX, described("DDPMPipeline", &index)?)?;
     file(&format!("unet/{CONFIG}"), described("UNet2DModel", &checkpoint.config)?)?;
     file(&format!("unet/{WEIGHTS}"), weights(&checkpoint.ema)?)?;
@@ -60,20 +91,19 @@ fn write(folder: &Path, checkpoint: &Checkpoint) -> Result<()> {
         }
         file(STATE, pretty(&training.state)?)?;
     }
-    Ok(())
+    write_file(&folder.join(CHECKSUMS), &pretty(&checksums)?)?;
+    sync_folders(folder).map_err(|e| disk_failed(&e))
 }
 
 /// Writes a file and its folder, to disk and not only to memory.
 fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut file = File::create(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
+        make_parent(path)?;
+        let mut file = change(|| File::create(path))?;
+        change(|| file.write_all(bytes))?;
+        change(|| file.sync_all())
     };
-    write().map_err(not_saved)
+    write().map_err(|e| disk_failed(&e))
 }
 
 fn weights(params: &Params) -> Result<Vec<u8>> {
@@ -89,7 +119,7 @@ fn described(class: &str, fields: &impl Serialize) -> Result<Vec<u8>> {
     pretty(&all)
 }
 
-fn pretty(value: &Value) -> Result<Vec<u8>> {
+fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).map_err(not_saved)?;
     text.push(b'\n');
     Ok(text)
@@ -99,51 +129,214 @@ fn not_saved(e: impl Display) -> Error {
     Error::new("cannot save the model", e.to_string(), "")
 }
 
-/// Has `fill` write a folder, which then takes the place of `dir`.
-fn replace(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let (new, old) = (with_suffix(dir, ".saving"), previous(dir));
-    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if new.exists() {
-        fs::remove_dir_all(&new).map_err(not_saved)?;
-    }
-    fill(&new)?;
-    let swap = || {
-        for folder in OURS.map(|name| new.join(name)).iter().filter(|path| path.is_dir()) {
-            sync_folder(folder)?;
-        }
-        sync_folder(&new)?;
-        if dir.exists() {
-            retire(&old, dir)?;
-            fs::rename(dir, &old)?;
-        }
-        fs::rename(&new, dir)?;
-        sync_folder(parent)?;
-        retire(&old, dir)
+fn disk_failed(e: &io::Error) -> Error {
+    let (why, hint) = match e.kind() {
+        ErrorKind::StorageFull => ("the disk is full".to_owned(), "free some space, or choose another disk"),
+        ErrorKind::QuotaExceeded => ("the disk quota is used up".to_owned(), "free some space, or choose another disk"),
+        _ => (e.to_string(), "choose another folder"),
     };
-    swap().map_err(not_saved)
+    Error::new("cannot save the model", why, hint)
 }
 
-/// Removes the checkpoint in `old`; what else lies there moves to `dir`.
-fn retire(old: &Path, dir: &Path) -> io::Result<()> {
-    if !old.exists() {
+/// Puts the files of the save in `from` where those of the save in `to` are, one by one; `from` keeps them too.
+fn place(from: &Path, to: &Path) -> io::Result<()> {
+    let beside = to.join(PLACING);
+    for path in OURS {
+        let (source, target) = (from.join(path), to.join(path));
+        if source.is_file() {
+            make_parent(&target)?;
+            make_parent(&beside)?;
+            remove(&beside)?;
+            link_or_copy(&source, &beside)?;
+            change(|| fs::rename(&beside, &target))?;
+        } else {
+            remove(&target)?;
+        }
+    }
+    sync_folders(to)
+}
+
+/// Both names mean the same file; on disks that cannot, a copy.
+fn link_or_copy(source: &Path, target: &Path) -> io::Result<()> {
+    if change(|| fs::hard_link(source, target)).is_ok() {
         return Ok(());
     }
-    for entry in fs::read_dir(old)? {
-        let (name, path) = entry.map(|e| (e.file_name(), e.path()))?;
-        if !OURS.iter().any(|own| name == *own) {
-            if !dir.join(&name).exists() {
-                fs::rename(&path, dir.join(&name))?;
-            }
-        } else if path.is_dir() {
-            fs::remove_dir_all(&path)?;
-        } else {
-            fs::remove_file(&path)?;
-        }
-    }
-    fs::remove_dir(old)
+    change(|| fs::copy(source, target))?;
+    change(|| File::open(target)?.sync_all())
 }
 
-/// Makes renames inside a folder last through a power cut; Windows cannot and need not.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+fn make_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| change(|| fs::create_dir_all(folder)))
+}
+
+/// Removes a file, or a folder with all that is in it; nothing there is fine.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = change(|| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
+    match removed {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Makes names inside a save's folders last through a power cut; Windows cannot and need not.
+fn sync_folders(save: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        for folder in ["unet", "scheduler", "film", "."].map(|name| save.join(name)).iter().filter(|f| f.is_dir()) {
+            change(|| File::open(folder)?.sync_all())?;
+        }
+    }
+    Ok(())
+}
+
+/// Every change on disk goes through here, so that a test can cut the power before any of them.
+fn change<T>(f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    #[cfg(test)]
+    tests::power()?;
+    f()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ScheduleSettings, Training, load, load_saying};
+    use super::*;
+    use crate::model::{Config, SampleSize};
+    use candle_core::Device;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Changes on disk before the power is cut.
+        static LEFT: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    pub(super) fn power() -> io::Result<()> {
+        match LEFT.get() {
+            0 => Err(io::Error::other("the power is cut")),
+            left => {
+                LEFT.set(left - 1);
+                Ok(())
+            }
+        }
+    }
+
+    fn checkpoint(step: u64) -> Checkpoint {
+        let config = Config {
+            sample_size: Some(SampleSize::Square(2)),
+            block_out_channels: vec![4],
+            down_block_types: vec!["DownBlock2D".into()],
+            up_block_types: vec!["UpBlock2D".into()],
+            norm_num_groups: Some(2),
+            attention_head_dim: None,
+            ..Config::default()
+        };
+        let params = |seed| Params::init(&config, seed, &Device::Cpu).unwrap();
+        let training = Training {
+            raw: params(10 * step),
+            adam: Some((params(10 * step + 1), params(10 * step + 2))),
+            state: json!({"step": step}),
+        };
+        let ema = params(10 * step + 3);
+        Checkpoint { schedule: ScheduleSettings::default(), training: Some(training), ema, config }
+    }
+
+    /// All values and the step of what is read, which must come from one and the same save.
+    fn step_of(dir: &Path) -> u64 {
+        let read = load(dir, &Device::Cpu).unwrap();
+        let training = read.training.unwrap();
+        let step = training.state["step"].as_u64().unwrap();
+        let expected = checkpoint(step);
+        let values = |params: &Params| params.to_flat().unwrap();
+        assert_eq!(values(&read.ema), values(&expected.ema));
+        assert_eq!(values(&training.raw), values(&expected.training.as_ref().unwrap().raw));
+        assert_eq!(values(&training.adam.unwrap().1), values(&expected.training.unwrap().adam.unwrap().1));
+        step
+    }
+
+    /// Where flushing costs nothing, if there is such a place.
+    fn in_memory() -> tempfile::TempDir {
+        tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+    }
+
+    #[test]
+    fn the_power_may_be_cut_before_any_change_on_disk() {
+        let tmp = in_memory();
+        let two_saves = tmp.path().join("two saves");
+        save(&two_saves, &checkpoint(1)).unwrap();
+        save(&two_saves, &checkpoint(2)).unwrap();
+        let mut cuts = 0;
+        loop {
+            let dir = tmp.path().join(cuts.to_string());
+            for path in ["", PREVIOUS].iter().flat_map(|save| OURS.map(|path| Path::new(save).join(path))) {
+                fs::create_dir_all(dir.join(&path).parent().unwrap()).unwrap();
+                fs::copy(two_saves.join(&path), dir.join(&path)).unwrap();
+            }
+            LEFT.set(cuts);
+            let done = save(&dir, &checkpoint(3)).is_ok();
+            LEFT.set(usize::MAX);
+            let step = step_of(&dir);
+            assert!(step == 3 || step == 2 && !done, "step {step} after {cuts} changes");
+            // and again while the next save mends it
+            LEFT.set(cuts / 2);
+            let mended = save(&dir, &checkpoint(4)).is_ok();
+            LEFT.set(usize::MAX);
+            assert!(step_of(&dir) >= step, "after {cuts} and {} changes", cuts / 2);
+            save(&dir, &checkpoint(5)).unwrap();
+            assert_eq!(step_of(&dir), 5);
+            let before = step_of(&dir.join(PREVIOUS));
+            assert!(before == 4 || !mended && before >= 2, "{before}");
+            assert!(!dir.join(SAVING).exists());
+            if done {
+                break;
+            }
+            cuts += 1;
+        }
+        assert!(cuts > 60, "a save is {cuts} changes");
+    }
+
+    #[test]
+    fn the_power_may_be_cut_during_the_first_save() {
+        let tmp = in_memory();
+        for cuts in 0.. {
+            let dir = tmp.path().join(cuts.to_string());
+            LEFT.set(cuts);
+            let done = save(&dir, &checkpoint(1)).is_ok();
+            LEFT.set(usize::MAX);
+            let half = load(&dir, &Device::Cpu).ok().map(|c| c.training.is_some());
+            assert_ne!(half, Some(false), "a model without its training after {cuts} changes");
+            save(&dir, &checkpoint(2)).unwrap();
+            assert_eq!(step_of(&dir), 2);
+            if done {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_damaged_in_the_newest_save_the_one_before_it_is_read() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path().join("run");
+        save(&dir, &checkpoint(1)).unwrap();
+        save(&dir, &checkpoint(2)).unwrap();
+        assert_eq!(load_saying(&dir, &Device::Cpu).unwrap().1, None);
+        // other programs read the index, not this one
+        for path in OURS.into_iter().filter(|path| *path != MODEL_INDEX) {
+            let whole = fs::read(dir.join(path)).unwrap();
+            let mut flipped = whole.clone();
+            flipped[whole.len() / 2] ^= 1;
+            for damage in [Some(flipped), Some(whole[..whole.len() / 2].to_vec()), Some(Vec::new()), None] {
+                fs::remove_file(dir.join(path)).unwrap();
+                if let Some(bytes) = &damage {
+                    fs::write(dir.join(path), bytes).unwrap();
+                }
+                // without its checksums a folder is a model of unknown origin
+                if (path, &damage) != (CHECKSUMS, &None) {
+                    assert_eq!(step_of(&dir), 1, "{path}");
+                    let (_, words) = load_saying(&dir, &Device::Cpu).unwrap();
+                    let words = words.unwrap();
+                    assert!(words.contains("one before it is used") && words.contains(path), "{words}");
+                }
+                fs::write(dir.join(path), &whole).unwrap();
+            }
+        }
+        assert_eq!(step_of(&dir), 2);
+    }
 }

@@ -34,9 +34,12 @@ pub(super) struct TrainArgs {
     /// Decay of the moving average of the weights
     #[arg(long, default_value_t = RunConfig::default().ema_decay)]
     ema: f64,
-    /// Folder for the model, saved every two minutes and at the end
+    /// Folder for the model, saved at the start, every two minutes and at the end; a new run needs a folder without one
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Save every so many steps, too
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    save_every: Option<u64>,
     /// Go on from the checkpoint in --out; ends with the same bytes as a run that never stopped
     #[arg(long)]
     resume: bool,
@@ -61,7 +64,8 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     let begun = Instant::now();
     let mut last = None::<Arc<Metrics>>;
     let mut logged = Instant::now();
-    let request = TrainRequest { config, out: Some(args.out.clone()), resume: args.resume };
+    let request =
+        TrainRequest { config, out: Some(args.out.clone()), resume: args.resume, save_every: args.save_every };
     let result = session.drive(
         |job| Command::Train(job, Box::new(request)),
         |event| match event {

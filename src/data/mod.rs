@@ -127,6 +127,15 @@ impl Dataset {
         Self { name, shape, n, pixels, labels: None, flip: false, skipped: Vec::new() }
     }
 
+    /// Number, shape and CRC-32 of all that decides a batch: "60000 images of 1x28x28, CRC-32 0a1b2c3d".
+    pub fn fingerprint(&self) -> String {
+        let mut crc = flate2::Crc::new();
+        crc.update(&self.pixels);
+        crc.update(&[u8::from(self.flip)]);
+        let [c, h, w] = self.shape;
+        format!("{} images of {c}x{h}x{w}, CRC-32 {:08x}", self.n, crc.sum())
+    }
+
     /// Number of images.
     #[expect(clippy::len_without_is_empty, reason = "a data set is never empty")]
     pub fn len(&self) -> usize {

@@ -90,6 +90,8 @@ pub struct TrainRequest {
     pub out: Option<PathBuf>,
     /// Go on from the checkpoint in `out`.
     pub resume: bool,
+    /// Save every so many steps too, and not only by the clock and at the end.
+    pub save_every: Option<u64>,
 }
 
 /// A reverse film.

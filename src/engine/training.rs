@@ -3,7 +3,7 @@
 use super::film::Preview;
 use super::worker::{DataCache, Model, Outbox};
 use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
-use crate::checkpoint;
+use crate::checkpoint::{self, Claim};
 use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
 use crate::export::files::check_folder;
@@ -25,6 +25,9 @@ pub(super) struct TrainingJob {
     trainer: Trainer,
     data: Arc<Dataset>,
     out_dir: Option<PathBuf>,
+    /// Held while the run is open.
+    claim: Option<Claim>,
+    save_every: Option<u64>,
     compute: Arc<Compute>,
     phase: Phase,
     preview: Option<(u64, Preview)>,
@@ -52,28 +55,37 @@ impl TrainingJob {
     ) -> Result<Self> {
         let plan = request.config.validate()?;
         let source = Source::parse(&request.config.data);
-        let trainer = match &request.out {
+        let (mut trainer, claim) = match &request.out {
             Some(dir) if request.resume => {
-                Trainer::resume(plan, Arc::clone(compute), &checkpoint::load(dir, compute.device())?)?
+                let (checkpoint, warning) = checkpoint::load_saying(dir, compute.device())?;
+                if let Some(words) = warning {
+                    out.send(Event::Warning(words));
+                }
+                let trainer = Trainer::resume(plan, Arc::clone(compute), &checkpoint).map_err(|e| e.at(dir))?;
+                check_folder(dir)?;
+                (trainer, Some(checkpoint::claim(dir, true)?))
             }
             None if request.resume => {
                 return Err(Error::usage("cannot resume", "no folder was named", "name the folder of the run"));
             }
-            dir => {
-                if let Some(dir) = dir {
-                    check_folder(dir)?;
-                }
-                Trainer::new(plan, Arc::clone(compute))?
+            Some(dir) => {
+                check_folder(dir)?;
+                let claim = checkpoint::claim(dir, false)?;
+                (Trainer::new(plan, Arc::clone(compute))?, Some(claim))
             }
+            None => (Trainer::new(plan, Arc::clone(compute))?, None),
         };
         let data = cache.get(&source, trainer.plan().model.image_shape(), job, out)?;
+        trainer.bind(&data)?;
         let now = Instant::now();
-        let training = Self {
+        let mut training = Self {
             job,
             saved_step: trainer.steps_done(),
             trainer,
             data,
             out_dir: request.out,
+            claim,
+            save_every: request.save_every,
             compute: Arc::clone(compute),
             phase: Phase::Running,
             preview: None,
@@ -81,6 +93,10 @@ impl TrainingJob {
             told: now,
             saved: now,
         };
+        if !request.resume {
+            // so that there is something to resume from the first moment, and a disk that is full is known now
+            training.save()?;
+        }
         out.send(Event::TrainingStarted(job, training.model()?.info));
         training.tell(out);
         Ok(training)
@@ -103,6 +119,7 @@ impl TrainingJob {
     pub(super) fn halt(&mut self) {
         self.phase = Phase::Over;
         self.preview = None;
+        self.claim = None;
     }
 
     pub(super) fn set_state(&mut self, state: TrainingState, out: &Outbox) {
@@ -128,7 +145,7 @@ impl TrainingJob {
             return Ok(());
         }
         if self.trainer.is_done() {
-            self.save()?;
+            self.save_if_due_at_exit()?;
             self.halt();
             self.tell(out);
             out.finished(self.job, Ok(()));
@@ -136,7 +153,9 @@ impl TrainingJob {
         }
         if let Err(e) = self.trainer.step(&self.data) {
             // the state of the step before is whole: keep it
-            self.save()?;
+            if let Err(e) = self.save_if_due_at_exit() {
+                out.send(Event::Warning(e.to_string()));
+            }
             return Err(e);
         }
         self.pace.push_back(Instant::now());
@@ -151,9 +170,8 @@ impl TrainingJob {
             self.tell(out);
             self.told = Instant::now();
         }
-        if self.saved.elapsed() >= SAVE_EVERY
-            && let Err(e) = self.save()
-        {
+        let due = self.save_every.is_some_and(|every| step.is_multiple_of(every)) || self.saved.elapsed() >= SAVE_EVERY;
+        if due && let Err(e) = self.save() {
             // a full disk shall not end a run: the next save may work
             out.send(Event::Warning(e.to_string()));
             self.saved = Instant::now();

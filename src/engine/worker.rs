@@ -75,13 +75,15 @@ pub(super) struct Model {
     pub data: Source,
 }
 
-/// Reads a model; also its short name.
-pub(crate) fn load_model(origin: &Origin, device: &Device) -> Result<(Checkpoint, String)> {
+/// Reads a model; also its short name. `warn` hears why an older save was read, if so.
+pub(crate) fn load_model(origin: &Origin, device: &Device, warn: impl FnOnce(String)) -> Result<(Checkpoint, String)> {
     match origin {
         Origin::Shipped => Ok((checkpoint::shipped(device)?, "mnist28".to_owned())),
         Origin::Folder(dir) => {
             let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
-            Ok((checkpoint::load(dir, device)?, name.unwrap_or_else(|| dir.display().to_string())))
+            let (checkpoint, warning) = checkpoint::load_saying(dir, device)?;
+            warning.map(warn);
+            Ok((checkpoint, name.unwrap_or_else(|| dir.display().to_string())))
         }
     }
 }
@@ -306,7 +308,8 @@ impl Worker<'_> {
     }
 
     fn load(&mut self, origin: &Origin) -> Result<()> {
-        let (checkpoint, name) = load_model(origin, self.compute.device())?;
+        let (checkpoint, name) =
+            load_model(origin, self.compute.device(), |words| self.out.send(Event::Warning(words)))?;
         let model = Model::new(checkpoint, name)?;
         self.out.send(Event::ModelChanged(Arc::clone(&model.info)));
         self.loaded = Some(model);

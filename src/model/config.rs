@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 /// The names that [`Config::preset`] knows, smallest network first.
 pub const PRESETS: [&str; 4] = ["digits16", "mnist28", "color32", "cifar10"];
 
+/// The most that the weights, one feature map or one head of attention may take.
+const MOST_BYTES: u64 = 8 << 30;
+
 /// Height and width of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "sample_size is neither a side nor [height, width]")]
 pub enum SampleSize {
     /// As high as wide.
     Square(usize),
@@ -153,7 +156,8 @@ impl Config {
         self.check_numbers()?;
         self.check_blocks()?;
         self.check_kinds()?;
-        self.check_channels()
+        self.check_channels()?;
+        self.check_memory()
     }
 
     fn check_numbers(&self) -> Result<()> {
@@ -268,6 +272,40 @@ impl Config {
         }
         Ok(())
     }
+
+    /// A nonsensical size is refused before anything of that size is asked of the machine.
+    fn check_memory(&self) -> Result<()> {
+        let hint = "use a smaller network or smaller pictures";
+        let weights = self.weights().saturating_mul(4);
+        if weights > MOST_BYTES {
+            return refuse(format!("its weights take {} GiB", gib(weights)), hint);
+        }
+        let [_, h, w] = self.image_shape();
+        let pixels = |level: usize| ((h >> level) * (w >> level)) as u64;
+        for (level, &channels) in self.block_out_channels.iter().enumerate() {
+            let map = 4 * pixels(level) * channels as u64;
+            if map > MOST_BYTES {
+                return refuse(format!("one feature map of {channels} channels takes {} GiB", gib(map)), hint);
+            }
+        }
+        let plan = self.plan();
+        let last = self.block_out_channels.len() - 1;
+        let down = plan.down.iter().enumerate();
+        let up = plan.up.iter().enumerate().map(|(i, block)| (last - i, block));
+        for (level, block) in down.chain(up).chain(plan.mid.iter().map(|block| (last, block))) {
+            let weights = 4 * pixels(level).saturating_pow(2);
+            if block.attentions > 0 && weights > MOST_BYTES {
+                let why =
+                    format!("attention among {} pixels in {} takes {} GiB", pixels(level), block.path, gib(weights));
+                return refuse(why, hint);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn gib(bytes: u64) -> u64 {
+    bytes >> 30
 }
 
 /// A block type without the prefix that the first diffusers files carry.

@@ -103,6 +103,12 @@ impl Config {
         AttentionPlan { channels, inner: heads * dim, heads, groups }
     }
 
+    /// Number of all weights.
+    pub fn weights(&self) -> u64 {
+        let count = |shape: &[usize]| shape.iter().fold(1_u64, |n, &side| n.saturating_mul(side as u64));
+        self.parameters().iter().fold(0, |sum, (_, shape)| sum.saturating_add(count(shape)))
+    }
+
     /// Path and shape of every parameter, in the order of diffusers' `named_parameters`.
     pub fn parameters(&self) -> Vec<(String, Vec<usize>)> {
         let mut list = List(Vec::new());

@@ -39,6 +39,9 @@ pub struct State {
     pub run: RunConfig,
     /// Steps done.
     pub step: u64,
+    /// [`Dataset::fingerprint`] of what it learns from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// The curves.
     pub history: History,
 }
@@ -63,7 +66,7 @@ impl Trainer {
             schedule: Arc::new(Schedule::new(&plan.schedule)?),
             template: params,
             slots,
-            state: State { run: plan.run.clone(), step: 0, history: History::default() },
+            state: State { run: plan.run.clone(), step: 0, data: None, history: History::default() },
             plan,
             compute,
         })
@@ -94,6 +97,22 @@ impl Trainer {
         }
         trainer.state = state;
         Ok(trainer)
+    }
+
+    /// Notes what a new run learns from.
+    ///
+    /// # Errors
+    /// A resumed run learned from other data.
+    pub fn bind(&mut self, data: &Dataset) -> Result<()> {
+        let now = data.fingerprint();
+        match self.state.data.replace(now.clone()) {
+            Some(before) if before != now => {
+                let why = format!("its data were {before}, and those of {} are {now}", data.name);
+                let hint = "resume with the data it was started with, or start a new run in another folder";
+                Err(Error::new("cannot resume this run", why, hint))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The settings.

@@ -329,7 +329,8 @@ impl Window {
             return;
         }
         let out = typed_path(&run.out);
-        let request = TrainRequest { config: run.config.clone(), resume: run.resume && out.is_some(), out };
+        let request =
+            TrainRequest { config: run.config.clone(), resume: run.resume && out.is_some(), out, save_every: None };
         let job = self.state.new_job();
         self.state.training = Some(Training::new(job));
         // nothing in it can be changed until the run is over

@@ -107,7 +107,7 @@ fn saved_comes_back_with_the_same_bytes() {
     assert_eq!(back.state, training.state);
     save(&second, &read).unwrap();
     assert_eq!(files(&first), files(&second));
-    assert_eq!(files(&first).len(), 7);
+    assert_eq!(files(&first).len(), 8);
 
     let embedded: Vec<(&'static str, &'static [u8])> =
         files(&first).into_iter().map(|(name, bytes)| (&*name.leak(), &*bytes.leak())).collect();
@@ -123,31 +123,50 @@ fn saving_again_replaces_the_checkpoint_and_keeps_other_files() {
     fs::write(model.join("README.md"), "how it was trained").unwrap();
     let second = Checkpoint { training: None, ..small_checkpoint(2) };
     save(&model, &second).unwrap();
-    assert_eq!(names(&model), ["README.md", "model_index.json", "scheduler", "unet"]);
+    assert_eq!(names(&model), ["README.md", "film", "model_index.json", "scheduler", "unet"]);
+    assert_eq!(names(&model.join("film")), ["checksums.json", "previous"]);
     assert_eq!(names(dir.path()), ["model"]);
+    let first = load(&model.join("film/previous"), &Device::Cpu).unwrap();
+    assert_eq!(first.ema.to_flat().unwrap(), small_checkpoint(1).ema.to_flat().unwrap());
+    assert!(load(&model, &Device::Cpu).unwrap().training.is_none());
     assert_eq!(load(&model, &Device::Cpu).unwrap().ema.to_flat().unwrap(), second.ema.to_flat().unwrap());
 }
 
 #[test]
-fn a_save_cut_off_at_any_rename_leaves_a_checkpoint_and_the_next_one_heals() {
+fn what_is_not_ours_is_never_replaced() {
+    for foreign in ["unet/weights.bin", "scheduler/notes.txt", "film/holiday.mp4", "film", "model_index.json"] {
+        let dir = tempdir().unwrap();
+        let file = dir.path().join(foreign);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, "mine").unwrap();
+        let before = files(dir.path());
+        let message = save(dir.path(), &small_checkpoint(1)).unwrap_err().to_string();
+        let name = foreign.split('/').next().unwrap();
+        assert!(message.contains(name) && message.contains("did not write") && !message.contains('\n'), "{message}");
+        assert_eq!(files(dir.path()), before);
+    }
+    // beside the folder, names of any kind are nobody's business but their owner's
     let dir = tempdir().unwrap();
-    let (model, previous) = (dir.path().join("model"), dir.path().join("model.previous"));
-    let old = small_checkpoint(1);
-    save(&model, &old).unwrap();
-    fs::write(model.join("README.md"), "how it was trained").unwrap();
-    // cut off between the two renames, with the new one written in part
-    fs::rename(&model, &previous).unwrap();
-    fs::create_dir_all(dir.path().join("model.saving/unet")).unwrap();
-    assert_eq!(load(&model, &Device::Cpu).unwrap().ema.to_flat().unwrap(), old.ema.to_flat().unwrap());
-    save(&model, &small_checkpoint(2)).unwrap();
-    assert_eq!(names(dir.path()), ["model"]);
-    assert!(model.join("README.md").exists());
-    // cut off after the second rename
-    save(&previous, &old).unwrap();
-    save(&model, &small_checkpoint(3)).unwrap();
-    assert_eq!(names(dir.path()), ["model"]);
-    let third = small_checkpoint(3).ema.to_flat().unwrap();
-    assert_eq!(load(&model, &Device::Cpu).unwrap().ema.to_flat().unwrap(), third);
+    for name in ["model.previous/unet", "model.saving/unet"] {
+        fs::create_dir_all(dir.path().join(name)).unwrap();
+        fs::write(dir.path().join(name).join("mine"), "mine").unwrap();
+    }
+    let before = files(dir.path());
+    for seed in 1..4 {
+        save(&dir.path().join("model"), &small_checkpoint(seed)).unwrap();
+    }
+    assert!(before.iter().all(|(name, bytes)| files(dir.path()).get(name) == Some(bytes)));
+}
+
+#[test]
+fn a_save_of_the_first_version_is_read_and_saved_over() {
+    let dir = tempdir().unwrap();
+    save(dir.path(), &small_checkpoint(1)).unwrap();
+    fs::remove_file(dir.path().join("film/checksums.json")).unwrap();
+    let flat = |dir: &Path| load(dir, &Device::Cpu).unwrap().ema.to_flat().unwrap();
+    assert_eq!(flat(dir.path()), small_checkpoint(1).ema.to_flat().unwrap());
+    save(dir.path(), &small_checkpoint(2)).unwrap();
+    assert_eq!(flat(dir.path()), small_checkpoint(2).ema.to_flat().unwrap());
 }
 
 #[test]
@@ -278,6 +297,13 @@ fn networks_that_cannot_be_run_are_refused_by_field_and_value() {
         ("dropout", json!(1.0), "dropout is 1"),
         ("freq_shift", json!(4), "freq_shift is 4"),
         ("in_channels", json!("three"), "three"),
+        ("in_channels", json!(-3), "-3"),
+        ("sample_size", json!([-16, 16]), "sample_size"),
+        ("sample_size", json!(1e30), "sample_size"),
+        ("time_embedding_dim", json!(1u64 << 40), "time_embedding_dim"),
+        ("block_out_channels", json!([16384, 16384, 16384]), "its weights take"),
+        ("layers_per_block", json!(u64::MAX), "layers_per_block"),
+        ("sample_size", json!(4096), "attention among 4194304 pixels"),
         ("_class_name", json!("UNet2DConditionModel"), "UNet2DConditionModel"),
     ];
     for (field, value, expected) in cases {
@@ -331,6 +357,31 @@ fn broken_files_are_refused_without_a_panic() {
     assert!(refusal(&golden("")).contains("config.json"));
     fs::write(dir.path().join("config.json"), "[1, 2").unwrap();
     assert!(refusal(dir.path()).contains("config.json"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_no_regular_file_is_refused_before_it_is_opened() {
+    // opened, the pipe would wait for ever and the device never end
+    for name in ["config.json", WEIGHTS] {
+        let dir = grey();
+        fs::remove_file(dir.path().join(name)).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap();
+        assert!(made.success());
+        assert!(refusal(dir.path()).contains("not a regular file"));
+        fs::remove_file(dir.path().join(name)).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join(name)).unwrap();
+        assert!(refusal(dir.path()).contains("not a regular file"));
+        fs::remove_file(dir.path().join(name)).unwrap();
+        fs::create_dir(dir.path().join(name)).unwrap();
+        assert!(refusal(dir.path()).contains("not a regular file"));
+    }
+    // 200 GiB on paper
+    for name in ["config.json", WEIGHTS] {
+        let dir = grey();
+        fs::OpenOptions::new().write(true).open(dir.path().join(name)).unwrap().set_len(200 << 30).unwrap();
+        assert!(refusal(dir.path()).contains("far more than such a file needs"));
+    }
 }
 
 #[test]

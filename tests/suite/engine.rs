@@ -100,7 +100,7 @@ fn dropping_the_engine_under_full_load_does_not_hang() {
     let engine = engine(2);
     engine.send(Command::Sample(engine.new_job(), SampleRequest { steps: None, ..request(1) })).unwrap();
     let config = RunConfig { preset: "digits16".into(), ..RunConfig::default() };
-    let request = TrainRequest { config, out: None, resume: false };
+    let request = TrainRequest { config, out: None, resume: false, save_every: None };
     engine.send(Command::Train(engine.new_job(), Box::new(request))).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let start = Instant::now();
@@ -117,7 +117,7 @@ fn training_is_the_same_whatever_the_window_did_meanwhile() {
         let config =
             RunConfig { preset: "digits16".into(), steps: 6, batch: 32, preview_every: 2, ..RunConfig::default() };
         let job = engine.new_job();
-        let request = TrainRequest { config, out: Some(out.clone()), resume: false };
+        let request = TrainRequest { config, out: Some(out.clone()), resume: false, save_every: None };
         engine.send(Command::Train(job, Box::new(request))).unwrap();
         if disturb {
             engine.send(Command::Sample(engine.new_job(), self::request(1))).unwrap();
@@ -165,7 +165,12 @@ fn what_cannot_be_done_is_said_and_the_worker_lives_on() {
     fails(&|job| Command::Load(job, Origin::Folder("/nonexistent/model".into())), "/nonexistent/model");
     fails(&|job| Command::Save(job, "/proc/model".into()), "/proc/model");
     let bad = |config: RunConfig| {
-        move |job| Command::Train(job, Box::new(TrainRequest { config: config.clone(), out: None, resume: false }))
+        move |job| {
+            Command::Train(
+                job,
+                Box::new(TrainRequest { config: config.clone(), out: None, resume: false, save_every: None }),
+            )
+        }
     };
     fails(&bad(RunConfig { steps: 0, ..RunConfig::default() }), "steps");
     fails(&bad(RunConfig { data: "/nonexistent/data".into(), ..RunConfig::default() }), "/nonexistent/data");

@@ -8,5 +8,6 @@ mod engine;
 mod export;
 mod golden;
 mod golden_diffusion;
+mod saves;
 mod structure;
 mod training;

@@ -43,7 +43,11 @@ const LAYERS: [(&str, &[&str], &[&str]); 10] = [
     ("model", &["diffusion", "kernels", "error"], &["candle_core", "rayon", "serde"]),
     ("data", &["diffusion", "error"], &["image", "flate2", "rayon"]),
     ("export", &["diffusion", "error"], &["image", "png", "gif", "flate2", "rayon"]),
-    ("checkpoint", &["diffusion", "model", "error"], &["candle_core", "safetensors", "serde", "serde_json", "log"]),
+    (
+        "checkpoint",
+        &["diffusion", "model", "error"],
+        &["candle_core", "flate2", "safetensors", "serde", "serde_json", "log"],
+    ),
     (
         "train",
         &["diffusion", "kernels", "model", "data", "checkpoint", "error"],

@@ -1,0 +1,60 @@
+//! Whose a folder is: what is not ours is never replaced, and two runs never write into one.
+
+use super::{CHECKSUMS, CONFIG, MODEL_INDEX, PLACING, RAW, SAVING, STATE, WEIGHTS};
+use crate::error::{Error, Result};
+use std::fs::{self, File, TryLockError};
+use std::path::Path;
+
+/// A folder that no other run can claim until this is dropped.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: Option<File>,
+}
+
+/// Claims a folder, which must be there, for a run: a new one if not `resume`.
+///
+/// # Errors
+/// Another run is writing there, or a new run would replace what lies there.
+pub fn claim(dir: &Path, resume: bool) -> Result<Claim> {
+    let refuse = |why: String, hint: &str| Error::new("cannot start the run", why, hint).at(dir);
+    if !resume && let Some(name) = names(dir).or_else(|| bare_model(dir)) {
+        let hint = "resume the run that is there (--resume), or choose another folder";
+        return Err(refuse(format!("there already is {name} in this folder, which a new run would replace"), hint));
+    }
+    // the lock is on the folder itself, so it leaves no file; Windows opens no folders
+    let lock = if cfg!(unix) { File::open(dir).ok() } else { None };
+    if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
+        return Err(refuse("another run is writing there".into(), "wait for its end, or choose another folder"));
+    }
+    Ok(Claim { _lock: lock })
+}
+
+/// Refuses a folder where a save would replace what this program did not write.
+pub(super) fn check_ours(dir: &Path) -> Result<()> {
+    // the first version wrote no checksums
+    let ours = dir.join(CHECKSUMS).is_file() || [RAW, STATE].iter().all(|path| dir.join(path).is_file());
+    match names(dir) {
+        Some(name) if !ours => {
+            let why = format!("there already is {name} in this folder, which this program did not write");
+            Err(Error::new("cannot save the model", why, "choose another folder"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The first thing in the folder that has a name of ours, but for a save that was cut off before it was whole.
+fn names(dir: &Path) -> Option<&'static str> {
+    let there = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
+    let film = || match fs::read_dir(dir.join("film")) {
+        Ok(entries) => entries.flatten().any(|entry| {
+            let path = Path::new("film").join(entry.file_name());
+            ![SAVING, PLACING].iter().any(|cut_off| path == Path::new(cut_off))
+        }),
+        Err(_) => there("film"),
+    };
+    [MODEL_INDEX, "unet", "scheduler"].into_iter().find(|name| there(name)).or_else(|| film().then_some("film"))
+}
+
+fn bare_model(dir: &Path) -> Option<&'static str> {
+    [CONFIG, WEIGHTS].iter().all(|name| dir.join(name).is_file()).then_some(WEIGHTS)
+}
