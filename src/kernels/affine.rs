@@ -21,8 +21,9 @@ pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, prepared: &Arc<
     x.contiguous()?.apply_op3(weight, bias, Affine { prepared: prepared.clone() })
 }
 
-struct Affine {
-    prepared: Arc<Prepared>,
+/// The operation of [`affine`].
+pub(super) struct Affine {
+    pub prepared: Arc<Prepared>,
 }
 
 impl CustomOp3 for Affine {

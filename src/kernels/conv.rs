@@ -66,10 +66,11 @@ pub(super) fn conv3x3(
     x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }
 
-struct Conv {
-    window: Window,
-    path: Path,
-    prepared: Arc<Prepared>,
+/// The operation of [`conv3x3`].
+pub(super) struct Conv {
+    pub window: Window,
+    pub path: Path,
+    pub prepared: Arc<Prepared>,
 }
 
 /// The ways to compute a convolution.

@@ -26,6 +26,7 @@ mod simd;
 mod tests;
 pub mod threads;
 mod transforms;
+pub mod trial;
 mod winograd;
 
 /// Which implementation computes a network.
@@ -37,6 +38,17 @@ pub enum Path {
     Fast,
     /// Our CPU kernels with direct algorithms only, for parity with other implementations.
     Exact,
+}
+
+/// The vectors in use on this processor, in words.
+pub fn vectors() -> &'static str {
+    match simd::level() {
+        simd::Level::Portable => "no vector instructions",
+        #[cfg(target_arch = "x86_64")]
+        simd::Level::Avx2 => "AVX2",
+        #[cfg(target_arch = "x86_64")]
+        simd::Level::Avx512 => "AVX-512",
+    }
 }
 
 /// A batch of feature maps, [n, c, h, w] in the layout that suits its path.

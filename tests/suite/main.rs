@@ -1,6 +1,7 @@
 //! All tests but those of the window, in one binary to keep linking short.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
+mod bench;
 mod checkpoint;
 mod cli;
 mod data;

@@ -1,0 +1,91 @@
+//! `ddpm-film bench`: how fast and how exact this machine computes, beside a baseline if one is named.
+
+mod against;
+mod kernels;
+mod memory;
+mod network;
+mod report;
+
+use super::Machine;
+use crate::engine::{self, Error, Result, RunConfig};
+use against::Comparison;
+use clap::{Args, ValueEnum};
+use network::Network;
+use report::Report;
+use std::sync::Arc;
+
+#[derive(Args, Debug)]
+pub(super) struct BenchArgs {
+    /// Network preset
+    #[arg(long, alias = "preset", default_value = "mnist28")]
+    config: String,
+    /// What is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "train,forward")]
+    what: Vec<What>,
+    /// Images per training step [default: 64; 8 for cifar10]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// Measured repetitions a round, after two unmeasured ones
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    steps: u16,
+    /// A command run in turn with our training and forward passes; it prints lines like ours or like our --json
+    #[arg(long, value_name = "CMD")]
+    against: Option<String>,
+    /// Turns [default: 1; 3 with --against]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// One JSON object per line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// Each convolution of the network: GFLOP/s, and the error against f64
+    Kernels,
+    /// Training steps, and their peak memory
+    Train,
+    /// Network calls without gradients, batch 1 and 16
+    Forward,
+}
+
+pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
+    let batch = args.batch.unwrap_or(if args.config == "cifar10" { 8 } else { 64 });
+    let config = RunConfig { preset: args.config.clone(), batch, ..RunConfig::default() };
+    let plan = config.validate()?;
+    let wants = |what| args.what.contains(&what);
+    if args.against.is_some() && !wants(What::Train) && !wants(What::Forward) {
+        let why = "nothing of what is measured can be compared";
+        return Err(Error::usage("cannot run the baseline", why, "add train or forward to --what"));
+    }
+    let (compute, _) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
+    let compute = Arc::new(compute);
+    let steps = usize::from(args.steps);
+    let report = Report::new(args.json, &args.config, &compute);
+    report.machine();
+    // first, while the process is small: the peak of its memory is measured too
+    if wants(What::Train) || wants(What::Forward) {
+        let mut network = Network::new(plan.clone(), Arc::clone(&compute))?;
+        let mut comparison = args.against.as_deref().map(|cmd| Comparison::new(cmd, machine.threads));
+        let rounds = args.rounds.unwrap_or(if comparison.is_some() { 3 } else { 1 });
+        for _ in 0..rounds {
+            if wants(What::Train) {
+                network.train(steps)?;
+            }
+            if wants(What::Forward) {
+                network.forward(steps.max(3))?;
+            }
+            if let Some(comparison) = &mut comparison {
+                comparison.round()?;
+            }
+        }
+        network.report(&report);
+        if let Some(comparison) = comparison {
+            comparison.report(&network, &report)?;
+        }
+    }
+    if wants(What::Kernels) {
+        kernels::run(&plan.model, &compute, steps, &report)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! A convolution by itself, to be measured: [`Trial`].
+
+use super::{Path, Window, affine, conv};
+use candle_core::{CustomOp3, Device, Result, Tensor, Var};
+
+/// One convolution with its operands in the kernels' own layout. Weights are prepared at the first call of each kind and
+/// kept, as in a layer.
+pub struct Trial {
+    op: Op,
+    x: Var,
+    weight: Var,
+    bias: Tensor,
+    grad: Tensor,
+}
+
+enum Op {
+    Conv(conv::Conv),
+    Affine(affine::Affine),
+}
+
+/// Numbers and their shape.
+pub type Operand = (Vec<f32>, [usize; 4]);
+
+impl Trial {
+    /// `x` [n, h, w, in], `weight` [out, in, 3, 3], or [out, in, 1, 1] where `window` is `None`, and `grad` = ∂L/∂y
+    /// [n, ho, wo, out]; the bias is 0.
+    ///
+    /// # Errors
+    /// If a shape does not fit its numbers.
+    pub fn new(x: Operand, weight: Operand, grad: Operand, window: Option<Window>, path: Path) -> Result<Self> {
+        let op = match window {
+            Some(window) => Op::Conv(conv::Conv { window, path, prepared: Default::default() }),
+            None => Op::Affine(affine::Affine { prepared: Default::default() }),
+        };
+        let tensor = |(data, shape): Operand| Tensor::from_vec(data, &shape, &Device::Cpu);
+        let (x, weight, grad) = (tensor(x)?, tensor(weight)?, tensor(grad)?);
+        let bias = Tensor::zeros(weight.dim(0)?, grad.dtype(), &Device::Cpu)?;
+        Ok(Self { op, x: Var::from_tensor(&x)?, weight: Var::from_tensor(&weight)?, bias, grad })
+    }
+
+    /// y [n, ho, wo, out].
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn forward(&self) -> Result<Tensor> {
+        let (x, weight) = (self.x.as_detached_tensor(), self.weight.as_detached_tensor());
+        match &self.op {
+            Op::Conv(op) => x.apply_op3_no_bwd(&weight, &self.bias, op),
+            Op::Affine(op) => x.apply_op3_no_bwd(&weight, &self.bias, op),
+        }
+    }
+
+    /// ∂L/∂x and ∂L/∂w, those that are asked for.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn backward(&self, input: bool, weight: bool) -> Result<[Option<Tensor>; 2]> {
+        let operand = |var: &Var, asked| if asked { var.as_tensor().clone() } else { var.as_detached_tensor() };
+        let (x, w) = (operand(&self.x, input), operand(&self.weight, weight));
+        let op: &dyn CustomOp3 = match &self.op {
+            Op::Conv(op) => op,
+            Op::Affine(op) => op,
+        };
+        let (dx, dw, _) = op.bwd(&x, &w, &self.bias, &self.grad, &self.grad)?;
+        Ok([dx, dw])
+    }
+}

@@ -1,0 +1,81 @@
+//! `ddpm-film bench`: what it prints, and a baseline in turn with ours.
+
+use crate::cli::{refuses, works};
+use serde_json::Value;
+
+const SMALL: [&str; 8] = ["bench", "--config", "digits16", "--batch", "2", "--steps", "1", "--json"];
+
+fn lines(said: &str) -> Vec<Value> {
+    said.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+}
+
+fn bench(more: &[&str]) -> Vec<Value> {
+    let tmp = tempfile::tempdir().unwrap();
+    lines(&works(tmp.path(), &[&SMALL[..], more].concat()))
+}
+
+#[test]
+fn bench_speaks_the_keys_of_the_baseline() {
+    let lines = bench(&["--threads", "1"]);
+    let whats: Vec<&str> = lines.iter().map(|l| l["what"].as_str().unwrap()).collect();
+    assert_eq!(whats, ["machine", "train", "sample", "sample"]);
+    assert!(!lines[0]["cpu"].as_str().unwrap().is_empty() && !lines[0]["vectors"].as_str().unwrap().is_empty());
+    for line in &lines[1..] {
+        for key in ["params", "batch", "ms", "best_ms", "images_per_s"] {
+            assert!(line[key].as_f64().unwrap() > 0.0, "{line}");
+        }
+        assert!(line["best_ms"].as_f64() <= line["ms"].as_f64(), "{line}");
+        assert_eq!((line["config"].as_str(), line["threads"].as_u64()), (Some("digits16"), Some(1)));
+    }
+    if cfg!(target_os = "linux") {
+        let [peak, growth] = ["peak_mib", "growth_mib"].map(|key| lines[1][key].as_f64().unwrap());
+        // weights, gradients, moments and EMA alone: five times 4.4 MB
+        assert!(growth > 15.0 && growth < peak && peak < 2000.0, "{}", lines[1]);
+    }
+}
+
+#[test]
+fn kernels_are_fast_and_near_f64() {
+    let lines = bench(&["--what", "kernels"]);
+    let kernels: Vec<&Value> = lines.iter().filter(|l| l["what"] == "kernel").collect();
+    assert!(kernels.len() > 10);
+    for kernel in kernels {
+        for speed in ["y", "dX", "dW", "dX+dW", "y1"].map(|key| &kernel["gflops"][key]) {
+            let [median, best] = ["median", "best"].map(|key| speed[key].as_f64().unwrap());
+            assert!(0.01 < median && median <= best && best < 1e5, "{kernel}");
+        }
+        for result in ["y", "dX", "dW"] {
+            let [rms, max] = ["rms", "max"].map(|key| kernel["errors"][result][key].as_f64().unwrap());
+            assert!(rms > 0.0 && rms <= 1e-5 && max <= 3e-4, "{kernel}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_baseline_runs_in_turn_with_ours() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let script = r#"echo run >> turns; echo "threads $OMP_NUM_THREADS" >&2
+echo '{"what": "train", "mode": "slow", "config": "digits16", "batch": 2, "ms": 60000.0}'
+echo '{"what": "train", "mode": "quick", "config": "digits16", "batch": 2, "ms": 50000.0}'
+echo 'sample   batch 1   40000.0 ms'
+echo '{"what": "sample", "mode": "", "config": "other", "batch": 16, "ms": 1.0}'
+"#;
+    std::fs::write(dir.join("baseline"), script).unwrap();
+    let said = works(dir, &[&SMALL[..], &["--against", "sh baseline", "--rounds", "2"]].concat());
+    assert_eq!(std::fs::read_to_string(dir.join("turns")).unwrap(), "run\nrun\n");
+    let lines = lines(&said);
+    let ratios: Vec<&Value> = lines.iter().filter(|l| l["what"] == "ratio").collect();
+    assert_eq!(ratios.len(), 2, "another network is not compared: {said}");
+    for (ratio, (of, mode, ms)) in ratios.iter().zip([("train", "quick", 50_000.0), ("sample", "", 40_000.0)]) {
+        assert_eq!((&ratio["of"], &ratio["mode"], &ratio["theirs_ms"]), (&of.into(), &mode.into(), &ms.into()));
+        let [ours, ratio] = ["ours_ms", "ratio"].map(|key| ratio[key].as_f64().unwrap());
+        assert!(ratio > 1.0 && (ratio * ours / ms - 1.0).abs() < 0.5, "{ours} ms, {ratio}");
+    }
+    let bench = |command: &'static str| [&SMALL[..], &["--against", command, "--rounds", "1"]].concat();
+    refuses(dir, &bench("echo hello"), 1, &["no line", "echo hello"]);
+    refuses(dir, &bench("exit 3"), 1, &["exit status: 3"]);
+    refuses(dir, &bench(r#"echo '{"what":"train","batch":9,"ms":1}'"#), 1, &["batch 9"]);
+    refuses(dir, &[&bench("true")[..], &["--what", "kernels"]].concat(), 2, &["--what"]);
+}
