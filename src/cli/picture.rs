@@ -4,8 +4,8 @@ use super::session::{Session, progress_bar};
 use super::{Machine, ModelArg, SamplerArg, WeightsArg};
 use crate::diffusion::Images;
 use crate::engine::{
-    Command, Error, Event, ForwardRequest, ForwardSource, Provenance, Quantity, Result, SampleRequest, SamplerKind,
-    Trajectory, Variance, Weights, Which,
+    Command, Error, Event, ForwardRequest, ForwardSource, Predictor, Provenance, Quantity, Result, SampleRequest,
+    SamplerKind, Trajectory, Variance, Which,
 };
 use crate::export::files::check_file;
 use crate::export::{self, FilmFrame, FilmOptions};
@@ -65,9 +65,9 @@ impl SamplingArgs {
         };
         SampleRequest {
             which: Which::Loaded,
-            weights: match self.weights {
-                WeightsArg::Ema => Weights::Ema,
-                WeightsArg::Raw => Weights::Raw,
+            predictor: match self.weights {
+                WeightsArg::Ema => Predictor::Ema,
+                WeightsArg::Raw => Predictor::Raw,
             },
             seed: self.seed,
             first: first as u64,
@@ -82,7 +82,7 @@ impl SamplingArgs {
     /// Seed and settings as they travel inside a file.
     fn provenance(&self, p: &Provenance) -> String {
         let step = p.step.map_or_else(|| "unknown step".to_owned(), |s| format!("step {s}"));
-        let weights = if p.weights == Weights::Ema { "EMA" } else { "raw" };
+        let weights = if p.predictor == Predictor::Ema { "EMA" } else { "raw" };
         format!(
             "ddpm-film; model {}, {step}, {weights}; {} with {} steps; seed {}",
             p.model, p.sampler, p.calls, self.seed

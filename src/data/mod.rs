@@ -155,6 +155,13 @@ impl Dataset {
     }
 }
 
+/// All pixels.
+impl AsRef<[u8]> for Dataset {
+    fn as_ref(&self) -> &[u8] {
+        &self.pixels
+    }
+}
+
 /// 0..=255 to [-1, 1].
 fn to_images(n: usize, shape: [usize; 3], pixels: &[u8]) -> Images {
     Images::new(n, shape, pixels.iter().map(|&v| f32::from(v) / 127.5 - 1.0).collect())

@@ -1,5 +1,6 @@
 //! Films: the reverse process, one network call at a time, and the forward process, in one go.
 
+use super::denoiser::{Opening, Predicting};
 use super::worker::{DataCache, Model, Outbox};
 use super::{Event, ForwardRequest, ForwardSource, JobId, SampleRequest};
 use crate::data;
@@ -9,8 +10,8 @@ use crate::diffusion::schedule::Spacing;
 use crate::diffusion::trajectory::{Frame, Trajectory, film_bytes};
 use crate::diffusion::{Images, process};
 use crate::error::{Error, Result};
+use crate::model::UNet;
 use crate::model::compute::Compute;
-use crate::model::{Denoiser as _, UNet};
 use crate::train::trainer::Trainer;
 use std::sync::Arc;
 
@@ -31,7 +32,7 @@ fn check_count(n: usize) -> Result<()> {
 pub(super) struct FilmJob {
     job: JobId,
     request: SampleRequest,
-    network: UNet,
+    denoiser: Predicting,
     sampler: Sampler,
     calls: usize,
     /// Of so many frames one is kept.
@@ -39,13 +40,7 @@ pub(super) struct FilmJob {
 }
 
 impl FilmJob {
-    pub(super) fn start(
-        job: JobId,
-        request: SampleRequest,
-        model: &Model,
-        compute: &Compute,
-        out: &Outbox,
-    ) -> Result<Self> {
+    pub(super) fn start(request: SampleRequest, model: &Model, with: &mut Opening<'_>) -> Result<Self> {
         check_count(request.n)?;
         let full = &model.info.schedule;
         let steps = request.steps.unwrap_or(full.steps());
@@ -53,16 +48,17 @@ impl FilmJob {
         let shape = model.info.shape;
         let x = process::noise_images(request.seed, Purpose::Start, request.first, 0, request.n, shape);
         let sampler = Sampler::new(schedule, request.sampler, request.clip, x)?;
-        let network = UNet::new(&model.checkpoint.config, model.params(request.weights)?, compute.path())?;
+        let denoiser = Predicting::open(request.predictor, model, with)?;
         let film = Trajectory::new(request.n, shape, Arc::clone(full));
-        let provenance = model.provenance(request.weights, request.sampler.name(), steps);
+        let provenance = denoiser.provenance(request.predictor, model, request.sampler.name(), steps);
+        let (job, out) = (with.job, with.out);
         out.send(Event::SampleStarted(job, Box::new(film), provenance));
         if request.every_frame {
             // static is there to look at before the first network call
             out.send(Event::Frame(job, Arc::new(Frame::state(sampler.doses(), sampler.x()))));
         }
         let stride = film_bytes(steps, request.n * shape.iter().product::<usize>()).div_ceil(FILM_BUDGET).max(1);
-        Ok(Self { job, request, network, sampler, calls: 0, stride })
+        Ok(Self { job, request, denoiser, sampler, calls: 0, stride })
     }
 
     pub(super) fn job(&self) -> JobId {
@@ -72,11 +68,11 @@ impl FilmJob {
     /// One network call and one step; true when the film is done.
     pub(super) fn advance(&mut self, compute: &Compute, out: &Outbox) -> Result<bool> {
         let (Some(t), Some(step)) = (self.sampler.wants(), self.sampler.coefficients()) else { return Ok(true) };
-        let eps = predict(&self.network, compute, self.sampler.x(), t)?;
+        let eps = self.denoiser.predict(compute, self.sampler.x(), t)?;
         let keep = self.request.every_frame && self.calls.is_multiple_of(self.stride);
         let before = keep.then(|| (self.sampler.doses(), self.sampler.x().clone()));
         let SampleRequest { seed, first, n, .. } = self.request;
-        let shape = self.network.shape();
+        let shape = self.sampler.x().shape();
         let xstart =
             self.sampler.advance(&eps, |t| process::noise_images(seed, Purpose::Step, first, t as u64, n, shape));
         self.calls += 1;
@@ -96,21 +92,9 @@ impl FilmJob {
     }
 }
 
-/// The network's ε̂ for all of `x` at timestep `t`.
-fn predict(network: &UNet, compute: &Compute, x: &Images, t: usize) -> Result<Images> {
-    let times = vec![t as f32; x.n];
-    let eps = compute.run(|| network.predict(x, &times))?;
-    if eps.data.iter().all(|v| v.is_finite()) {
-        Ok(eps)
-    } else {
-        let why = format!("at timestep {t} the network predicts values that are not numbers");
-        Err(Error::new("cannot go on with this film", why, "its weights are damaged; use another model"))
-    }
-}
-
 /// A short reverse film for a preview, from the same noise each time.
 pub(super) struct Preview {
-    network: UNet,
+    network: Predicting,
     sampler: Sampler,
 }
 
@@ -120,13 +104,13 @@ impl Preview {
         let schedule = trainer.schedule().spaced(steps, Spacing::Trailing)?;
         let x = process::noise_images(PREVIEW_SEED, Purpose::Start, 0, 0, n, network.shape());
         let sampler = Sampler::new(schedule, SamplerKind::Ddim { eta: 0.0 }, true, x)?;
-        Ok(Self { network, sampler })
+        Ok(Self { network: Predicting::Network(Box::new(network)), sampler })
     }
 
     /// One network call; the pictures when done.
     pub(super) fn advance(&mut self, compute: &Compute) -> Result<Option<Images>> {
         if let Some(t) = self.sampler.wants() {
-            let eps = predict(&self.network, compute, self.sampler.x(), t)?;
+            let eps = self.network.predict(compute, self.sampler.x(), t)?;
             // DDIM with eta 0 draws no noise
             self.sampler.advance(&eps, |_| Images::zeros(0, [0; 3]));
         }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+mod denoiser;
 mod device;
 mod film;
 mod training;
@@ -54,13 +55,15 @@ pub enum TrainingState {
     Paused,
 }
 
-/// Which copy of the weights predicts.
+/// Whose prediction a film follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weights {
+pub enum Predictor {
     /// The exponential moving average: what one samples with.
     Ema,
     /// The weights as the optimiser left them.
     Raw,
+    /// No network: the exact denoiser of the data that the model learns from, so its film plays before any training.
+    Oracle,
 }
 
 /// Which model makes a film.
@@ -99,8 +102,8 @@ pub struct TrainRequest {
 pub struct SampleRequest {
     /// Which model.
     pub which: Which,
-    /// Which copy of its weights.
-    pub weights: Weights,
+    /// Whose prediction.
+    pub predictor: Predictor,
     /// The address of all noise.
     pub seed: u64,
     /// Index of the first picture: pictures 3 and 4 of a seed are the same however they are asked for.
@@ -224,8 +227,10 @@ pub struct Provenance {
     pub model: String,
     /// Training steps behind it, where known.
     pub step: Option<u64>,
-    /// EMA or raw.
-    pub weights: Weights,
+    /// EMA, raw, or the oracle.
+    pub predictor: Predictor,
+    /// Images that the oracle knows, where it predicts.
+    pub oracle_images: Option<usize>,
     /// "DDPM", "DDIM".
     pub sampler: &'static str,
     /// Network calls per picture.

@@ -1,14 +1,14 @@
 //! The worker: takes commands, advances the current job by one unit, sends events. One unit is one network call, one
 //! training step, or one forward film.
 
+use super::denoiser::Opening;
 use super::film::{FilmJob, forward_film};
 use super::training::TrainingJob;
-use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Provenance, Weights, Which, device};
+use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Source};
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Kind, Result};
-use crate::model::Params;
 use crate::model::compute::Compute;
 use crate::train::trainer::State;
 use candle_core::Device;
@@ -103,20 +103,6 @@ impl Model {
         };
         let data = state.map_or(Source::Mnist, |s| Source::parse(&s.run.data));
         Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })
-    }
-
-    pub(super) fn params(&self, weights: Weights) -> Result<&Params> {
-        match (weights, &self.checkpoint.training) {
-            (Weights::Ema, _) => Ok(&self.checkpoint.ema),
-            (Weights::Raw, Some(training)) => Ok(&training.raw),
-            (Weights::Raw, None) => {
-                Err(Error::new("cannot sample from raw weights", "this model holds only one copy", "choose EMA"))
-            }
-        }
-    }
-
-    pub(super) fn provenance(&self, weights: Weights, sampler: &'static str, calls: usize) -> Provenance {
-        Provenance { model: self.info.name.clone(), step: self.info.step, weights, sampler, calls }
     }
 }
 
@@ -229,7 +215,8 @@ impl Worker<'_> {
                 self.end_film();
                 self.guard(job, |w| {
                     let model = w.model(request.which)?;
-                    w.film = Some(FilmJob::start(job, request, &model, &w.compute, w.out)?);
+                    let mut opening = Opening { job, compute: &w.compute, data: &mut w.data, out: w.out };
+                    w.film = Some(FilmJob::start(request, &model, &mut opening)?);
                     Ok(())
                 });
             }

@@ -8,6 +8,7 @@ use candle_core::{Device, Tensor};
 mod blocks;
 pub mod compute;
 mod config;
+pub mod oracle;
 mod params;
 mod plan;
 mod unet;

@@ -11,7 +11,7 @@ use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
 use super::timeline::{Span, Timeline};
 use crate::diffusion::Images;
-use crate::engine::{self, ForwardSource, JobId, Quantity, Trajectory, Weights};
+use crate::engine::{self, ForwardSource, JobId, Predictor, Quantity, Trajectory};
 use egui::{
     Align2, Color32, FontId, Panel, Rect, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder, WidgetInfo, vec2,
 };
@@ -138,8 +138,10 @@ impl FilmView {
             quantity_choice(ui, quantity, out);
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = &state.reverse.source {
-                    style::badge(ui, "MODEL", &provenance(by))
-                        .on_hover_text(format!("{}, {} network calls per picture", by.model, by.calls));
+                    let (kind, rest) = provenance(by);
+                    let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
+                    style::badge(ui, kind, &rest)
+                        .on_hover_text(format!("{}, {} {calls} calls per picture", by.model, by.calls));
                 }
             });
         });
@@ -197,14 +199,17 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
     }
 }
 
-/// "step 40,000 EMA · DDPM 1000".
-fn provenance(by: &engine::Provenance) -> String {
-    let weights = match by.weights {
-        Weights::Ema => "EMA",
-        Weights::Raw => "raw",
+/// "MODEL", "step 40,000 EMA · DDPM 1000"; "ORACLE", "exact oracle of 60,000 images · DDPM 250".
+fn provenance(by: &engine::Provenance) -> (&'static str, String) {
+    let whose = match by.oracle_images {
+        Some(n) => format!("exact oracle of {} images", style::thousands(n as u64)),
+        None => {
+            let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", style::thousands(s)));
+            format!("{step} {}", if by.predictor == Predictor::Raw { "raw" } else { "EMA" })
+        }
     };
-    let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", style::thousands(s)));
-    format!("{step} {weights} · {} {}", by.sampler, by.calls)
+    let kind = if by.oracle_images.is_some() { "ORACLE" } else { "MODEL" };
+    (kind, format!("{whose} · {} {}", by.sampler, by.calls))
 }
 
 fn heading(ui: &mut Ui, name: &str, way: &str, rest: impl FnOnce(&mut Ui)) {

@@ -3,7 +3,7 @@
 use super::actions::{PathUse, UiAction};
 use super::state::{AppState, FilmSettings, GRIDS, Method};
 use super::style::{self, GRID};
-use crate::engine::{Variance, Weights, Which};
+use crate::engine::{Predictor, Variance, Which};
 use egui::{Panel, Response, RichText, ScrollArea, Ui};
 
 /// Width of a settings panel.
@@ -46,17 +46,20 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
         style::button(ui, &UiAction::AskPath(PathUse::OpenModel), out);
         style::button(ui, &UiAction::LoadShipped, out);
     });
-    section(ui, "Weights");
+    section(ui, "Whose prediction");
     let raw = s.which == Which::Training || state.model.as_ref().is_some_and(|m| m.has_raw);
-    if raw {
-        let copies = [
-            (Weights::Ema, "EMA", "The moving average over training: what one samples with"),
-            (Weights::Raw, "Raw", "The weights as the optimiser left them"),
-        ];
-        style::segments(ui, &copies, &mut s.weights);
-    } else {
-        ui.label("EMA only");
-    }
+    let predictors = [
+        (Predictor::Ema, "EMA", "The moving average of the weights over training: what one samples with"),
+        (Predictor::Raw, "Raw", "The weights as the optimiser left them"),
+        (
+            Predictor::Oracle,
+            "Oracle",
+            "No network: the mean of the data's images, weighted by how likely each led to x_t. What a perfect network \
+             would say that had nothing but these images; its films end on data images",
+        ),
+    ];
+    let offered: Vec<_> = predictors.into_iter().filter(|(p, ..)| raw || *p != Predictor::Raw).collect();
+    style::segments(ui, &offered, &mut s.predictor);
     section(ui, "Sampler");
     sampler(ui, state, &mut s);
     section(ui, "Pictures");

@@ -5,8 +5,8 @@ use super::axis::Scale;
 use super::playback::{Extent, Playback};
 use crate::diffusion::Images;
 use crate::engine::{
-    Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Provenance, RunConfig,
-    SampleRequest, SamplerKind, TrainingState, Trajectory, Variance, Weights, Which,
+    Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor, Provenance,
+    RunConfig, SampleRequest, SamplerKind, TrainingState, Trajectory, Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub enum Method {
 pub struct FilmSettings {
     /// Which model.
     pub which: Which,
-    /// Which copy of its weights.
-    pub weights: Weights,
+    /// Whose prediction.
+    pub predictor: Predictor,
     /// The rule of a reverse step.
     pub method: Method,
     /// σ² of DDPM.
@@ -57,7 +57,7 @@ impl Default for FilmSettings {
     fn default() -> Self {
         Self {
             which: Which::Loaded,
-            weights: Weights::Ema,
+            predictor: Predictor::Ema,
             method: Method::Ddpm,
             variance: Variance::FixedSmall,
             eta: 0.0,
@@ -75,7 +75,7 @@ impl FilmSettings {
     pub fn sample_request(&self) -> SampleRequest {
         SampleRequest {
             which: self.which,
-            weights: self.weights,
+            predictor: self.predictor,
             seed: self.seed,
             first: 0,
             n: self.n,
@@ -266,8 +266,8 @@ impl AppState {
             Event::Ready { device } => self.device = Some(device),
             Event::ModelChanged(model) => {
                 self.settings.which = Which::Loaded;
-                if !model.has_raw {
-                    self.settings.weights = Weights::Ema;
+                if !model.has_raw && self.settings.predictor == Predictor::Raw {
+                    self.settings.predictor = Predictor::Ema;
                 }
                 self.settings.steps = self.settings.steps.filter(|k| *k <= model.schedule.steps());
                 self.model = Some(model);

@@ -1,7 +1,7 @@
 //! The film view under mouse and keyboard.
 
-use crate::support::{STEPS, bare, film_jobs, tell, with_films};
-use ddpm_film::engine::{Command, Event, ForwardSource, SamplerKind};
+use crate::support::{STEPS, bare, film_jobs, provenance, schedule, tell, with_films};
+use ddpm_film::engine::{Command, Event, ForwardSource, Predictor, Provenance, SamplerKind, Trajectory};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::{Direction, Mode};
 use egui::{Key, Modifiers, accesskit::Role};
@@ -118,6 +118,24 @@ fn every_picture_says_whose_it_is() {
     gui.get_by_label("DATA · MNIST");
     gui.get_by_label("MODEL · step 40,000 EMA · DDPM 50");
     gui.get_by_label("tiny · CPU, 2 threads");
+}
+
+#[test]
+fn a_film_of_the_oracle_is_asked_for_and_labelled() {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.key_press(Key::F4);
+    gui.run();
+    gui.get_by_label("Oracle").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Sample(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!(request.predictor, Predictor::Oracle);
+    let provenance = Provenance { predictor: Predictor::Oracle, oracle_images: Some(60_000), ..provenance() };
+    let film = Trajectory::new(4, [1, 8, 8], schedule());
+    tell(&mut gui, Event::SampleStarted(*job, Box::new(film), provenance));
+    gui.key_press(Key::F4);
+    gui.run();
+    gui.get_by_label("ORACLE · exact oracle of 60,000 images · DDPM 50");
 }
 
 #[test]

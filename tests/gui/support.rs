@@ -4,8 +4,8 @@ use ddpm_film::diffusion::Images;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
 use ddpm_film::engine::{
-    Command, Event, Frame, JobId, ModelInfo, Outcome, Provenance, SamplerKind, Schedule, ScheduleConfig, Trajectory,
-    Variance, Weights,
+    Command, Event, Frame, JobId, ModelInfo, Outcome, Predictor, Provenance, SamplerKind, Schedule, ScheduleConfig,
+    Trajectory, Variance,
 };
 use ddpm_film::ui::{Preferences, Window, set_up};
 use egui_kittest::Harness;
@@ -54,7 +54,14 @@ pub fn frame(n: usize, doses: usize) -> Arc<Frame> {
 }
 
 pub fn provenance() -> Provenance {
-    Provenance { model: "tiny".into(), step: Some(40_000), weights: Weights::Ema, sampler: "DDPM", calls: STEPS }
+    Provenance {
+        model: "tiny".into(),
+        step: Some(40_000),
+        predictor: Predictor::Ema,
+        oracle_images: None,
+        sampler: "DDPM",
+        calls: STEPS,
+    }
 }
 
 /// The jobs that the window asked films of: reverse, forward.

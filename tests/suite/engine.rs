@@ -2,8 +2,8 @@
 
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, ForwardRequest, ForwardSource, JobId, Options, Origin, Outcome, Quantity,
-    RunConfig, SampleRequest, SamplerKind, TrainRequest, TrainingState, Trajectory, Variance, Weights, Which,
+    Command, DeviceChoice, Engine, Event, ForwardRequest, ForwardSource, JobId, Options, Origin, Outcome, Predictor,
+    Quantity, RunConfig, SampleRequest, SamplerKind, TrainRequest, TrainingState, Trajectory, Variance, Which,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ fn engine(threads: usize) -> Engine {
 fn request(seed: u64) -> SampleRequest {
     SampleRequest {
         which: Which::Loaded,
-        weights: Weights::Ema,
+        predictor: Predictor::Ema,
         seed,
         first: 0,
         n: 2,

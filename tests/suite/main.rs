@@ -9,6 +9,7 @@ mod engine;
 mod export;
 mod golden;
 mod golden_diffusion;
+mod oracle;
 mod saves;
 mod structure;
 mod training;

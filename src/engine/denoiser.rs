@@ -1,0 +1,78 @@
+//! Whose prediction a film follows: a copy of the network's weights, or the exact oracle of the model's data.
+
+use super::worker::{DataCache, Model, Outbox};
+use super::{JobId, Predictor, Provenance};
+use crate::diffusion::Images;
+use crate::error::{Error, Result};
+use crate::model::compute::Compute;
+use crate::model::oracle::Oracle;
+use crate::model::{Denoiser, UNet};
+use std::sync::Arc;
+
+/// What predicts the noise.
+pub(super) enum Predicting {
+    Network(Box<UNet>),
+    Oracle(Oracle),
+}
+
+/// What it takes to open one.
+pub(super) struct Opening<'a> {
+    pub job: JobId,
+    pub compute: &'a Compute,
+    pub data: &'a mut DataCache,
+    pub out: &'a Outbox,
+}
+
+impl Predicting {
+    pub(super) fn open(predictor: Predictor, model: &Model, with: &mut Opening<'_>) -> Result<Self> {
+        let checkpoint = &model.checkpoint;
+        let params = match (predictor, &checkpoint.training) {
+            (Predictor::Ema, _) => &checkpoint.ema,
+            (Predictor::Raw, Some(training)) => &training.raw,
+            (Predictor::Raw, None) => {
+                let why = "this model holds only one copy";
+                return Err(Error::new("cannot sample from raw weights", why, "choose EMA"));
+            }
+            (Predictor::Oracle, _) => {
+                let data = with.data.get(&model.data, model.info.shape, with.job, with.out)?;
+                return Ok(Self::Oracle(Oracle::new(data, model.info.shape, Arc::clone(&model.info.schedule))?));
+            }
+        };
+        Ok(Self::Network(Box::new(UNet::new(&checkpoint.config, params, with.compute.path())?)))
+    }
+
+    /// Images that the oracle knows, if it is one.
+    pub(super) fn oracle_images(&self) -> Option<usize> {
+        match self {
+            Self::Network(_) => None,
+            Self::Oracle(oracle) => Some(oracle.images()),
+        }
+    }
+
+    /// Whose films these are.
+    pub(super) fn provenance(
+        &self,
+        predictor: Predictor,
+        model: &Model,
+        sampler: &'static str,
+        calls: usize,
+    ) -> Provenance {
+        let (model, step) = (model.info.name.clone(), model.info.step);
+        Provenance { model, step, predictor, oracle_images: self.oracle_images(), sampler, calls }
+    }
+
+    /// ε̂ for all of `x` at timestep `t`.
+    pub(super) fn predict(&self, compute: &Compute, x: &Images, t: usize) -> Result<Images> {
+        let times = vec![t as f32; x.n];
+        let eps = compute.run(|| match self {
+            Self::Network(network) => network.predict(x, &times),
+            Self::Oracle(oracle) => oracle.predict(x, &times),
+        })?;
+        if eps.data.iter().all(|v| v.is_finite()) {
+            Ok(eps)
+        } else {
+            let why = format!("at timestep {t} the network predicts values that are not numbers");
+            Err(Error::new("cannot go on with this film", why, "its weights are damaged; use another model"))
+        }
+    }
+}
