@@ -1,7 +1,7 @@
 //! Films: the reverse process, one network call at a time, and the forward process, in one go.
 
 use super::denoiser::{Opening, Predicting};
-use super::worker::{DataCache, Model, Outbox};
+use super::worker::{Model, Outbox};
 use super::{Event, ForwardRequest, ForwardSource, JobId, SampleRequest};
 use crate::data;
 use crate::diffusion::noise::{Purpose, stream};
@@ -125,18 +125,29 @@ const PREVIEW_SEED: u64 = 42;
 pub(super) fn forward_film(
     request: &ForwardRequest,
     model: &Model,
-    cache: &mut DataCache,
-    job: JobId,
-    out: &Outbox,
+    with: &mut Opening<'_>,
 ) -> Result<(Trajectory, String)> {
     check_count(request.n)?;
+    let (x_start, words) = pictures(&request.source, request.seed, 0, request.n, model, with)?;
+    Ok((Trajectory::forward(Arc::clone(&model.info.schedule), &x_start, request.seed), words))
+}
+
+/// The pictures `first..first + n` that forward films of this seed start from, and where they come from, in words.
+pub(super) fn pictures(
+    source: &ForwardSource,
+    seed: u64,
+    first: u64,
+    n: usize,
+    model: &Model,
+    with: &mut Opening<'_>,
+) -> Result<(Images, String)> {
     let shape = model.info.shape;
-    let repeat = |one: Images| Images::new(request.n, shape, one.data.repeat(request.n));
-    let (x_start, words) = match &request.source {
+    let repeat = |one: Images| Images::new(n, shape, one.data.repeat(n));
+    Ok(match source {
         ForwardSource::Data => {
-            let data = cache.get(&model.data, shape, job, out)?;
-            let pick = |i| stream(request.seed, Purpose::Pick, [i, 0]).below(data.len());
-            let picked: Vec<usize> = (0..request.n as u64).map(pick).collect();
+            let data = with.data.get(&model.data, shape, with.job, with.out)?;
+            let pick = |i| stream(seed, Purpose::Pick, [i, 0]).below(data.len());
+            let picked: Vec<usize> = (first..first + n as u64).map(pick).collect();
             (data.images(&picked), data.name.clone())
         }
         ForwardSource::Photo(i) => {
@@ -149,6 +160,5 @@ pub(super) fn forward_film(
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             (repeat(data::load_picture(path, shape)?), name)
         }
-    };
-    Ok((Trajectory::forward(Arc::clone(&model.info.schedule), &x_start, request.seed), words))
+    })
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+mod comparison;
 mod denoiser;
 mod device;
 mod film;
@@ -21,6 +22,7 @@ pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
 pub use crate::train::config::RunConfig;
 pub use crate::train::metrics::{History, Point, StepStats};
+pub use comparison::{CompareRequest, Comparison, Prediction};
 pub use device::{DeviceChoice, open as open_device};
 pub(crate) use worker::load_model;
 
@@ -38,6 +40,8 @@ pub enum Command {
     Sample(JobId, SampleRequest),
     /// Compute a forward film.
     Forward(JobId, ForwardRequest),
+    /// Set the noise predicted in one picture beside the noise that is in it.
+    Compare(JobId, CompareRequest),
     /// Make this the loaded model.
     Load(JobId, Origin),
     /// Save the training under way or else the loaded model as a diffusers folder.
@@ -193,6 +197,8 @@ pub enum Event {
     TrainingStarted(JobId, Arc<ModelInfo>),
     /// A forward film is complete; where its pictures come from, in words.
     Forward(JobId, Arc<Trajectory>, String),
+    /// True and predicted noise in one picture.
+    Compared(JobId, Arc<Comparison>),
     /// A reverse film begins: an empty trajectory to fill, and whose it is ("mnist28, step 40,000, EMA").
     SampleStarted(JobId, Box<Trajectory>, Provenance),
     /// The next frame of a reverse film.

@@ -106,6 +106,11 @@ impl TrainingJob {
         self.job
     }
 
+    /// Steps done.
+    pub(super) fn step(&self) -> u64 {
+        self.trainer.steps_done()
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.phase == Phase::Running
     }

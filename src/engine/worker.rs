@@ -1,6 +1,7 @@
 //! The worker: takes commands, advances the current job by one unit, sends events. One unit is one network call, one
 //! training step, or one forward film.
 
+use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
 use super::film::{FilmJob, forward_film};
 use super::training::TrainingJob;
@@ -140,6 +141,8 @@ struct Worker<'a> {
     film: Option<FilmJob>,
     training: Option<TrainingJob>,
     data: DataCache,
+    /// What the last comparison of noise was made with.
+    comparer: Option<Comparer>,
 }
 
 /// Runs until the other end is gone; then saves what a run would lose.
@@ -157,6 +160,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         film: None,
         training: None,
         data: DataCache::default(),
+        comparer: None,
     };
     if let Some(origin) = options.model {
         worker.guard(0, |w| w.load(&origin));
@@ -203,7 +207,7 @@ impl Worker<'_> {
             Command::Forward(job, request) => {
                 let done = self.guard(job, |w| {
                     let model = w.model(request.which)?;
-                    let (film, words) = forward_film(&request, &model, &mut w.data, job, w.out)?;
+                    let (film, words) = forward_film(&request, &model, &mut w.opening(job))?;
                     w.out.send(Event::Forward(job, Arc::new(film), words));
                     Ok(())
                 });
@@ -215,10 +219,14 @@ impl Worker<'_> {
                 self.end_film();
                 self.guard(job, |w| {
                     let model = w.model(request.which)?;
-                    let mut opening = Opening { job, compute: &w.compute, data: &mut w.data, out: w.out };
-                    w.film = Some(FilmJob::start(request, &model, &mut opening)?);
+                    w.film = Some(FilmJob::start(request, &model, &mut w.opening(job))?);
                     Ok(())
                 });
+            }
+            Command::Compare(job, request) => {
+                if self.guard(job, |w| w.compare(job, request)) {
+                    self.out.finished(job, Ok(()));
+                }
             }
             Command::Train(job, request) => {
                 self.end_training();
@@ -300,6 +308,27 @@ impl Worker<'_> {
         let model = Model::new(checkpoint, name)?;
         self.out.send(Event::ModelChanged(Arc::clone(&model.info)));
         self.loaded = Some(model);
+        self.comparer = None;
+        Ok(())
+    }
+
+    fn opening(&mut self, job: JobId) -> Opening<'_> {
+        Opening { job, compute: &self.compute, data: &mut self.data, out: self.out }
+    }
+
+    fn compare(&mut self, job: JobId, request: CompareRequest) -> Result<()> {
+        let step = match request.which {
+            Which::Loaded => self.loaded.as_ref().and_then(|m| m.info.step),
+            Which::Training => self.training.as_ref().map(TrainingJob::step),
+        };
+        let doses = request.doses;
+        let comparer = match self.comparer.take().filter(|c| c.fits(&request, step)) {
+            Some(comparer) => comparer,
+            None => Comparer::new(request.clone(), self.model(request.which)?, &mut self.opening(job))?,
+        };
+        let comparison = comparer.compare(doses, &self.opening(job))?;
+        self.out.send(Event::Compared(job, Arc::new(comparison)));
+        self.comparer = Some(comparer);
         Ok(())
     }
 

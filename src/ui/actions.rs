@@ -7,14 +7,23 @@ use crate::engine::Quantity;
 use egui::{Key, KeyboardShortcut, Modifiers};
 use std::path::PathBuf;
 
-/// The two views.
+/// The views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum View {
     /// The forward and the reverse film.
     #[default]
     Film,
+    /// True noise beside predicted noise.
+    Noise,
     /// A training run.
     Training,
+}
+
+impl View {
+    /// Whether it stands over the timeline, so that the keys of the film work in it.
+    pub fn has_timeline(self) -> bool {
+        matches!(self, Self::Film | Self::Noise)
+    }
 }
 
 /// What a path is asked for.
@@ -99,6 +108,8 @@ pub enum UiAction {
     NextGrid,
     /// What the reverse side shows.
     Look(Quantity),
+    /// Which picture the noise view looks into.
+    NoisePicture(usize),
     /// Change what the films are made from.
     SetFilm(FilmSettings),
     /// Change the settings of the next training.
@@ -120,7 +131,7 @@ pub enum UiAction {
 pub enum Scope {
     /// Everywhere.
     Window,
-    /// In one view.
+    /// In one view; those of the film in every view with the timeline.
     In(View),
 }
 
@@ -143,7 +154,7 @@ pub struct Entry {
 pub fn table() -> Vec<Entry> {
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Film, Training};
+    use View::{Film, Noise, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -156,6 +167,7 @@ pub fn table() -> Vec<Entry> {
     };
     vec![
         entry(A::Show(Film), Window, "Film", "Watch the film run both ways", Some((NONE, Key::F2))),
+        entry(A::Show(Noise), Window, "Noise", "True noise beside predicted noise", Some((NONE, Key::F5))),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
@@ -324,7 +336,11 @@ pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
     entries.sort_by_key(|e| e.keys.is_none_or(|k| !k.modifiers.any()));
     ctx.input_mut(|input| {
         for Entry { action, scope, keys, .. } in entries {
-            let here = scope == Scope::Window || scope == Scope::In(view);
+            let here = match scope {
+                Scope::Window => true,
+                Scope::In(View::Film) => view.has_timeline(),
+                Scope::In(other) => other == view,
+            };
             let Some(keys) = keys.filter(|_| here) else { continue };
             let plain = !keys.modifiers.command && !is_function_key(keys.logical_key);
             let widgets_own = matches!(
@@ -339,7 +355,7 @@ pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
 }
 
 fn is_function_key(key: Key) -> bool {
-    matches!(key, Key::F1 | Key::F2 | Key::F3 | Key::F4 | Key::F6 | Key::F11 | Key::Escape)
+    matches!(key, Key::F1 | Key::F2 | Key::F3 | Key::F4 | Key::F5 | Key::F6 | Key::F11 | Key::Escape)
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The film view: the forward and the reverse process side by side, over one timeline.
 
-use super::actions::{PathUse, UiAction};
+use super::actions::{PathUse, UiAction, View};
 use super::chain;
 use super::equations;
 use super::film_bar::FilmBar;
 use super::film_settings;
+use super::noise::NoiseView;
 use super::pictures::{self, Atlas, Map};
 use super::state::{AppState, Film, Phase};
 use super::style::{self, GRID};
@@ -30,6 +31,7 @@ pub struct FilmView {
     bar: FilmBar,
     forward: Side,
     reverse: Side,
+    noise: NoiseView,
     /// What the reverse side shows.
     pub quantity: Option<Quantity>,
 }
@@ -64,7 +66,7 @@ impl FilmView {
     }
 
     /// Draws the view.
-    pub fn ui(&mut self, ui: &mut Ui, state: &AppState, settings_open: bool, out: &mut Vec<UiAction>) {
+    pub fn ui(&mut self, ui: &mut Ui, state: &AppState, view: View, settings_open: bool, out: &mut Vec<UiAction>) {
         let margin = egui::Margin::symmetric(16, 0);
         let bar = egui::Frame::new().inner_margin(margin).fill(style::palette(ui).background);
         let seek = Panel::bottom("timeline")
@@ -81,7 +83,7 @@ impl FilmView {
             .show_separator_line(true)
             .frame(bar.inner_margin(egui::Margin { left: 16, right: 16, top: 8, bottom: 4 }))
             .show(ui, |ui| self.bar.ui(ui, state, doses, out));
-        if ui.available_height() > CHAIN_FROM {
+        if view == View::Film && ui.available_height() > CHAIN_FROM {
             let frame = bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 4 });
             Panel::bottom("chain").resizable(false).show_separator_line(false).frame(frame).show(ui, |ui| {
                 chain::ui(ui, state.playback.steps(), doses, out);
@@ -90,7 +92,13 @@ impl FilmView {
         if settings_open {
             film_settings::panel(ui, state, out);
         }
-        egui::CentralPanel::default().frame(bar).show(ui, |ui| self.sides(ui, state, doses, out));
+        egui::CentralPanel::default().frame(bar).show(ui, |ui| match view {
+            View::Noise => {
+                let chosen = self.noise.ui(ui, state, doses);
+                out.extend(chosen.map(UiAction::NoisePicture));
+            }
+            View::Film | View::Training => self.sides(ui, state, doses, out),
+        });
     }
 
     fn sides(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
@@ -138,9 +146,9 @@ impl FilmView {
             quantity_choice(ui, quantity, out);
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = &state.reverse.source {
-                    let (kind, rest) = provenance(by);
+                    let (kind, rest) = whose(by);
                     let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
-                    style::badge(ui, kind, &rest)
+                    style::badge(ui, kind, &format!("{rest} · {} {}", by.sampler, by.calls))
                         .on_hover_text(format!("{}, {} {calls} calls per picture", by.model, by.calls));
                 }
             });
@@ -199,9 +207,9 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
     }
 }
 
-/// "MODEL", "step 40,000 EMA · DDPM 1000"; "ORACLE", "exact oracle of 60,000 images · DDPM 250".
-fn provenance(by: &engine::Provenance) -> (&'static str, String) {
-    let whose = match by.oracle_images {
+/// "MODEL", "step 40,000 EMA"; "ORACLE", "exact oracle of 60,000 images".
+pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
+    let rest = match by.oracle_images {
         Some(n) => format!("exact oracle of {} images", style::thousands(n as u64)),
         None => {
             let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", style::thousands(s)));
@@ -209,7 +217,7 @@ fn provenance(by: &engine::Provenance) -> (&'static str, String) {
         }
     };
     let kind = if by.oracle_images.is_some() { "ORACLE" } else { "MODEL" };
-    (kind, format!("{whose} · {} {}", by.sampler, by.calls))
+    (kind, rest)
 }
 
 fn heading(ui: &mut Ui, name: &str, way: &str, rest: impl FnOnce(&mut Ui)) {

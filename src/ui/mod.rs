@@ -9,6 +9,7 @@ mod equations;
 mod film;
 mod film_bar;
 mod film_settings;
+mod noise;
 mod pictures;
 pub mod playback;
 pub mod state;

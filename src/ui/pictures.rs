@@ -11,6 +11,8 @@ pub enum Map {
     Picture,
     /// Around zero.
     Noise,
+    /// Around zero, where it is small.
+    Error,
 }
 
 /// Pixel `i` of a picture of `len` pixels in `c` planes.
@@ -22,6 +24,8 @@ fn pixel(values: &[f32], c: usize, len: usize, i: usize, map: Map) -> Color32 {
         // a colour picture's noise is in three planes; its colours are the noise of each, around mid-grey
         (Map::Noise, 3) => style::rgb([at(0), at(1), at(2)].map(|v| v / style::NOISE_RANGE)),
         (Map::Noise, _) => style::diverging(at(0)),
+        (Map::Error, 3) => style::rgb([at(0), at(1), at(2)].map(|v| v / style::ERROR_RANGE)),
+        (Map::Error, _) => style::diverging(at(0) * style::NOISE_RANGE / style::ERROR_RANGE),
     }
 }
 
@@ -159,6 +163,8 @@ mod tests {
     fn colour_noise_is_centred_on_mid_grey() {
         assert_eq!(pixel(&[0.0; 3], 3, 1, 0, Map::Noise), Color32::from_rgb(128, 128, 128));
         assert_eq!(pixel(&[0.0], 1, 1, 0, Map::Noise), style::diverging(0.0));
+        assert_eq!(pixel(&[-0.5], 1, 1, 0, Map::Error), style::diverging(-3.0));
+        assert_eq!(pixel(&[0.5; 3], 3, 1, 0, Map::Error), Color32::from_rgb(255, 255, 255));
         assert_eq!(pixel(&[1.0, -1.0, 1.0], 3, 1, 0, Map::Picture), Color32::from_rgb(255, 0, 255));
     }
 }

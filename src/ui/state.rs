@@ -2,6 +2,7 @@
 
 use super::actions::UiAction;
 use super::axis::Scale;
+use super::noise::Noise;
 use super::playback::{Extent, Playback};
 use crate::diffusion::Images;
 use crate::engine::{
@@ -238,6 +239,8 @@ pub struct AppState {
     pub playback: Playback,
     /// What the length of the timeline stands for.
     pub scale: Scale,
+    /// True and predicted noise at the playhead.
+    pub noise: Noise,
     /// What both films are made from.
     pub settings: FilmSettings,
     /// What the next training is made from.
@@ -271,6 +274,7 @@ impl AppState {
                 }
                 self.settings.steps = self.settings.steps.filter(|k| *k <= model.schedule.steps());
                 self.model = Some(model);
+                self.noise.forget();
                 return Some(UiAction::Restart);
             }
             Event::TrainingStarted(job, model) => {
@@ -288,6 +292,7 @@ impl AppState {
                     self.forward.phase = Phase::Done;
                 }
             }
+            Event::Compared(job, comparison) => self.noise.compared(job, comparison),
             Event::SampleStarted(job, film, source) => {
                 if self.reverse.job == Some(job) {
                     self.playback.restart(film.steps());
@@ -324,7 +329,7 @@ impl AppState {
     }
 
     fn finished(&mut self, job: JobId, outcome: &Outcome) {
-        let mut known = job == 0;
+        let mut known = job == 0 || self.noise.finished(job, outcome);
         if self.forward.job == Some(job) {
             self.forward.finish(outcome);
             known = true;

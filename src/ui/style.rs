@@ -49,6 +49,8 @@ pub struct Palette {
     pub xstart: Color32,
     /// ε̂.
     pub eps: Color32,
+    /// What the oracle says.
+    pub oracle: Color32,
     /// z.
     pub noise: Color32,
     /// Errors.
@@ -70,6 +72,7 @@ const LIGHT: Palette = Palette {
     state: Color32::from_rgb(0x00, 0x6a, 0xa7),
     xstart: Color32::from_rgb(0x00, 0x78, 0x58),
     eps: Color32::from_rgb(0xb4, 0x4f, 0x00),
+    oracle: Color32::from_rgb(0x92, 0x3c, 0x78),
     noise: Color32::from_rgb(0x5b, 0x62, 0x6b),
     error: Color32::from_rgb(0xb3, 0x26, 0x1e),
     warning: Color32::from_rgb(0x8a, 0x5a, 0x00),
@@ -88,6 +91,7 @@ const DARK: Palette = Palette {
     state: Color32::from_rgb(0x56, 0xb4, 0xe9),
     xstart: Color32::from_rgb(0x2d, 0xc0, 0x94),
     eps: Color32::from_rgb(0xe6, 0x9f, 0x00),
+    oracle: Color32::from_rgb(0xdf, 0x9a, 0xc5),
     noise: Color32::from_rgb(0xa6, 0xad, 0xb6),
     error: Color32::from_rgb(0xff, 0x8a, 0x80),
     warning: Color32::from_rgb(0xf0, 0xc2, 0x4b),
@@ -226,6 +230,11 @@ pub fn diverging(x: f32) -> Color32 {
 pub const GREY_MAP: &str = "−1 is black, +1 is white; values beyond are clipped";
 /// What predicted noise is painted like.
 pub const NOISE_MAP: &str = "Noise: −3 is blue, 0 is white, +3 is orange";
+
+/// The error of a prediction at which the diverging colours end.
+pub const ERROR_RANGE: f32 = 0.5;
+/// What the error of a prediction is painted like.
+pub const ERROR_MAP: &str = "Error: −0.5 is blue, 0 is white, +0.5 is orange";
 
 /// Painted signs for buttons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -519,7 +528,7 @@ mod tests {
     #[test]
     fn everything_written_can_be_read_on_both_themes() {
         for p in [&LIGHT, &DARK] {
-            for ink in [p.text, p.weak, p.state, p.xstart, p.eps, p.noise, p.error, p.warning] {
+            for ink in [p.text, p.weak, p.state, p.xstart, p.eps, p.oracle, p.noise, p.error, p.warning] {
                 for paper in [p.background, p.panel] {
                     assert!(contrast(ink, paper) >= 4.5, "{ink:?} on {paper:?}: {}", contrast(ink, paper));
                 }

@@ -74,6 +74,32 @@ pub const EPS: Symbol = symbol(
     |p| p.eps,
     "ε̂, the noise that the network finds in x_t: ε_θ(x_t, t) (Ho et al. 2020, Eq. 11)",
 );
+/// x_0.
+pub const DATA: Symbol = symbol("x", Mark::None, "0", |p| p.text, "x_0, the picture before any noise");
+/// ε.
+pub const TRUE_EPS: Symbol = symbol(
+    "ε",
+    Mark::None,
+    "",
+    |p| p.eps,
+    "ε, the noise that was mixed in, from N(0, I) (Ho et al. 2020, Eq. 4); it is the same at every t here",
+);
+/// The oracle's ε.
+pub const ORACLE_EPS: Symbol = symbol(
+    "ε",
+    Mark::None,
+    "*",
+    |p| p.oracle,
+    "ε*, the noise that the exact oracle of the data finds in x_t: no network can have a lower loss on these data",
+);
+/// The oracle's x_0.
+pub const ORACLE_XSTART: Symbol = symbol(
+    "x",
+    Mark::None,
+    "0*",
+    |p| p.oracle,
+    "x_0*, the mean of the data's images, weighted by how likely each of them led to x_t: E[x_0 | x_t]",
+);
 /// z.
 pub const NOISE: Symbol =
     symbol("z", Mark::None, "", |p| p.noise, "z, fresh noise from N(0, I) (Ho et al. 2020, Algorithm 2)");

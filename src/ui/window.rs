@@ -127,7 +127,9 @@ impl Window {
             self.state.banners.remove(i);
         }
         match self.view {
-            View::Film => self.film.ui(ui, &self.state, self.preferences.film_settings, &mut out),
+            View::Film | View::Noise => {
+                self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
+            }
             View::Training => {
                 let Preferences { curve, run_settings, .. } = self.preferences;
                 self.training.ui(ui, &self.state, curve, run_settings, &mut out);
@@ -152,6 +154,9 @@ impl Window {
                 action => self.act(action),
             }
         }
+        if self.view == View::Noise && self.has_model() {
+            self.commands.extend(self.state.compare());
+        }
     }
 
     fn play(&mut self, ui: &Ui) {
@@ -159,7 +164,7 @@ impl Window {
         let now = ui.input(|i| i.time);
         let dt = self.clock.map_or(0.0, |then| now - then);
         self.clock = (self.state.playback.mode != Mode::Paused).then_some(now);
-        if self.state.playback.advance(dt, extent) && self.view == View::Film {
+        if self.state.playback.advance(dt, extent) && self.view.has_timeline() {
             ui.ctx().request_repaint_after(if extent.growing { FRAME_GROWING } else { FRAME });
         }
     }
@@ -173,6 +178,7 @@ impl Window {
                 ui.add_space(style::GRID);
                 let views = [
                     (View::Film, "Film", "Watch the film run both ways (F2)"),
+                    (View::Noise, "Noise", "True noise beside predicted noise (F5)"),
                     (View::Training, "Training", "Watch a model learn (F3)"),
                 ];
                 let mut view = self.view;
@@ -226,6 +232,7 @@ impl Window {
             A::Slower => playback.change_speed(false),
             A::SetSpeed(speed) => playback.speed = speed,
             A::Look(quantity) => self.film.quantity = Some(quantity),
+            A::NoisePicture(picture) => self.state.noise.picture = picture,
             A::NewSeed => {
                 self.set_film(FilmSettings { seed: next_seed(self.state.settings.seed), ..self.state.settings.clone() })
             }
@@ -264,7 +271,7 @@ impl Window {
             A::Show(view) => self.view = view,
             A::ToggleKeys => self.keys_open ^= true,
             A::ToggleSettings => match self.view {
-                View::Film => self.preferences.film_settings ^= true,
+                View::Film | View::Noise => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
             },
             A::Dismiss => {

@@ -3,6 +3,7 @@
 
 mod film;
 mod film_states;
+mod noise;
 mod support;
 mod timeline;
 mod training;

@@ -4,6 +4,7 @@
 mod bench;
 mod checkpoint;
 mod cli;
+mod comparison;
 mod data;
 mod engine;
 mod export;
