@@ -92,7 +92,7 @@ impl Machine {
 pub fn run(cli: &Cli) -> Result<()> {
     let machine = &cli.machine;
     match &cli.command {
-        None => ui::run(machine.options(Some(Origin::Shipped))),
+        None => ui::run(machine.options(Some(Origin::Shipped)), None),
         Some(Command::Train(args)) => train::run(args, machine),
         Some(Command::Sample(args)) => picture::sample(args, machine),
         Some(Command::Film(args)) => picture::film(args, machine),

@@ -12,6 +12,7 @@ mod film_settings;
 mod noise;
 mod pictures;
 pub mod playback;
+mod probe;
 pub mod state;
 mod style;
 mod symbols;
@@ -19,10 +20,12 @@ mod timeline;
 mod training;
 mod window;
 
+pub use probe::{Probe, Seen, Task};
 pub use window::{Preferences, Window, set_up};
 
 use crate::engine::{Engine, Error, Options, Result};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// Time that a frame may spend on the worker's news.
@@ -30,11 +33,11 @@ const DRAIN: Duration = Duration::from_millis(5);
 /// Least time between two frames that only the worker asked for. Without a graphics card each frame takes time from it.
 const WAKE: Duration = Duration::from_millis(80);
 
-/// Opens the window and stays until it is closed.
+/// Opens the window and stays until it is closed. A `probe` drives and measures it, and nothing is remembered of it.
 ///
 /// # Errors
 /// If there is no display, no OpenGL, or no thread for the worker.
-pub fn run(options: Options) -> Result<()> {
+pub fn run(options: Options, probe: Option<Rc<RefCell<Probe>>>) -> Result<()> {
     if !has_display(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
         return Err(no_window("there is no display: neither WAYLAND_DISPLAY nor DISPLAY is set"));
     }
@@ -46,9 +49,10 @@ pub fn run(options: Options) -> Result<()> {
             .with_min_inner_size([880.0, 560.0])
             .with_drag_and_drop(true),
         system_font_fallback: false,
+        persist_window: probe.is_none(),
         ..Default::default()
     };
-    eframe::run_native("ddpm-film", native, Box::new(|cc| Ok(Box::new(App::new(cc, options)?))))
+    eframe::run_native("ddpm-film", native, Box::new(|cc| Ok(Box::new(App::new(cc, options, probe)?))))
         .map_err(|e| no_window(&e.to_string()))
 }
 
@@ -66,14 +70,19 @@ struct App {
     window: Window,
     /// The worker is gone; said once.
     orphaned: bool,
+    probe: Option<Rc<RefCell<Probe>>>,
 }
 
 impl App {
-    fn new(cc: &eframe::CreationContext<'_>, options: Options) -> Result<Self> {
+    fn new(cc: &eframe::CreationContext<'_>, options: Options, probe: Option<Rc<RefCell<Probe>>>) -> Result<Self> {
         set_up(&cc.egui_ctx);
-        let preferences = cc.storage.and_then(|s| eframe::get_value(s, eframe::APP_KEY)).unwrap_or_default();
+        let preferences = cc
+            .storage
+            .filter(|_| probe.is_none())
+            .and_then(|s| eframe::get_value(s, eframe::APP_KEY))
+            .unwrap_or_default();
         let engine = Engine::start(options, waker(cc.egui_ctx.clone()))?;
-        Ok(Self { engine, window: Window::new(preferences), orphaned: false })
+        Ok(Self { engine, window: Window::new(preferences), orphaned: false, probe })
     }
 
     fn drain(&mut self, ctx: &egui::Context) {
@@ -109,13 +118,31 @@ impl eframe::App for App {
         self.send();
     }
 
-    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut eframe::Frame) {
+    fn raw_input_hook(&mut self, _ctx: &egui::Context, input: &mut egui::RawInput) {
+        if let Some(probe) = &self.probe {
+            probe.borrow_mut().begin(input);
+        }
+    }
+
+    fn ui(&mut self, ui: &mut egui::Ui, frame: &mut eframe::Frame) {
+        if let (Some(probe), Some(took)) = (&self.probe, frame.info().cpu_usage) {
+            probe.borrow_mut().note(f64::from(took));
+        }
         self.window.ui_root(ui);
+        if let Some(probe) = &self.probe {
+            probe.borrow_mut().follow(ui.ctx(), &mut self.window);
+        }
         self.send();
     }
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {
-        eframe::set_value(storage, eframe::APP_KEY, &self.window.preferences());
+        if self.probe.is_none() {
+            eframe::set_value(storage, eframe::APP_KEY, &self.window.preferences());
+        }
+    }
+
+    fn persist_egui_memory(&self) -> bool {
+        self.probe.is_none()
     }
 }
 

@@ -210,7 +210,8 @@ impl Window {
         });
     }
 
-    fn act(&mut self, action: UiAction) {
+    /// Does what a person asked for.
+    pub(super) fn act(&mut self, action: UiAction) {
         use UiAction as A;
         let playback = &mut self.state.playback;
         match action {

@@ -73,6 +73,16 @@ impl Desktop {
         Running(command.spawn().unwrap())
     }
 
+    /// What `ddpm-film bench` prints with these arguments: one JSON object.
+    fn bench(&self, args: &[&str]) -> serde_json::Value {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ddpm-film"));
+        command.arg("bench").args(args).env("DISPLAY", &self.display).env_remove("WAYLAND_DISPLAY");
+        let out = command.output().unwrap();
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(out.status.success(), "{said}{}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_str(said.lines().last().unwrap()).unwrap()
+    }
+
     fn xdotool(&self, args: &[&str]) -> String {
         let output = Command::new("xdotool").args(args).env("DISPLAY", &self.display).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
@@ -200,6 +210,26 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
     desktop.key("alt+F4");
     let status = wait_for("the program to end", || program.0.try_wait().unwrap());
     assert!(status.success(), "{status}");
+}
+
+#[test]
+fn bench_measures_the_real_window() {
+    if let Some(tool) = missing_tool() {
+        writeln!(std::io::stderr(), "SKIPPED: the measured-window test needs {tool}, which is not installed").unwrap();
+        return;
+    }
+    let desktop = Desktop::start();
+    let start = desktop.bench(&["--what", "start", "--steps", "1", "--json"]);
+    assert_eq!(start["what"], "start");
+    assert!((1.0..60_000.0).contains(&start["ms"].as_f64().unwrap()), "{start}");
+    let seen = desktop.bench(&["--probe", "film", "--steps", "1"]);
+    let seconds = |key: &str| seen[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect::<Vec<_>>();
+    let [frames, gaps, slider] = ["frames", "gaps", "slider"].map(seconds);
+    assert!(frames.len() == gaps.len() && gaps.iter().sum::<f64>() > 0.9, "{seen}");
+    assert_eq!(slider.len(), 10, "{seen}");
+    for v in frames.iter().chain(&gaps).chain(&slider) {
+        assert!((1e-5..30.0).contains(v), "{seen}");
+    }
 }
 
 #[test]

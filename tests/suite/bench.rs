@@ -79,3 +79,12 @@ echo '{"what": "sample", "mode": "", "config": "other", "batch": 16, "ms": 1.0}'
     refuses(dir, &bench(r#"echo '{"what":"train","batch":9,"ms":1}'"#), 1, &["batch 9"]);
     refuses(dir, &[&bench("true")[..], &["--what", "kernels"]].concat(), 2, &["--what"]);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_display_the_window_is_said_not_to_be_measured() {
+    let lines = bench(&["--what", "start,window"]);
+    let whats: Vec<&str> = lines.iter().map(|l| l["what"].as_str().unwrap()).collect();
+    assert_eq!(whats, ["machine", "start", "window"]);
+    assert!(lines[1..].iter().all(|l| l["not_measured"].as_str().unwrap().contains("display")), "{lines:?}");
+}

@@ -1,12 +1,15 @@
 //! `ddpm-film bench`: how fast and how exact this machine computes, beside a baseline if one is named.
 
 mod against;
+mod film;
 mod kernels;
 mod memory;
 mod network;
 mod report;
+mod window;
 
 use super::Machine;
+use crate::diffusion::schedule::Schedule;
 use crate::engine::{self, Error, Result, RunConfig};
 use against::Comparison;
 use clap::{Args, ValueEnum};
@@ -37,6 +40,9 @@ pub(super) struct BenchArgs {
     /// One JSON object per line
     #[arg(long)]
     json: bool,
+    /// Opens the window, measures it from inside for --steps seconds, and closes it
+    #[arg(long, hide = true, value_enum)]
+    probe: Option<window::Purpose>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -47,9 +53,18 @@ enum What {
     Train,
     /// Network calls without gradients, batch 1 and 16
     Forward,
+    /// Whole reverse films, batch 1 and 16
+    Film,
+    /// From the start of the program to the first picture in its window
+    Start,
+    /// Frames of the window and its slider, for --steps seconds each, without and with training
+    Window,
 }
 
 pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
+    if let Some(purpose) = args.probe {
+        return window::probe(purpose, args.steps, machine);
+    }
     let batch = args.batch.unwrap_or(if args.config == "cifar10" { 8 } else { 64 });
     let config = RunConfig { preset: args.config.clone(), batch, ..RunConfig::default() };
     let plan = config.validate()?;
@@ -63,11 +78,11 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
     let steps = usize::from(args.steps);
     let report = Report::new(args.json, &args.config, &compute);
     report.machine();
+    let rounds = args.rounds.unwrap_or(if args.against.is_some() { 3 } else { 1 });
     // first, while the process is small: the peak of its memory is measured too
     if wants(What::Train) || wants(What::Forward) {
         let mut network = Network::new(plan.clone(), Arc::clone(&compute))?;
         let mut comparison = args.against.as_deref().map(|cmd| Comparison::new(cmd, machine.threads));
-        let rounds = args.rounds.unwrap_or(if comparison.is_some() { 3 } else { 1 });
         for _ in 0..rounds {
             if wants(What::Train) {
                 network.train(steps)?;
@@ -86,6 +101,15 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
     }
     if wants(What::Kernels) {
         kernels::run(&plan.model, &compute, steps, &report)?;
+    }
+    if wants(What::Film) {
+        film::run(&plan.model, &Schedule::new(&plan.schedule)?, &compute, rounds, &report)?;
+    }
+    if wants(What::Start) {
+        window::start(args.steps, machine, &report)?;
+    }
+    if wants(What::Window) {
+        window::frames(args.steps, machine, &report)?;
     }
     Ok(())
 }
