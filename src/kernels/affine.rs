@@ -3,6 +3,7 @@
 use super::layout::add_pixels;
 use super::matrix::{Matrix, Panels, multiply};
 use super::memory::{Reader, for_each, slice, storage, tensor, written};
+use super::tape::{apply3, wants_gradient};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +19,7 @@ pub(super) struct Prepared {
 
 /// `x` [.., in] to [.., out] with `weight` [out, in] (or [out, in, 1, 1]) and `bias` [out].
 pub(super) fn affine(x: &Tensor, weight: &Tensor, bias: &Tensor, prepared: &Arc<Prepared>) -> Result<Tensor> {
-    x.contiguous()?.apply_op3(weight, bias, Affine { prepared: prepared.clone() })
+    apply3(&x.contiguous()?, weight, bias, Affine { prepared: prepared.clone() })
 }
 
 /// The operation of [`affine`].
@@ -76,7 +77,7 @@ impl CustomOp3 for Affine {
         let (x_data, w_data, grad_data) = (Reader::new(x), Reader::new(weight), Reader::new(&grad));
         let (x_data, dy) = (x_data.slice()?, grad_data.slice()?);
         let rows = dy.len() / co;
-        let dx = match x.track_op() {
+        let dx = match wants_gradient(x) {
             true => {
                 let w = w_data.slice()?;
                 let panels = self.prepared.backward.get_or_init(|| Panels::pack(Matrix::new(w, co, ci, ci)));
@@ -90,7 +91,7 @@ impl CustomOp3 for Affine {
             }
             false => None,
         };
-        let dw = match weight.track_op() {
+        let dw = match wants_gradient(weight) {
             true => {
                 let mut dw = vec![0.0; co * ci];
                 for (dy, x) in dy.chunks(CHUNK * co).zip(x_data.chunks(CHUNK * ci)) {
@@ -102,7 +103,7 @@ impl CustomOp3 for Affine {
             }
             false => None,
         };
-        let db = match bias.track_op() {
+        let db = match wants_gradient(bias) {
             true => {
                 let mut sums = vec![0.0; co];
                 add_pixels(&mut sums, dy);

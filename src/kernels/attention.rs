@@ -4,11 +4,12 @@ use super::matrix::{Matrix, Panels, multiply};
 use super::memory::{Reader, for_each, slice, storage, tensor, written};
 use super::pixels::exp;
 use super::simd::{Simd, dispatch};
+use super::tape::{apply3, wants_gradient};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// softmax(q kᵀ / √d) v for `q`, `k`, `v` [n, h, w, c] in `heads` heads of d = c / `heads` channels.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    q.apply_op3(k, v, Attention { heads })
+    apply3(q, k, v, Attention { heads })
 }
 
 struct Attention {
@@ -145,7 +146,7 @@ impl CustomOp3 for Attention {
                 multiply(&mut dk[at..], s.c, ds.t(), &Panels::pack(q), false);
             }
         }
-        let give = |data, of: &Tensor| of.track_op().then(|| tensor(data, of.shape())).transpose();
+        let give = |data, of: &Tensor| wants_gradient(of).then(|| tensor(data, of.shape())).transpose();
         Ok((give(dq, q)?, give(dk, k)?, give(dv, v)?))
     }
 }

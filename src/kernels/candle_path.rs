@@ -1,7 +1,7 @@
 //! The vocabulary in candle's own ops, on NCHW tensors: CUDA, Metal, and a second opinion on the CPU in tests.
 
 use super::Window;
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Result, Tensor, Var, bail};
 
 pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (n, c) = bias.dims2()?;
@@ -52,4 +52,19 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Res
     // not softmax_last_dim: it has no gradient
     let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
     v.matmul(&weights.t()?.contiguous()?)?.reshape((n, c, h, w))
+}
+
+/// See [`super::gradients`].
+pub(super) fn gradients<L>(
+    weights: &[Var],
+    output: impl FnOnce() -> Result<Tensor>,
+    loss: impl FnOnce(&Tensor) -> Result<(L, Tensor)>,
+) -> Result<(L, Vec<Tensor>)> {
+    let output = output()?;
+    let (loss, grad) = loss(&output.detach())?;
+    let mut gradients = (output * grad)?.sum_all()?.backward()?;
+    match weights.iter().map(|weight| gradients.remove(weight)).collect() {
+        Some(gradients) => Ok((loss, gradients)),
+        None => bail!("a weight has no part in the output"),
+    }
 }

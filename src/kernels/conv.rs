@@ -4,6 +4,7 @@ use super::direct;
 use super::layout::add_pixels;
 use super::matrix::PANEL;
 use super::memory::{Reader, slice, storage, tensor};
+use super::tape::{apply3, wants_gradient};
 use super::winograd::{self, Gradients};
 use super::{Path, Window, narrow};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -63,7 +64,7 @@ pub(super) fn conv3x3(
     prepared: &Arc<Prepared>,
 ) -> Result<Tensor> {
     let op = Conv { window, path, prepared: prepared.clone() };
-    x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    apply3(x, &weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 /// The operation of [`conv3x3`].
@@ -140,7 +141,7 @@ impl CustomOp3 for Conv {
         let grad = grad.contiguous()?;
         let (x_data, w_data, grad_data) = (Reader::new(x), Reader::new(weight), Reader::new(&grad));
         let dy = grad_data.slice()?;
-        let room = |of: &Tensor| of.track_op().then(|| vec![0.0; of.elem_count()]);
+        let room = |of: &Tensor| wants_gradient(of).then(|| vec![0.0; of.elem_count()]);
         let (mut dx, mut dw, mut db) = (room(x), room(weight), room(bias));
         let (x_data, w_data) = (x_data.slice()?, w_data.slice()?);
         let Prepared { direct_backward, narrow_backward, winograd_backward, .. } = &*self.prepared;

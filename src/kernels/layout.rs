@@ -1,16 +1,17 @@
-//! Moving numbers about: NCHW and NHWC, concatenation, nearest-neighbour upsampling, one bias per image and channel.
+//! Moving numbers about: NCHW and NHWC, concatenation, nearest-neighbour upsampling.
 
-use super::memory::{Reader, Target, for_each, part, slice, storage, tensor, written};
+use super::memory::{Reader, for_each, slice, storage, tensor, written};
+use super::tape::{apply1, apply2, wants_gradient};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// [n, c, h, w] to [n, h, w, c].
 pub(super) fn to_nhwc(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Permute { to_nhwc: true })
+    apply1(&x.contiguous()?, Permute { to_nhwc: true })
 }
 
 /// [n, h, w, c] to [n, c, h, w].
 pub(super) fn to_nchw(x: &Tensor) -> Result<Tensor> {
-    x.apply_op1(Permute { to_nhwc: false })
+    apply1(x, Permute { to_nhwc: false })
 }
 
 struct Permute {
@@ -57,91 +58,6 @@ impl CustomOp1 for Permute {
     }
 }
 
-/// The sum of two maps of one shape.
-pub(super) fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    a.apply_op2(b, Add)
-}
-
-/// Not candle's sum, which waits for a pool of spinning threads that all lanes of training would share.
-struct Add;
-
-impl CustomOp2 for Add {
-    fn name(&self) -> &'static str {
-        "add"
-    }
-
-    fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
-        if la.shape() != lb.shape() {
-            candle_core::bail!("cannot add maps of shapes {:?} and {:?}", la.shape(), lb.shape());
-        }
-        let (a, b) = (slice(a, la)?, slice(b, lb)?);
-        let parts = a.len().div_ceil(1 << 14);
-        // SAFETY: the parts cover the output.
-        let y = unsafe {
-            written(a.len(), |y| {
-                for_each(parts, |i| {
-                    let range = part(a.len(), parts, i);
-                    let y = y.part(range.start, range.len());
-                    for ((y, a), b) in y.iter_mut().zip(&a[range.clone()]).zip(&b[range]) {
-                        *y = a + b;
-                    }
-                });
-            })
-        };
-        Ok(storage(y, la.shape()))
-    }
-
-    fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let give = |to: &Tensor| to.track_op().then(|| grad.clone());
-        Ok((give(a), give(b)))
-    }
-}
-
-/// Adds `bias` [n, c] to each pixel of `x` [n, h, w, c].
-pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    x.apply_op2(&bias.contiguous()?, AddBias)
-}
-
-struct AddBias;
-
-impl CustomOp2 for AddBias {
-    fn name(&self) -> &'static str {
-        "add-bias"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, bias: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
-        let mut y = slice(x, lx)?.to_vec();
-        let (n, h, w, c) = lx.shape().dims4()?;
-        let bias = slice(bias, lb)?;
-        let target = Target::new(&mut y);
-        for_each(n, |i| {
-            // SAFETY: image i, which is this task's alone.
-            let image = unsafe { target.part(i * h * w * c, h * w * c) };
-            for pixel in image.chunks_exact_mut(c) {
-                pixel.iter_mut().zip(&bias[i * c..]).for_each(|(v, b)| *v += b);
-            }
-        });
-        Ok(storage(y, lx.shape()))
-    }
-
-    fn bwd(&self, x: &Tensor, bias: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let grad = grad.contiguous()?;
-        let dbias = match bias.track_op() {
-            true => {
-                let (n, h, w, c) = x.dims4()?;
-                let data = Reader::new(&grad);
-                let mut sums = vec![0.0; n * c];
-                for (sums, image) in sums.chunks_exact_mut(c).zip(data.slice()?.chunks_exact(h * w * c)) {
-                    add_pixels(sums, image);
-                }
-                Some(tensor(sums, bias.shape())?)
-            }
-            false => None,
-        };
-        Ok((x.track_op().then_some(grad), dbias))
-    }
-}
-
 /// Adds each pixel of `image` to `sums`.
 pub(super) fn add_pixels(sums: &mut [f32], image: &[f32]) {
     for pixel in image.chunks_exact(sums.len()) {
@@ -151,7 +67,7 @@ pub(super) fn add_pixels(sums: &mut [f32], image: &[f32]) {
 
 /// The channels of `a` [n, h, w, c], then those of `b` [n, h, w, d].
 pub(super) fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    a.apply_op2(b, Concat)
+    apply2(a, b, Concat)
 }
 
 struct Concat;
@@ -181,7 +97,7 @@ impl CustomOp2 for Concat {
         let data = Reader::new(&grad);
         let (c, d) = (a.dim(3)?, b.dim(3)?);
         let channels = |first: usize, of: &Tensor| -> Result<Option<Tensor>> {
-            if !of.track_op() {
+            if !wants_gradient(of) {
                 return Ok(None);
             }
             let len = of.dim(3)?;
@@ -197,7 +113,7 @@ impl CustomOp2 for Concat {
 
 /// Each pixel becomes a square of 2x2.
 pub(super) fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
-    x.apply_op1(Upsample)
+    apply1(x, Upsample)
 }
 
 struct Upsample;

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Tensor, Var};
 use std::sync::Arc;
 
 mod affine;
@@ -14,6 +14,7 @@ mod attention;
 mod candle_path;
 mod conv;
 mod direct;
+mod elementwise;
 mod layout;
 mod matrix;
 mod memory;
@@ -22,6 +23,7 @@ mod norm;
 pub mod optimizer;
 mod pixels;
 mod simd;
+mod tape;
 #[cfg(test)]
 mod tests;
 pub mod threads;
@@ -100,28 +102,23 @@ impl Map {
     pub fn add(&self, other: &Self) -> Result<Self> {
         match self.path {
             Path::Candle => self.with(&self.tensor + &other.tensor),
-            Path::Fast | Path::Exact => self.with(layout::add(&self.tensor, &other.tensor)),
-        }
-    }
-
-    /// Adds one value per image and channel: `bias` is [n, c].
-    pub fn add_bias(&self, bias: &Tensor) -> Result<Self> {
-        match self.path {
-            Path::Candle => self.with(candle_path::add_bias(&self.tensor, bias)),
-            Path::Fast | Path::Exact => self.with(layout::add_bias(&self.tensor, bias)),
+            Path::Fast | Path::Exact => self.with(elementwise::add(&self.tensor, &other.tensor)),
         }
     }
 
     /// Each value times `factor`.
     pub fn scale(&self, factor: f64) -> Result<Self> {
-        self.with(self.tensor.affine(factor, 0.0))
+        match self.path {
+            Path::Candle => self.with(self.tensor.affine(factor, 0.0)),
+            Path::Fast | Path::Exact => self.with(elementwise::scale(&self.tensor, factor)),
+        }
     }
 
     /// Elementwise product with `mask`, given as [n, c, h, w] on every path (dropout).
     pub fn mask(&self, mask: &Tensor) -> Result<Self> {
         match self.path {
             Path::Candle => self.with(&self.tensor * mask),
-            Path::Fast | Path::Exact => self.with(&self.tensor * layout::to_nhwc(mask)?),
+            Path::Fast | Path::Exact => self.with(elementwise::mask(&self.tensor, &layout::to_nhwc(mask)?)),
         }
     }
 
@@ -173,9 +170,12 @@ impl Conv3x3 {
     /// [`Conv3x3::forward`], then one value per image and channel is added: `bias` is [n, out].
     pub fn forward_with_bias(&self, x: &Map, bias: &Tensor) -> Result<Map> {
         match x.path {
-            Path::Candle => self.forward(x)?.add_bias(bias),
+            Path::Candle => {
+                let y = self.forward(x)?;
+                y.with(candle_path::add_bias(&y.tensor, bias))
+            }
             path => {
-                let bias = bias.broadcast_add(&self.bias)?;
+                let bias = elementwise::add_row(bias, &self.bias)?;
                 x.with(conv::conv3x3(&x.tensor, &self.weight, &bias, self.window, path, &self.prepared))
             }
         }
@@ -262,6 +262,28 @@ impl Linear {
             true => affine::affine(x, &self.weight, &self.bias, &self.prepared),
             false => x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias),
         }
+    }
+}
+
+/// x·sigmoid(x) for each number of `x` [n, c].
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() { elementwise::silu(x) } else { x.silu() }
+}
+
+/// A loss and its gradients for `weights`. `output` runs a network on `path`, all on the calling thread; `loss` tells how
+/// good its result is, and the gradient of that for the result.
+///
+/// # Errors
+/// Those of `output` and `loss`, and if a weight has no part in the output.
+pub fn gradients<L>(
+    path: Path,
+    weights: &[Var],
+    output: impl FnOnce() -> Result<Tensor>,
+    loss: impl FnOnce(&Tensor) -> Result<(L, Tensor)>,
+) -> Result<(L, Vec<Tensor>)> {
+    match path {
+        Path::Candle => candle_path::gradients(weights, output, loss),
+        Path::Fast | Path::Exact => tape::gradients(weights, output, loss),
     }
 }
 

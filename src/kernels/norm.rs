@@ -2,6 +2,7 @@
 
 use super::memory::{Reader, Target, for_each, slice, storage, tensor, written};
 use super::pixels::{RUN, SumProducts, finish_gradient, normalise, sum, sum_squares};
+use super::tape::{apply3, wants_gradient};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::OnceLock;
 
@@ -16,7 +17,7 @@ pub(super) fn group_norm(
     silu: bool,
 ) -> Result<Tensor> {
     let op = GroupNorm { groups, eps, silu, moments: OnceLock::new() };
-    x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    apply3(x, &weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 struct GroupNorm {
@@ -114,8 +115,8 @@ impl CustomOp3 for GroupNorm {
         };
         Ok((
             Some(tensor(dx, x.shape())?),
-            weight.track_op().then(|| tensor(dw, weight.shape())).transpose()?,
-            bias.track_op().then(|| tensor(db, bias.shape())).transpose()?,
+            wants_gradient(weight).then(|| tensor(dw, weight.shape())).transpose()?,
+            wants_gradient(bias).then(|| tensor(db, bias.shape())).transpose()?,
         ))
     }
 }

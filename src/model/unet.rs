@@ -3,7 +3,7 @@
 use super::blocks::{Builder, Stage};
 use super::{Config, Params};
 use crate::error::Result;
-use crate::kernels::{Conv3x3, GroupNorm, Linear, Map, Path, Window};
+use crate::kernels::{Conv3x3, GroupNorm, Linear, Map, Path, Window, silu};
 use candle_core::{Device, Result as CandleResult, Tensor};
 
 /// Where a training step's dropout masks come from: the same address gives the same masks.
@@ -148,7 +148,7 @@ impl TimeEmbedding {
     fn forward(&self, t: &[f32], device: &Device) -> CandleResult<Tensor> {
         let waves: Vec<f32> = t.iter().flat_map(|&t| self.waves(t)).collect();
         let waves = Tensor::from_vec(waves, (t.len(), self.dim), device)?;
-        self.linear_2.forward(&self.linear_1.forward(&waves)?.silu()?)?.silu()
+        silu(&self.linear_2.forward(&silu(&self.linear_1.forward(&waves)?)?)?)
     }
 
     /// sin and cos of t·10000^(-i / (half - freq_shift)), in f32 as the reference has them; an odd `dim` ends in 0.

@@ -11,6 +11,7 @@ use crate::diffusion::process;
 use crate::diffusion::sampler::Variance;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
+use crate::kernels;
 use crate::model::compute::Compute;
 use crate::model::{Dropout, Params, UNet};
 use candle_core::{Tensor, Var};
@@ -204,11 +205,13 @@ impl Trainer {
             };
             let times: Vec<f32> = t[rows.clone()].iter().map(|&t| t as f32).collect();
             let dropout = Dropout { seed: run.seed, step, micro_batch: k as u64 };
-            let out = net.forward(&tensor(&x_t)?, &times, Some(dropout))?;
-            let loss = ((out - tensor(noise)?)?.sqr()?.sum_all()? / noise.data.len() as f64)?;
-            let grads = loss.backward()?;
-            let of = |var: &Var| grads.get(var).cloned().map_or_else(|| var.zeros_like(), Ok);
-            Ok((f64::from(loss.to_scalar::<f32>()?), vars.iter().map(of).collect::<candle_core::Result<_>>()?))
+            let output = || net.forward(&tensor(&x_t)?, &times, Some(dropout));
+            let loss = |out: &Tensor| {
+                let (difference, count) = ((out - tensor(noise)?)?, noise.data.len() as f64);
+                let loss = f64::from(difference.sqr()?.sum_all()?.to_scalar::<f32>()?) / count;
+                Ok((loss, (difference * (2.0 / count))?))
+            };
+            Ok(kernels::gradients(self.compute.path(), &vars, output, loss)?)
         };
         let (mut loss, mut grads, mut norm) = (0.0, Vec::<Tensor>::new(), 0.0);
         // a few at a time, since each gradient is as large as the network

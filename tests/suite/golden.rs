@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor, Var};
 use ddpm_film::checkpoint;
 use ddpm_film::diffusion::Images;
-use ddpm_film::kernels::Path as Kernels;
+use ddpm_film::kernels::{self, Path as Kernels};
 use ddpm_film::model::{Config, Denoiser as _, Params, UNet};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -45,11 +45,13 @@ fn network_agrees(name: &str, path: Kernels, tolerance: f32, zero_gradients: usi
     let device = Device::Cpu;
     let io: HashMap<String, Tensor> = candle_core::safetensors::load(dir.join("io.safetensors"), &device).unwrap();
     let model = checkpoint::load(&dir, &device).unwrap();
-    let weights = model.ema.map(|t| Ok(Var::from_tensor(t)?.into_inner())).unwrap();
+    let vars: Vec<Var> = model.ema.tensors().map(|t| Var::from_tensor(t).unwrap()).collect();
+    let weights = model.ema.with_tensors(vars.iter().map(|var| var.as_tensor().clone()));
     let x = Var::from_tensor(&io["x"]).unwrap();
     let t: Vec<f32> = io["t"].to_dtype(DType::F32).unwrap().to_vec1().unwrap();
 
-    let out = UNet::new(&model.config, &weights, path).unwrap().forward(&x, &t, None).unwrap();
+    let net = UNet::new(&model.config, &weights, path).unwrap();
+    let out = net.forward(&x, &t, None).unwrap();
     assert_close("out", &out, &io["out"], tolerance);
     let loss = (out - &io["eps"]).unwrap().sqr().unwrap().mean_all().unwrap();
     assert_close("loss", &loss.reshape(1).unwrap(), &io["loss"], tolerance);
@@ -68,6 +70,18 @@ fn network_agrees(name: &str, path: Kernels, tolerance: f32, zero_gradients: usi
         } else {
             assert_close(name, gradient, expected, tolerance);
         }
+    }
+    // training takes its gradients without candle's graph
+    let loss_of = |out: &Tensor| {
+        let difference = (out - &io["eps"])?;
+        Ok((difference.sqr()?.mean_all()?, (&difference * (2.0 / difference.elem_count() as f64))?))
+    };
+    let output = || net.forward(&x.as_detached_tensor(), &t, None);
+    let (own_loss, own) = kernels::gradients(path, &vars, output, loss_of).unwrap();
+    assert_close("loss", &own_loss.reshape(1).unwrap(), &io["loss"], tolerance);
+    for ((name, weight), own) in weights.iter().zip(&own) {
+        let gradient = gradients.get(weight).unwrap();
+        assert!(largest(&(own - gradient).unwrap()) <= (1e-5 * largest(gradient)).max(1e-6 * steepest), "{name}");
     }
     assert_eq!(zero, zero_gradients, "number of parameters whose true gradient is zero");
     assert_eq!(weights.iter().len(), io.keys().filter(|key| key.starts_with("grad.")).count(), "number of gradients");

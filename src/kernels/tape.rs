@@ -1,0 +1,155 @@
+//! Gradients of our own operations, without candle's graph: at each of its edges candle clears a whole map and adds to it.
+//!
+//! Operations stay candle custom ops, with gradients that candle's `backward` may use as well. Inside [`gradients`] they
+//! are noted down as they run on this thread, and their gradients are taken in the opposite order.
+
+use super::elementwise;
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, Var, bail};
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+thread_local! {
+    static TAPE: RefCell<Tape> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Tape {
+    recording: bool,
+    entries: Vec<Entry>,
+    /// Results of entries.
+    results: HashSet<TensorId>,
+}
+
+/// One operation that ran, with its arguments.
+struct Entry {
+    operation: Operation,
+    result: Tensor,
+}
+
+enum Operation {
+    One(Box<dyn CustomOp1>, [Tensor; 1]),
+    Two(Box<dyn CustomOp2>, [Tensor; 2]),
+    Three(Box<dyn CustomOp3>, [Tensor; 3]),
+}
+
+impl Entry {
+    /// The gradients for the arguments, beside them.
+    fn gradients(&self, grad: &Tensor) -> Result<Vec<(&Tensor, Option<Tensor>)>> {
+        let result = &self.result;
+        Ok(match &self.operation {
+            Operation::One(op, [x]) => vec![(x, op.bwd(x, result, grad)?)],
+            Operation::Two(op, [x, y]) => {
+                let (dx, dy) = op.bwd(x, y, result, grad)?;
+                vec![(x, dx), (y, dy)]
+            }
+            Operation::Three(op, [x, y, z]) => {
+                let (dx, dy, dz) = op.bwd(x, y, z, result, grad)?;
+                vec![(x, dx), (y, dy), (z, dz)]
+            }
+        })
+    }
+}
+
+/// Whether someone waits for the gradient of `x`.
+pub(super) fn wants_gradient(x: &Tensor) -> bool {
+    x.track_op() || TAPE.with_borrow(|tape| tape.results.contains(&x.id()))
+}
+
+fn recording(arguments: &[&Tensor]) -> bool {
+    TAPE.with_borrow(|tape| tape.recording) && arguments.iter().any(|x| wants_gradient(x))
+}
+
+fn note(operation: Operation, result: &Tensor) {
+    TAPE.with_borrow_mut(|tape| {
+        tape.results.insert(result.id());
+        tape.entries.push(Entry { operation, result: result.clone() });
+    });
+}
+
+/// The result of `op`, noted down or tracked by candle.
+pub(super) fn apply1<C: CustomOp1 + Send + Sync + 'static>(x: &Tensor, op: C) -> Result<Tensor> {
+    if !recording(&[x]) {
+        return x.apply_op1(op);
+    }
+    let result = x.apply_op1_no_bwd(&op)?;
+    note(Operation::One(Box::new(op), [x.clone()]), &result);
+    Ok(result)
+}
+
+/// As [`apply1`], for two arguments.
+pub(super) fn apply2<C: CustomOp2 + Send + Sync + 'static>(x: &Tensor, y: &Tensor, op: C) -> Result<Tensor> {
+    if !recording(&[x, y]) {
+        return x.apply_op2(y, op);
+    }
+    let result = x.apply_op2_no_bwd(y, &op)?;
+    note(Operation::Two(Box::new(op), [x.clone(), y.clone()]), &result);
+    Ok(result)
+}
+
+/// As [`apply1`], for three arguments.
+pub(super) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
+    x: &Tensor,
+    y: &Tensor,
+    z: &Tensor,
+    op: C,
+) -> Result<Tensor> {
+    if !recording(&[x, y, z]) {
+        return x.apply_op3(y, z, op);
+    }
+    let result = x.apply_op3_no_bwd(y, z, &op)?;
+    note(Operation::Three(Box::new(op), [x.clone(), y.clone(), z.clone()]), &result);
+    Ok(result)
+}
+
+/// Leaves nothing behind, whatever happens meanwhile.
+struct Recording;
+
+impl Recording {
+    fn start() -> Self {
+        TAPE.set(Tape { recording: true, ..Tape::default() });
+        Self
+    }
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        TAPE.take();
+    }
+}
+
+/// A loss and its gradients for `weights`: `output` runs a network of this module's CPU layers, all on this thread, and
+/// `loss` says how good its result is, with the gradient of that.
+///
+/// # Errors
+/// Those of `output` and `loss`, and if a weight has no part in the output.
+pub(super) fn gradients<L>(
+    weights: &[Var],
+    output: impl FnOnce() -> Result<Tensor>,
+    loss: impl FnOnce(&Tensor) -> Result<(L, Tensor)>,
+) -> Result<(L, Vec<Tensor>)> {
+    let guard = Recording::start();
+    let output = output()?;
+    TAPE.with_borrow_mut(|tape| tape.recording = false);
+    let (loss, grad) = loss(&output)?;
+    let mut known = HashMap::from([(output.id(), grad)]);
+    drop(output);
+    // entries go as soon as they are done with, and what they hold
+    while let Some(entry) = TAPE.with_borrow_mut(|tape| tape.entries.pop()) {
+        let Some(grad) = known.remove(&entry.result.id()) else { continue };
+        for (argument, grad) in entry.gradients(&grad)? {
+            if let Some(grad) = grad.filter(|_| wants_gradient(argument)) {
+                let sum = match known.remove(&argument.id()) {
+                    Some(other) => elementwise::add(&other, &grad)?,
+                    None => grad,
+                };
+                known.insert(argument.id(), sum);
+            }
+        }
+    }
+    drop(guard);
+    let of = |weight: &Var| known.remove(&weight.id());
+    match weights.iter().map(of).collect() {
+        Some(gradients) => Ok((loss, gradients)),
+        None => bail!("a weight has no part in the output"),
+    }
+}
