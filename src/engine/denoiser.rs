@@ -64,10 +64,10 @@ impl Predicting {
     /// ε̂ for all of `x` at timestep `t`.
     pub(super) fn predict(&self, compute: &Compute, x: &Images, t: usize) -> Result<Images> {
         let times = vec![t as f32; x.n];
-        let eps = compute.run(|| match self {
-            Self::Network(network) => network.predict(x, &times),
-            Self::Oracle(oracle) => oracle.predict(x, &times),
-        })?;
+        let eps = match self {
+            Self::Network(network) => compute.predict(&**network, x, &times),
+            Self::Oracle(oracle) => compute.run(|| oracle.predict(x, &times)),
+        }?;
         if eps.data.iter().all(|v| v.is_finite()) {
             Ok(eps)
         } else {

@@ -1,6 +1,6 @@
 //! Moving numbers about: NCHW and NHWC, concatenation, nearest-neighbour upsampling.
 
-use super::memory::{Reader, for_each, slice, storage, tensor, written};
+use super::memory::{Reader, for_each, part, slice, storage, tensor, written};
 use super::tape::{apply1, apply2, wants_gradient};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
@@ -84,11 +84,24 @@ impl CustomOp2 for Concat {
         if (n, h, w) != (nb, hb, wb) {
             candle_core::bail!("cannot concatenate maps of shapes {:?} and {:?}", la.shape(), lb.shape());
         }
-        let mut y = Vec::with_capacity(a.len() + b.len());
-        for (a, b) in a.chunks_exact(c).zip(b.chunks_exact(d)) {
-            y.extend_from_slice(a);
-            y.extend_from_slice(b);
-        }
+        let rows = n * h;
+        let parts = rows.min(rayon::current_num_threads());
+        // SAFETY: the rows cover the output.
+        let y = unsafe {
+            written(a.len() + b.len(), |y| {
+                for_each(parts, |k| {
+                    let pixels = part(rows, parts, k);
+                    let pixels = pixels.start * w..pixels.end * w;
+                    let y = y.part(pixels.start * (c + d), pixels.len() * (c + d)).chunks_exact_mut(c + d);
+                    let a = a[pixels.start * c..].chunks_exact(c);
+                    for ((y, a), b) in y.zip(a).zip(b[pixels.start * d..].chunks_exact(d)) {
+                        let (left, right) = y.split_at_mut(c);
+                        left.copy_from_slice(a);
+                        right.copy_from_slice(b);
+                    }
+                });
+            })
+        };
         Ok(storage(y, (n, h, w, c + d)))
     }
 

@@ -1,10 +1,13 @@
 //! Group normalisation (Wu & He 2018) with or without SiLU, in one operation each way.
 
-use super::memory::{Reader, Target, for_each, slice, storage, tensor, written};
+use super::memory::{Reader, Target, for_each, part, slice, storage, tensor, written};
 use super::pixels::{RUN, SumProducts, finish_gradient, normalise, sum, sum_squares};
 use super::tape::{apply3, wants_gradient};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::OnceLock;
+
+/// Pixels of one image that are worth a thread of their own.
+const PART: usize = 64;
 
 /// Normalises each of `groups` groups of channels of each image of `x` [n, h, w, c], scales by `weight` [c], shifts by
 /// `bias` [c]; then x·sigmoid(x) with `silu`.
@@ -69,7 +72,12 @@ impl CustomOp3 for GroupNorm {
                     let (mean, rstd) = (mean.part(i * c, c), rstd.part(i * c, c));
                     find_moments(x, self.groups, self.eps, mean, rstd);
                     let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
-                    normalise(x, &scale, &shift, self.silu, y.ptr(i * pixels * c));
+                    let parts = pixels.div_ceil(PART).min(rayon::current_num_threads());
+                    for_each(parts, |k| {
+                        let part = part(pixels, parts, k);
+                        let y = y.ptr((i * pixels + part.start) * c);
+                        normalise(&x[part.start * c..part.end * c], &scale, &shift, self.silu, y);
+                    });
                 });
             })
         };

@@ -1,13 +1,14 @@
 //! Where a network runs, and on how many threads.
 
+use super::Denoiser;
+use crate::diffusion::Images;
 use crate::error::{Error, Result};
 use crate::kernels::Path;
 use candle_core::Device;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// A device with its threads. Two shapes of parallelism, both giving the same bytes for any number of threads: one pool
-/// that shares the work inside a network call (sampling), and lanes of one thread each that run whole micro-batches
-/// (training).
+/// that shares the work inside an operation, and lanes of one thread each that take pictures through the whole network.
 pub struct Compute {
     device: Device,
     path: Path,
@@ -36,8 +37,8 @@ impl Compute {
         Ok(Self {
             path: super::path_for(&device),
             device,
-            pool: pool("ddpm-sample".into(), threads)?,
-            lanes: (0..threads).map(|i| pool(format!("ddpm-train-{i}"), 1)).collect::<Result<_>>()?,
+            pool: pool("ddpm-pool".into(), threads)?,
+            lanes: (0..threads).map(|i| pool(format!("ddpm-lane-{i}"), 1)).collect::<Result<_>>()?,
         })
     }
 
@@ -67,6 +68,28 @@ impl Compute {
         self.pool.install(f)
     }
 
+    /// ε̂(x_t, t) of `network` with all threads, the same bytes for any number of them. With a picture for each, every
+    /// thread takes its share through the whole network; else they share each operation.
+    ///
+    /// # Errors
+    /// Those of [`Denoiser::predict`].
+    pub fn predict(&self, network: &(impl Denoiser + Sync), x_t: &Images, t: &[f32]) -> Result<Images> {
+        let shares = self.threads();
+        if shares == 1 || x_t.n < shares || !self.device.is_cpu() {
+            return self.run(|| network.predict(x_t, t));
+        }
+        let parts = self.map_lanes(shares, |i| {
+            let pictures = i * x_t.n / shares..(i + 1) * x_t.n / shares;
+            let values = pictures.start * x_t.len_one()..pictures.end * x_t.len_one();
+            network.predict(&Images::new(pictures.len(), x_t.shape(), x_t.data[values].to_vec()), &t[pictures])
+        });
+        let mut eps = Vec::with_capacity(x_t.data.len());
+        for part in parts {
+            eps.extend(part?.data);
+        }
+        Ok(Images::new(x_t.n, x_t.shape(), eps))
+    }
+
     /// `f(0), …, f(n - 1)`, each on one thread from start to end.
     pub fn map_lanes<R: Send>(&self, n: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
         let mut results: Vec<Option<R>> = (0..n).map(|_| None).collect();
@@ -87,6 +110,32 @@ impl Compute {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diffusion::noise::{Purpose, normal};
+    use crate::diffusion::process::noise_images;
+    use crate::model::{Config, Params, UNet};
+
+    #[test]
+    fn a_prediction_is_the_same_for_any_number_of_threads_and_companions() {
+        let model = Config::preset("digits16").unwrap();
+        // fresh weights predict nothing: the last layer starts at zero
+        let values: Vec<f32> = normal(9, Purpose::Init, [0, 0], Params::init(&model, 0, &Device::Cpu).unwrap().count());
+        let params = Params::from_flat(&model, &values.iter().map(|v| v * 0.1).collect::<Vec<_>>(), &Device::Cpu);
+        let network = UNet::new(&model, &params.unwrap(), Path::Fast).unwrap();
+        let x = noise_images(4, Purpose::Start, 0, 0, 7, network.shape());
+        let t: Vec<f32> = (0..7).map(|i| 100.0 * i as f32).collect();
+        let one = Compute::new(Device::Cpu, 1, || ()).unwrap();
+        let len = x.len_one();
+        let alone = (0..7).flat_map(|i| {
+            let picture = Images::new(1, x.shape(), x.data[i * len..(i + 1) * len].to_vec());
+            one.predict(&network, &picture, &t[i..=i]).unwrap().data
+        });
+        let alone: Vec<f32> = alone.collect();
+        assert!(alone.iter().any(|v| v.abs() > 1e-3));
+        for threads in [1, 2, 3, 8] {
+            let compute = Compute::new(Device::Cpu, threads, || ()).unwrap();
+            assert_eq!(compute.predict(&network, &x, &t).unwrap().data, alone, "{threads} threads");
+        }
+    }
 
     #[test]
     fn lanes_keep_order_and_run_on_one_thread_each() {

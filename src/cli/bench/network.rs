@@ -2,12 +2,11 @@
 
 use super::memory;
 use super::report::{Report, median, round, smallest};
-use crate::diffusion::Images;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::process::noise_images;
 use crate::engine::Result;
 use crate::model::compute::Compute;
-use crate::model::{Denoiser as _, Params, UNet};
+use crate::model::{Params, UNet};
 use crate::train::config::Plan;
 use crate::train::trainer::Trainer;
 use serde_json::json;
@@ -80,8 +79,7 @@ impl Network {
         for n in [1, 16] {
             let x = noise_images(2, Purpose::Start, 0, 0, n, self.plan.model.image_shape());
             let t = vec![500.0; n];
-            let call = || -> Result<Images> { self.compute.run(|| network.predict(&x, &t)) };
-            let seconds = seconds(times, || call().map(|_| ()))?;
+            let seconds = seconds(times, || self.compute.predict(&network, &x, &t).map(|_| ()))?;
             self.add("sample", n, seconds);
         }
         Ok(())
