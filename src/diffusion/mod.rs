@@ -14,6 +14,7 @@
 
 pub mod noise;
 pub mod process;
+pub mod reel;
 pub mod sampler;
 pub mod schedule;
 pub mod trajectory;

@@ -106,6 +106,23 @@ impl Sampler {
         Ok(Self { left: schedule.steps(), schedule, kind, clip, x })
     }
 
+    /// The same process at another of its states: `left` steps before its end, in `x`.
+    #[must_use]
+    pub fn at(&self, left: usize, x: Images) -> Self {
+        Self {
+            schedule: self.schedule.clone(),
+            kind: self.kind,
+            clip: self.clip,
+            left: left.min(self.schedule.steps()),
+            x,
+        }
+    }
+
+    /// Doses of noise in the states that the process passes, rising from 0.
+    pub fn states(&self) -> Vec<usize> {
+        std::iter::once(0).chain((0..self.schedule.steps()).map(|i| self.schedule.doses(i))).collect()
+    }
+
     /// The current x_t.
     pub fn x(&self) -> &Images {
         &self.x

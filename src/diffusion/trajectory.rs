@@ -1,12 +1,12 @@
 //! Films: the states of a process, addressed by how many doses of noise they hold.
 
 use super::Images;
-use super::noise::Purpose;
-use super::process;
+use super::reel::ForwardReel;
 use super::sampler::Coefficients;
 use super::schedule::Schedule;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One state of a film. Values are kept in half precision: a sixteenth of an 8-bit grey level at worst.
@@ -44,24 +44,28 @@ impl Frame {
     }
 }
 
-/// Bytes that a film of `frames` reverse frames of `values` values each takes.
-pub fn film_bytes(frames: usize, values: usize) -> usize {
-    frames * values * 3 * size_of::<f16>()
-}
-
 fn to_half(x: &[f32]) -> Vec<f16> {
     let mut y = vec![f16::ZERO; x.len()];
     y.convert_from_f32_slice(x);
     y
 }
 
-/// A film of `n` pictures; frames arrive in any order and are shared, never copied.
+/// A film of `n` pictures; frames arrive in any order and are shared, never copied. One that may not hold all its
+/// frames keeps evenly spaced ones and the newest others; what is missing can be computed again, see
+/// [`reel`](super::reel).
 #[derive(Clone, Debug)]
 pub struct Trajectory {
     n: usize,
     shape: [usize; 3],
     schedule: Arc<Schedule>,
     frames: Vec<Option<Arc<Frame>>>,
+    /// Doses of the states that the film passes, rising from 0.
+    states: Arc<[usize]>,
+    /// Frames held at most.
+    most: usize,
+    /// Doses of the frames that may go, the oldest first.
+    passing: VecDeque<usize>,
+    reached: Option<usize>,
 }
 
 /// What to look at in a frame.
@@ -73,25 +77,25 @@ pub enum Quantity {
     PredictedStart,
     /// ε̂, the network's output.
     PredictedNoise,
+    /// x_{t-1} - x_t, what the step from this state changes.
+    Dose,
 }
 
 impl Trajectory {
     /// An empty film on the full `schedule`.
     pub fn new(n: usize, shape: [usize; 3], schedule: Arc<Schedule>) -> Self {
-        Self { n, shape, frames: vec![None; schedule.steps() + 1], schedule }
+        let (frames, states) = (vec![None; schedule.steps() + 1], (0..=schedule.steps()).collect());
+        Self { n, shape, schedule, frames, states, most: usize::MAX, passing: VecDeque::new(), reached: None }
     }
 
-    /// The film of the forward process as a chain of single doses (Eq. 2), noise by address.
+    /// A film that only passes these `states`, in doses rising from 0, and holds at most so many frames.
+    pub fn with_states(self, states: Arc<[usize]>, most: usize) -> Self {
+        Self { states, most, ..self }
+    }
+
+    /// The film of the forward process as a chain of single doses (Eq. 2), noise by address; all of it.
     pub fn forward(schedule: Arc<Schedule>, x_start: &Images, seed: u64) -> Self {
-        let mut film = Self::new(x_start.n, x_start.shape(), Arc::clone(&schedule));
-        let mut x = x_start.clone();
-        film.insert(Arc::new(Frame::state(0, &x)));
-        for t in 0..schedule.steps() {
-            let z = process::noise_images(seed, Purpose::Chain, 0, t as u64, x.n, x.shape());
-            x = process::q_step(&schedule, &x, t, &z);
-            film.insert(Arc::new(Frame::state(t + 1, &x)));
-        }
-        film
+        ForwardReel::record(schedule, x_start, seed, usize::MAX).1
     }
 
     /// Number of pictures.
@@ -119,8 +123,45 @@ impl Trajectory {
         if frame.x.len() == self.n * self.shape.iter().product::<usize>()
             && let Some(slot) = self.frames.get_mut(frame.doses)
         {
-            *slot = Some(frame);
+            let doses = frame.doses;
+            let new = slot.replace(frame).is_none();
+            self.reached = Some(self.reached.map_or(doses, |reached| reached.min(doses)));
+            if new && !self.stays(doses) {
+                self.passing.push_back(doses);
+                // the evenly spaced frames are half of `most`
+                if self.passing.len() > self.most - self.most / 2
+                    && let Some(oldest) = self.passing.pop_front()
+                {
+                    self.frames[oldest] = None;
+                }
+            }
         }
+    }
+
+    /// Whether the frame at `doses` is one of the evenly spaced ones, half of those that may be held.
+    fn stays(&self, doses: usize) -> bool {
+        let stride = self.states.len().div_ceil((self.most / 2).max(1));
+        self.most >= self.states.len() || self.states.binary_search(&doses).is_ok_and(|i| i.is_multiple_of(stride))
+    }
+
+    /// The state that the film is in at `doses`: that one, or the nearest noisier one, or else the noisiest.
+    fn state(&self, doses: usize) -> usize {
+        let i = self.states.partition_point(|state| *state < doses).min(self.states.len() - 1);
+        self.states[i]
+    }
+
+    /// The state after that one on the way to the picture.
+    fn next_state(&self, state: usize) -> Option<usize> {
+        self.states[..self.states.partition_point(|s| *s < state)].last().copied()
+    }
+
+    /// The state that has to be computed again before `quantity` can be shown at `doses`; `None` if all is there, or
+    /// the film has not come so far.
+    pub fn missing(&self, doses: usize, quantity: Quantity) -> Option<usize> {
+        let state = self.state(doses);
+        let next = self.next_state(state).filter(|_| quantity == Quantity::Dose);
+        let passed = |state: &usize| self.reached.is_some_and(|reached| *state >= reached);
+        [Some(state), next].into_iter().flatten().filter(passed).find(|state| self.frames[*state].is_none())
     }
 
     /// The state to show at `doses`: that very frame, or the nearest noisier one, the state the film is in on its way
@@ -134,7 +175,7 @@ impl Trajectory {
 
     /// The least noisy frame so far: how far a film from noise has come.
     pub fn reached(&self) -> Option<usize> {
-        self.frames.iter().position(Option::is_some)
+        self.reached
     }
 
     /// Number of frames held.
@@ -156,6 +197,11 @@ impl Trajectory {
             Quantity::PredictedStart if frame.doses == 0 => Some(images(&frame.x)),
             Quantity::PredictedStart => Some(images(&frame.prediction.as_ref()?.xstart)),
             Quantity::PredictedNoise => Some(images(&frame.prediction.as_ref()?.eps)),
+            Quantity::Dose => {
+                let next = self.frames[self.next_state(frame.doses)?].as_ref()?;
+                let change = next.x.iter().zip(&frame.x).map(|(next, x)| next.to_f32() - x.to_f32());
+                Some(Images::new(self.n, self.shape, change.collect()))
+            }
         }
     }
 }
@@ -198,6 +244,38 @@ mod tests {
         assert_eq!(part.at(10).unwrap().doses, 30);
         part.insert(Arc::new(Frame::state(7, &Images::zeros(9, [1, 2, 2]))));
         assert_eq!(part.reached(), Some(30), "a frame of another film is not taken in");
+    }
+
+    #[test]
+    fn a_bounded_film_holds_evenly_spaced_frames_and_the_newest() {
+        let whole = film();
+        let states: Arc<[usize]> = (0..=50).collect();
+        let mut part = Trajectory::new(2, [1, 2, 2], Arc::clone(whole.schedule())).with_states(states, 10);
+        for doses in (0..=50).rev() {
+            part.insert(Arc::clone(whole.at(doses).unwrap()));
+            assert!(part.len() <= 10 && part.missing(doses, Quantity::State).is_none());
+        }
+        assert_eq!(part.reached(), Some(0));
+        let held: Vec<usize> = (0..=50).filter(|d| part.missing(*d, Quantity::State).is_none()).collect();
+        assert_eq!(held, [0, 1, 2, 3, 4, 5, 11, 22, 33, 44], "five evenly spaced, the last five");
+        assert_eq!((part.missing(30, Quantity::State), part.at(30).unwrap().doses), (Some(30), 33));
+        // what is computed again takes the place of what was least lately computed
+        part.insert(Arc::clone(whole.at(30).unwrap()));
+        assert_eq!((part.missing(30, Quantity::State), part.missing(5, Quantity::State)), (None, Some(5)));
+        assert_eq!(part.missing(30, Quantity::Dose), Some(29), "a dose is between two states");
+    }
+
+    #[test]
+    fn the_dose_is_what_the_next_state_changes() {
+        let schedule = Arc::clone(film().schedule());
+        let mut part = Trajectory::new(1, [1, 1, 2], schedule).with_states([0, 10, 20].into(), 3);
+        for (doses, x) in [(20, [1.0, 0.5]), (10, [0.25, 0.75]), (0, [0.0, 1.0])] {
+            part.insert(Arc::new(Frame::state(doses, &Images::new(1, [1, 1, 2], x.to_vec()))));
+        }
+        let dose = |doses: usize| part.view(part.at(doses).unwrap(), Quantity::Dose).map(|images| images.data);
+        assert_eq!(dose(20), Some(vec![-0.75, 0.25]));
+        assert_eq!(dose(7), Some(vec![-0.25, 0.25]), "the film is in the state before");
+        assert_eq!((dose(0), part.missing(50, Quantity::Dose)), (None, None));
     }
 
     #[test]

@@ -5,9 +5,10 @@ use super::worker::{Model, Outbox};
 use super::{Event, ForwardRequest, ForwardSource, JobId, SampleRequest};
 use crate::data;
 use crate::diffusion::noise::{Purpose, stream};
+use crate::diffusion::reel::{Again, FILM_BYTES, ForwardReel, ReverseReel};
 use crate::diffusion::sampler::{Sampler, SamplerKind};
 use crate::diffusion::schedule::Spacing;
-use crate::diffusion::trajectory::{Frame, Trajectory, film_bytes};
+use crate::diffusion::trajectory::{Frame, Trajectory};
 use crate::diffusion::{Images, process};
 use crate::error::{Error, Result};
 use crate::model::UNet;
@@ -15,8 +16,6 @@ use crate::model::compute::Compute;
 use crate::train::trainer::Trainer;
 use std::sync::Arc;
 
-/// Memory that a film may take.
-const FILM_BUDGET: usize = 256 << 20;
 /// Pictures that one film may show.
 const MOST_PICTURES: usize = 256;
 
@@ -28,15 +27,22 @@ fn check_count(n: usize) -> Result<()> {
     Err(Error::usage("cannot make a film", why, format!("ask for 1 to {MOST_PICTURES}")))
 }
 
-/// A reverse film under way.
+/// A reverse film under way, or over with frames that may be asked for again.
 pub(super) struct FilmJob {
     job: JobId,
     request: SampleRequest,
     denoiser: Predicting,
     sampler: Sampler,
     calls: usize,
-    /// Of so many frames one is kept.
-    stride: usize,
+    reel: ReverseReel,
+}
+
+/// Frames of a reverse film on their way to be computed again.
+pub(super) struct Recall {
+    pub job: JobId,
+    /// The film they belong to.
+    pub film: JobId,
+    again: Again,
 }
 
 impl FilmJob {
@@ -49,7 +55,7 @@ impl FilmJob {
         let x = process::noise_images(request.seed, Purpose::Start, request.first, 0, request.n, shape);
         let sampler = Sampler::new(schedule, request.sampler, request.clip, x)?;
         let denoiser = Predicting::open(request.predictor, model, with)?;
-        let film = Trajectory::new(request.n, shape, Arc::clone(full));
+        let (reel, film) = ReverseReel::new(&sampler, full, request.seed, request.first, FILM_BYTES);
         let provenance = denoiser.provenance(request.predictor, model, request.sampler.name(), steps);
         let (job, out) = (with.job, with.out);
         out.send(Event::SampleStarted(job, Box::new(film), provenance));
@@ -57,8 +63,7 @@ impl FilmJob {
             // static is there to look at before the first network call
             out.send(Event::Frame(job, Arc::new(Frame::state(sampler.doses(), sampler.x()))));
         }
-        let stride = film_bytes(steps, request.n * shape.iter().product::<usize>()).div_ceil(FILM_BUDGET).max(1);
-        Ok(Self { job, request, denoiser, sampler, calls: 0, stride })
+        Ok(Self { job, request, denoiser, sampler, calls: 0, reel })
     }
 
     pub(super) fn job(&self) -> JobId {
@@ -67,17 +72,12 @@ impl FilmJob {
 
     /// One network call and one step; true when the film is done.
     pub(super) fn advance(&mut self, compute: &Compute, out: &Outbox) -> Result<bool> {
-        let (Some(t), Some(step)) = (self.sampler.wants(), self.sampler.coefficients()) else { return Ok(true) };
+        let Some(t) = self.sampler.wants() else { return Ok(true) };
         let eps = self.denoiser.predict(compute, self.sampler.x(), t)?;
-        let keep = self.request.every_frame && self.calls.is_multiple_of(self.stride);
-        let before = keep.then(|| (self.sampler.doses(), self.sampler.x().clone()));
-        let SampleRequest { seed, first, n, .. } = self.request;
-        let shape = self.sampler.x().shape();
-        let xstart =
-            self.sampler.advance(&eps, |t| process::noise_images(seed, Purpose::Step, first, t as u64, n, shape));
+        let frame = self.reel.step(&mut self.sampler, &eps);
         self.calls += 1;
-        if let (Some((doses, x)), Some(xstart)) = (before, xstart) {
-            out.send(Event::Frame(self.job, Arc::new(Frame::predicted(doses, &x, &eps, &xstart, step))));
+        if let Some(frame) = frame.filter(|_| self.request.every_frame) {
+            out.send(Event::Frame(self.job, Arc::new(frame)));
         }
         let total = (self.calls + self.sampler.steps_left()) as u64;
         out.send_or_skip(Event::Progress { job: self.job, done: self.calls as u64, total });
@@ -89,6 +89,27 @@ impl FilmJob {
             out.send(Event::Sampled(self.job, Arc::new(self.sampler.x().clone())));
         }
         Ok(done)
+    }
+}
+
+impl FilmJob {
+    /// Begins to compute the frame at `doses` again; `None` if it cannot be missing.
+    pub(super) fn again(&self, job: JobId, doses: usize) -> Option<Recall> {
+        Some(Recall { job, film: self.job, again: self.reel.again(doses)? })
+    }
+
+    /// One network call; true when all frames of the recall are there.
+    pub(super) fn recall(&self, recall: &mut Recall, compute: &Compute, out: &Outbox) -> Result<bool> {
+        if let Some((x, t)) = recall.again.wants() {
+            let eps = self.denoiser.predict(compute, x, t)?;
+            if let Some(frame) = recall.again.step(&eps) {
+                out.send(Event::Frame(self.job, Arc::new(frame)));
+            }
+        }
+        if let Some(picture) = recall.again.picture() {
+            out.send(Event::Frame(self.job, Arc::new(picture)));
+        }
+        Ok(recall.again.wants().is_none())
     }
 }
 
@@ -121,15 +142,17 @@ impl Preview {
 /// Previews of every run start from the noise of this seed, so runs can be compared.
 const PREVIEW_SEED: u64 = 42;
 
-/// The forward film that was asked for, and where its pictures come from, in words.
+/// The forward film that was asked for, what it takes to compute its frames again, and where its pictures come from.
 pub(super) fn forward_film(
     request: &ForwardRequest,
     model: &Model,
     with: &mut Opening<'_>,
-) -> Result<(Trajectory, String)> {
+) -> Result<(ForwardReel, Trajectory, String)> {
     check_count(request.n)?;
     let (x_start, words) = pictures(&request.source, request.seed, 0, request.n, model, with)?;
-    Ok((Trajectory::forward(Arc::clone(&model.info.schedule), &x_start, request.seed), words))
+    let schedule = Arc::clone(&model.info.schedule);
+    let (reel, film) = ForwardReel::record(schedule, &x_start, request.seed, FILM_BYTES);
+    Ok((reel, film, words))
 }
 
 /// The pictures `first..first + n` that forward films of this seed start from, and where they come from, in words.

@@ -42,6 +42,15 @@ pub enum Command {
     Forward(JobId, ForwardRequest),
     /// Set the noise predicted in one picture beside the noise that is in it.
     Compare(JobId, CompareRequest),
+    /// Send the frame of that film at that state again: films that exceed their share of memory leave frames out.
+    Recall {
+        /// This request.
+        job: JobId,
+        /// The job that made the film: the newest reverse or forward film.
+        film: JobId,
+        /// The state.
+        doses: usize,
+    },
     /// Make this the loaded model.
     Load(JobId, Origin),
     /// Save the training under way or else the loaded model as a diffusers folder.
@@ -201,7 +210,7 @@ pub enum Event {
     Compared(JobId, Arc<Comparison>),
     /// A reverse film begins: an empty trajectory to fill, and whose it is ("mnist28, step 40,000, EMA").
     SampleStarted(JobId, Box<Trajectory>, Provenance),
-    /// The next frame of a reverse film.
+    /// The next frame of a reverse film, or one of either film that was asked for again.
     Frame(JobId, Arc<Frame>),
     /// The last state of a reverse film in full precision.
     Sampled(JobId, Arc<Images>),

@@ -3,11 +3,12 @@
 
 use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
-use super::film::{FilmJob, forward_film};
+use super::film::{FilmJob, Recall, forward_film};
 use super::training::TrainingJob;
 use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Source};
+use crate::diffusion::reel::ForwardReel;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Kind, Result};
 use crate::model::compute::Compute;
@@ -141,6 +142,12 @@ struct Worker<'a> {
     film: Option<FilmJob>,
     training: Option<TrainingJob>,
     data: DataCache,
+    /// The newest reverse film, once it is over.
+    shown: Option<FilmJob>,
+    /// The newest forward film.
+    forward: Option<(JobId, ForwardReel)>,
+    /// Frames that were asked for again.
+    recall: Option<Recall>,
     /// What the last comparison of noise was made with.
     comparer: Option<Comparer>,
 }
@@ -160,6 +167,9 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         film: None,
         training: None,
         data: DataCache::default(),
+        shown: None,
+        forward: None,
+        recall: None,
         comparer: None,
     };
     if let Some(origin) = options.model {
@@ -180,7 +190,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
 
 impl Worker<'_> {
     fn idle(&self) -> bool {
-        self.film.is_none() && !self.training.as_ref().is_some_and(TrainingJob::is_running)
+        self.film.is_none() && self.recall.is_none() && !self.training.as_ref().is_some_and(TrainingJob::is_running)
     }
 
     /// Runs one unit; a failure or panic ends its job, not the worker.
@@ -207,7 +217,9 @@ impl Worker<'_> {
             Command::Forward(job, request) => {
                 let done = self.guard(job, |w| {
                     let model = w.model(request.which)?;
-                    let (film, words) = forward_film(&request, &model, &mut w.opening(job))?;
+                    w.forward = None;
+                    let (reel, film, words) = forward_film(&request, &model, &mut w.opening(job))?;
+                    w.forward = Some((job, reel));
                     w.out.send(Event::Forward(job, Arc::new(film), words));
                     Ok(())
                 });
@@ -217,12 +229,14 @@ impl Worker<'_> {
             }
             Command::Sample(job, request) => {
                 self.end_film();
+                (self.shown, self.recall) = (None, None);
                 self.guard(job, |w| {
                     let model = w.model(request.which)?;
                     w.film = Some(FilmJob::start(request, &model, &mut w.opening(job))?);
                     Ok(())
                 });
             }
+            Command::Recall { job, film, doses } => self.recall(job, film, doses),
             Command::Compare(job, request) => {
                 if self.guard(job, |w| w.compare(job, request)) {
                     self.out.finished(job, Ok(()));
@@ -259,12 +273,22 @@ impl Worker<'_> {
     }
 
     fn advance(&mut self) {
-        if let Some(film) = &self.film {
+        if let Some(mut recall) = self.recall.take() {
+            self.guard(recall.job, |w| {
+                let made = [&w.film, &w.shown].into_iter().flatten().find(|f| f.job() == recall.film);
+                if made.map_or(Ok(true), |film| film.recall(&mut recall, &w.compute, w.out))? {
+                    w.out.finished(recall.job, Ok(()));
+                } else {
+                    w.recall = Some(recall);
+                }
+                Ok(())
+            });
+        } else if let Some(film) = &self.film {
             let job = film.job();
             let ok = self.guard(job, |w| {
                 let Some(film) = &mut w.film else { return Ok(()) };
                 if film.advance(&w.compute, w.out)? {
-                    w.film = None;
+                    w.shown = w.film.take();
                     w.out.finished(job, Ok(()));
                 }
                 Ok(())
@@ -287,6 +311,22 @@ impl Worker<'_> {
     fn end_film(&mut self) {
         if let Some(film) = self.film.take() {
             self.out.finished(film.job(), Err(Error::cancelled()));
+            self.shown = Some(film);
+        }
+    }
+
+    /// Computes missing frames of a film again: of a forward film at once, of a reverse film call by call.
+    fn recall(&mut self, job: JobId, film: JobId, doses: usize) {
+        if let Some(old) = self.recall.take() {
+            self.out.finished(old.job, Err(Error::cancelled()));
+        }
+        if let Some((_, reel)) = self.forward.as_ref().filter(|(made, _)| *made == film) {
+            reel.again(doses).into_iter().for_each(|frame| self.out.send(Event::Frame(film, frame)));
+        }
+        let made = [&self.film, &self.shown].into_iter().flatten().find(|f| f.job() == film);
+        match made.and_then(|film| film.again(job, doses)) {
+            Some(recall) => self.recall = Some(recall),
+            None => self.out.finished(job, Ok(())),
         }
     }
 

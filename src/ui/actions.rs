@@ -104,7 +104,7 @@ pub enum UiAction {
     StopFilm,
     /// Compute both films again.
     Restart,
-    /// 1, 4, 9 or 16 pictures.
+    /// 1, 4, 9, 16 or 64 pictures.
     NextGrid,
     /// What the reverse side shows.
     Look(Quantity),
@@ -276,7 +276,7 @@ pub fn table() -> Vec<Entry> {
             "Keep the reverse film as far as it has come",
             Some((NONE, Key::S)),
         ),
-        entry(A::NextGrid, In(Film), "Pictures", "Show 1, 4, 9 or 16 pictures", Some((NONE, Key::G))),
+        entry(A::NextGrid, In(Film), "Pictures", "Show 1, 4, 9, 16 or 64 pictures", Some((NONE, Key::G))),
         entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::X))),
         entry(
             A::Look(Quantity::PredictedStart),
@@ -291,6 +291,13 @@ pub fn table() -> Vec<Entry> {
             "Show predicted noise",
             "What the network takes for noise in x_t",
             Some((NONE, Key::E)),
+        ),
+        entry(
+            A::Look(Quantity::Dose),
+            In(Film),
+            "Show the change of a step",
+            "What the step from this state changes: x_{t−1} − x_t",
+            Some((NONE, Key::C)),
         ),
         entry(
             A::StartTraining,

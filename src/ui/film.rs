@@ -51,7 +51,7 @@ impl Side {
         let key = (*job, frame.doses, quantity);
         if self.holds != Some(key) {
             let Some(images) = film.view(frame, quantity) else { return false };
-            let map = if quantity == Quantity::PredictedNoise { Map::Noise } else { Map::Picture };
+            let map = map(quantity);
             self.atlas.set(ui, std::iter::once((&images as &Images, images.n, map)));
             self.holds = Some(key);
         }
@@ -157,6 +157,7 @@ impl FilmView {
             Quantity::State => (p.state, "x_t"),
             Quantity::PredictedStart => (p.xstart, "predicted x_0"),
             Quantity::PredictedNoise => (p.eps, "predicted noise"),
+            Quantity::Dose => (p.noise, "the change of this step"),
         };
         let area = picture_area(ui);
         if self.reverse.show(ui, state.reverse.film.as_ref(), doses, quantity) {
@@ -191,6 +192,8 @@ impl FilmView {
 fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
     let extent = state.extent();
     let film = match (&state.reverse.film, &state.forward.film) {
+        // thumbnails lie apart, and a change is between neighbours
+        (Some((job, film)), _) if quantity == Quantity::Dose => Some((*job, film, Quantity::State)),
         (Some((job, film)), _) => Some((*job, film, quantity)),
         (None, Some((job, film))) => Some((*job, film, Quantity::State)),
         (None, None) => None,
@@ -204,6 +207,15 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
         scale: state.scale,
         schedule: film.map(|(_, film, _)| film.schedule().as_ref()),
         film,
+    }
+}
+
+/// How a quantity is painted.
+fn map(quantity: Quantity) -> Map {
+    match quantity {
+        Quantity::State | Quantity::PredictedStart => Map::Picture,
+        Quantity::PredictedNoise => Map::Noise,
+        Quantity::Dose => Map::Error,
     }
 }
 
@@ -314,10 +326,11 @@ fn source_menu(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 }
 
 fn quantity_choice(ui: &mut Ui, chosen: Quantity, out: &mut Vec<UiAction>) {
-    let choices: [(Quantity, Symbol, &str); 3] = [
+    let choices: [(Quantity, Symbol, &str); 4] = [
         (Quantity::State, symbols::STATE, "Show x_t"),
         (Quantity::PredictedStart, symbols::XSTART, "Show predicted x_0"),
         (Quantity::PredictedNoise, symbols::EPS, "Show predicted noise"),
+        (Quantity::Dose, symbols::DOSE, "Show the change of a step"),
     ];
     ui.spacing_mut().item_spacing.x = 2.0;
     for (quantity, symbol, name) in choices {
@@ -333,7 +346,11 @@ fn quantity_choice(ui: &mut Ui, chosen: Quantity, out: &mut Vec<UiAction>) {
         }
         let inner = Rect::from_min_max(rect.min + vec2(if symbol.has_index() { 13.0 } else { 17.0 }, 0.0), rect.max);
         symbols::paint(ui, &[Part::Symbol(symbol)], 18.0, inner);
-        let map = if quantity == Quantity::PredictedNoise { style::NOISE_MAP } else { style::GREY_MAP };
+        let map = match map(quantity) {
+            Map::Picture => style::GREY_MAP,
+            Map::Noise => style::NOISE_MAP,
+            Map::Error => style::ERROR_MAP,
+        };
         let says = super::actions::tooltip(ui.ctx(), &UiAction::Look(quantity));
         let tooltip = format!("{says}\n{}\n{map}", symbol.tooltip);
         if response.on_hover_text(tooltip).clicked() {

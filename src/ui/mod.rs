@@ -13,6 +13,7 @@ mod noise;
 mod pictures;
 pub mod playback;
 mod probe;
+mod recall;
 pub mod state;
 mod style;
 mod symbols;

@@ -18,6 +18,9 @@ const CAPTION: f32 = 28.0;
 /// Between pictures.
 const GAP: f32 = 3.0 * GRID;
 
+/// Pictures that can be chosen.
+const MOST_CHOICES: usize = 16;
+
 /// What the noise view knows.
 #[derive(Clone, Debug, Default)]
 pub struct Noise {
@@ -226,7 +229,7 @@ fn heading(ui: &mut Ui, state: &AppState) -> Option<usize> {
     ui.horizontal(|ui| {
         ui.label(egui::RichText::new("True noise and predicted noise").font(style::semibold(style::LARGE)));
         ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-            let n = state.settings.n;
+            let n = state.settings.n.min(MOST_CHOICES);
             if n > 1 {
                 let texts: Vec<String> = (1..=n).map(|i| i.to_string()).collect();
                 let choices: Vec<_> = texts.iter().enumerate().map(|(i, text)| (i, text.as_str(), "")).collect();

@@ -11,7 +11,7 @@ pub enum Map {
     Picture,
     /// Around zero.
     Noise,
-    /// Around zero, where it is small.
+    /// Small differences around zero.
     Error,
 }
 

@@ -4,6 +4,7 @@ use super::actions::UiAction;
 use super::axis::Scale;
 use super::noise::Noise;
 use super::playback::{Extent, Playback};
+use super::recall::Recall;
 use crate::diffusion::Images;
 use crate::engine::{
     Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor, Provenance,
@@ -17,7 +18,7 @@ const PREVIEWS: usize = 24;
 /// Messages that wait to be read; past that the oldest goes.
 const BANNERS: usize = 4;
 /// Grid sizes.
-pub const GRIDS: [usize; 4] = [1, 4, 9, 16];
+pub const GRIDS: [usize; 5] = [1, 4, 9, 16, 64];
 
 /// The rule of a reverse step, before its parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,6 +242,8 @@ pub struct AppState {
     pub scale: Scale,
     /// True and predicted noise at the playhead.
     pub noise: Noise,
+    /// Frames that were asked for again.
+    pub recall: Recall,
     /// What both films are made from.
     pub settings: FilmSettings,
     /// What the next training is made from.
@@ -301,8 +304,10 @@ impl AppState {
                 }
             }
             Event::Frame(job, frame) => {
-                if let Some((_, film)) = self.reverse.film.as_mut().filter(|(j, _)| *j == job) {
-                    film.insert(frame);
+                for (made, film) in [&mut self.reverse.film, &mut self.forward.film].into_iter().flatten() {
+                    if *made == job {
+                        film.insert(Arc::clone(&frame));
+                    }
                 }
             }
             Event::Metrics(job, metrics) => {
@@ -329,7 +334,7 @@ impl AppState {
     }
 
     fn finished(&mut self, job: JobId, outcome: &Outcome) {
-        let mut known = job == 0 || self.noise.finished(job, outcome);
+        let mut known = job == 0 || self.noise.finished(job, outcome) || self.recall.finished(job);
         if self.forward.job == Some(job) {
             self.forward.finish(outcome);
             known = true;

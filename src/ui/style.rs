@@ -231,10 +231,10 @@ pub const GREY_MAP: &str = "−1 is black, +1 is white; values beyond are clippe
 /// What predicted noise is painted like.
 pub const NOISE_MAP: &str = "Noise: −3 is blue, 0 is white, +3 is orange";
 
-/// The error of a prediction at which the diverging colours end.
+/// The difference at which the diverging colours end.
 pub const ERROR_RANGE: f32 = 0.5;
-/// What the error of a prediction is painted like.
-pub const ERROR_MAP: &str = "Error: −0.5 is blue, 0 is white, +0.5 is orange";
+/// What small differences are painted like.
+pub const ERROR_MAP: &str = "Difference: −0.5 is blue, 0 is white, +0.5 is orange";
 
 /// Painted signs for buttons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -100,6 +100,9 @@ pub const ORACLE_XSTART: Symbol = symbol(
     |p| p.oracle,
     "x_0*, the mean of the data's images, weighted by how likely each of them led to x_t: E[x_0 | x_t]",
 );
+/// x_{t-1} - x_t.
+pub const DOSE: Symbol =
+    symbol("Δ", Mark::None, "t", |p| p.noise, "x_{t−1} − x_t, what the step from this state changes");
 /// z.
 pub const NOISE: Symbol =
     symbol("z", Mark::None, "", |p| p.noise, "z, fresh noise from N(0, I) (Ho et al. 2020, Algorithm 2)");

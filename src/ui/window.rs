@@ -154,6 +154,9 @@ impl Window {
                 action => self.act(action),
             }
         }
+        if self.view.has_timeline() {
+            self.commands.extend(self.state.recall_missing(self.film.quantity()));
+        }
         if self.view == View::Noise && self.has_model() {
             self.commands.extend(self.state.compare());
         }

@@ -4,6 +4,7 @@
 mod film;
 mod film_states;
 mod noise;
+mod recall;
 mod support;
 mod timeline;
 mod training;

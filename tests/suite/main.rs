@@ -11,6 +11,7 @@ mod export;
 mod golden;
 mod golden_diffusion;
 mod oracle;
+mod recall;
 mod saves;
 mod structure;
 mod training;
