@@ -66,11 +66,10 @@ unsafe fn softmax_simd<S: Simd>(x: &mut [f32], row: usize, scale: f32) {
         // SAFETY: each pointer is to a whole vector, or to one number.
         unsafe {
             for v in &mut vectors {
-                let x = S::load(v.as_ptr()).sub(S::splat(max)).mul(S::splat(scale));
-                exp(x).store(v.as_mut_ptr());
+                exp_scaled::<S>(v.as_mut_ptr(), max, scale);
             }
             for v in vectors.into_remainder() {
-                *v = exp(scale * (*v - max));
+                exp_scaled::<S::One>(v, max, scale);
             }
         }
         let factor = 1.0 / row.iter().sum::<f32>();
@@ -78,6 +77,13 @@ unsafe fn softmax_simd<S: Simd>(x: &mut [f32], row: usize, scale: f32) {
             *v *= factor;
         }
     }
+}
+
+/// x becomes exp(scale·(x − max)).
+#[inline(always)]
+unsafe fn exp_scaled<V: Simd>(x: *mut f32, max: f32, scale: f32) {
+    // SAFETY: the caller passes a pointer to a whole vector.
+    unsafe { exp(V::load(x).sub(V::splat(max)).mul(V::splat(scale))).store(x) }
 }
 
 impl CustomOp3 for Attention {

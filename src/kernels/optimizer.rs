@@ -104,7 +104,7 @@ unsafe fn adam_range_simd<S: Simd>(grad: &[f32], from: [&[f32]; 4], to: [*mut f3
             i += S::LANES;
         }
         while i < grad.len() {
-            adam_at::<f32>(i, grad, from, to, numbers);
+            adam_at::<S::One>(i, grad, from, to, numbers);
             i += 1;
         }
     }

@@ -42,7 +42,7 @@ unsafe fn for_all_simd<S: Simd, B: Body>(body: &B, len: usize, c: usize) {
         }
         while channel < c {
             // SAFETY: this channel exists.
-            unsafe { column::<f32, B>(body, first, end, c, channel) };
+            unsafe { column::<S::One, B>(body, first, end, c, channel) };
             channel += 1;
         }
     }

@@ -1,8 +1,7 @@
-//! Several `f32` at a time: sixteen with AVX-512, eight with AVX2 and FMA, eight in plain arrays elsewhere, and one, for
-//! what these leave over.
+//! Several `f32` at a time: sixteen with AVX-512, eight with AVX2 and FMA or with NEON, eight in plain arrays elsewhere,
+//! and one, for what these leave over.
 //!
-//! AVX-512 and AVX2 give the same bytes for every number in a whole vector of both. What is left over goes one by one
-//! without fused multiplication, and sixteen lanes leave over more than eight where a row is no multiple of sixteen.
+//! AVX-512, AVX2 and NEON give the same bytes: the same operations for each number, multiplication and addition fused.
 
 use std::mem::MaybeUninit;
 
@@ -11,7 +10,9 @@ use std::mem::MaybeUninit;
 pub(super) trait Simd: Copy {
     /// Numbers in one vector: 1, 8 or 16.
     const LANES: usize;
-    /// Most rows of a matrix product's register tile, whose sums take two registers each.
+    /// One number at a time, for what is left over, with the same results.
+    type One: Simd;
+    /// Most rows of a matrix product's register tile, whose sums take two vectors each.
     const TILE_ROWS: usize = 6;
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
@@ -30,6 +31,7 @@ pub(super) trait Simd: Copy {
 }
 
 impl Simd for f32 {
+    type One = Self;
     const LANES: usize = 1;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -83,6 +85,65 @@ impl Simd for f32 {
     }
 }
 
+/// One number, with fused multiplication and addition.
+#[derive(Clone, Copy)]
+pub(super) struct Fused(f32);
+
+// SAFETY (whole impl): that of `f32`.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Simd for Fused {
+    type One = Self;
+    const LANES: usize = 1;
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        Self(x)
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        Self(unsafe { *p })
+    }
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        unsafe { *p = self.0 }
+    }
+    #[inline(always)]
+    unsafe fn add(self, y: Self) -> Self {
+        Self(self.0 + y.0)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, y: Self) -> Self {
+        Self(self.0 - y.0)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, y: Self) -> Self {
+        Self(self.0 * y.0)
+    }
+    #[inline(always)]
+    unsafe fn div(self, y: Self) -> Self {
+        Self(self.0 / y.0)
+    }
+    #[inline(always)]
+    unsafe fn min(self, y: Self) -> Self {
+        Self(unsafe { Simd::min(self.0, y.0) })
+    }
+    #[inline(always)]
+    unsafe fn max(self, y: Self) -> Self {
+        Self(unsafe { Simd::max(self.0, y.0) })
+    }
+    #[inline(always)]
+    unsafe fn sqrt(self) -> Self {
+        Self(self.0.sqrt())
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, y: Self, z: Self) -> Self {
+        Self(self.0.mul_add(y.0, z.0))
+    }
+    #[inline(always)]
+    unsafe fn power_of_two(self) -> Self {
+        Self(unsafe { self.0.power_of_two() })
+    }
+}
+
 /// Eight numbers without special instructions.
 #[derive(Clone, Copy)]
 pub(super) struct Portable([f32; 8]);
@@ -95,6 +156,7 @@ impl Portable {
 }
 
 impl Simd for Portable {
+    type One = f32;
     const LANES: usize = 8;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -166,6 +228,7 @@ pub(super) mod x86 {
             // SAFETY (whole impl): the trait's contract, the instructions present and pointers good for all lanes.
             #[allow(clippy::undocumented_unsafe_blocks)]
             impl Simd for $name {
+                type One = super::Fused;
                 const LANES: usize = $lanes;
                 const TILE_ROWS: usize = $rows;
                 #[inline(always)]
@@ -244,11 +307,95 @@ pub(super) mod x86 {
     );
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(super) mod arm {
+    use super::{Fused, Simd};
+    use std::arch::aarch64::*;
+
+    /// Eight numbers in two NEON registers. There are 32 of them: 24 sums leave room for the factors.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Neon(float32x4_t, float32x4_t);
+
+    impl Neon {
+        #[inline(always)]
+        fn zip(self, y: Self, f: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Self {
+            Self(f(self.0, y.0), f(self.1, y.1))
+        }
+    }
+
+    // SAFETY (whole impl): every aarch64 processor has NEON; pointers are good for all lanes by the trait's contract.
+    #[allow(clippy::undocumented_unsafe_blocks)]
+    impl Simd for Neon {
+        type One = Fused;
+        const LANES: usize = 8;
+        #[inline(always)]
+        unsafe fn splat(x: f32) -> Self {
+            let x = unsafe { vdupq_n_f32(x) };
+            Self(x, x)
+        }
+        #[inline(always)]
+        unsafe fn load(p: *const f32) -> Self {
+            Self(unsafe { vld1q_f32(p) }, unsafe { vld1q_f32(p.add(4)) })
+        }
+        #[inline(always)]
+        unsafe fn store(self, p: *mut f32) {
+            unsafe {
+                vst1q_f32(p, self.0);
+                vst1q_f32(p.add(4), self.1);
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, y: Self) -> Self {
+            self.zip(y, |a, b| unsafe { vaddq_f32(a, b) })
+        }
+        #[inline(always)]
+        unsafe fn sub(self, y: Self) -> Self {
+            self.zip(y, |a, b| unsafe { vsubq_f32(a, b) })
+        }
+        #[inline(always)]
+        unsafe fn mul(self, y: Self) -> Self {
+            self.zip(y, |a, b| unsafe { vmulq_f32(a, b) })
+        }
+        #[inline(always)]
+        unsafe fn div(self, y: Self) -> Self {
+            self.zip(y, |a, b| unsafe { vdivq_f32(a, b) })
+        }
+        /// Not `vminq`, which treats NaN in another way than the rest.
+        #[inline(always)]
+        unsafe fn min(self, y: Self) -> Self {
+            self.zip(y, |a, b| unsafe { vbslq_f32(vcltq_f32(a, b), a, b) })
+        }
+        #[inline(always)]
+        unsafe fn max(self, y: Self) -> Self {
+            self.zip(y, |a, b| unsafe { vbslq_f32(vcgtq_f32(a, b), a, b) })
+        }
+        #[inline(always)]
+        unsafe fn sqrt(self) -> Self {
+            Self(unsafe { vsqrtq_f32(self.0) }, unsafe { vsqrtq_f32(self.1) })
+        }
+        #[inline(always)]
+        unsafe fn mul_add(self, y: Self, z: Self) -> Self {
+            Self(unsafe { vfmaq_f32(z.0, self.0, y.0) }, unsafe { vfmaq_f32(z.1, self.1, y.1) })
+        }
+        #[inline(always)]
+        unsafe fn power_of_two(self) -> Self {
+            let one = |x| unsafe {
+                let exponent = vshlq_n_s32::<23>(vreinterpretq_s32_f32(x));
+                vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f80_0000)))
+            };
+            Self(one(self.0), one(self.1))
+        }
+    }
+}
+
 /// What the processor can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
     /// Nothing special.
     Portable,
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon,
     /// AVX2 and FMA.
     #[cfg(target_arch = "x86_64")]
     Avx2,
@@ -274,7 +421,9 @@ pub(super) fn level() -> Level {
     } else {
         Level::Avx2
     };
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    let best = Level::Neon;
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let best = Level::Portable;
     #[cfg(test)]
     if let Some(limit) = LIMIT.get() {
@@ -311,6 +460,10 @@ macro_rules! dispatch {
                     $crate::kernels::simd::Level::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::kernels::simd::Level::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::kernels::simd::Level::Neon => {
+                        $generic::<$crate::kernels::simd::arm::Neon $(, $param)?>($($arg),*)
+                    }
                     $crate::kernels::simd::Level::Portable => {
                         $generic::<$crate::kernels::simd::Portable $(, $param)?>($($arg),*)
                     }
