@@ -45,7 +45,7 @@ enum Command {
     Predict(inspect::PredictArgs),
     /// Say what a model folder holds
     Info(inspect::InfoArgs),
-    /// Measure the speed of training and of the network on this machine
+    /// Measure speed, accuracy and memory on this machine, and beside a baseline
     Bench(bench::BenchArgs),
 }
 

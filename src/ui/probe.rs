@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 /// Moves of the slider for each second of playing.
 const MOVES: f64 = 10.0;
 /// A move that shows no picture within this time ends the measurement.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a window is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -42,7 +42,7 @@ fn kernels_are_fast_and_near_f64() {
     for kernel in kernels {
         for speed in ["y", "dX", "dW", "dX+dW", "y1"].map(|key| &kernel["gflops"][key]) {
             let [median, best] = ["median", "best"].map(|key| speed[key].as_f64().unwrap());
-            assert!(0.01 < median && median <= best && best < 1e5, "{kernel}");
+            assert!(0.0 < median && median <= best && best < 1e5, "{kernel}");
         }
         for result in ["y", "dX", "dW"] {
             let [rms, max] = ["rms", "max"].map(|key| kernel["errors"][result][key].as_f64().unwrap());
@@ -70,8 +70,14 @@ echo '{"what": "sample", "mode": "", "config": "other", "batch": 16, "ms": 1.0}'
     assert_eq!(ratios.len(), 2, "another network is not compared: {said}");
     for (ratio, (of, mode, ms)) in ratios.iter().zip([("train", "quick", 50_000.0), ("sample", "", 40_000.0)]) {
         assert_eq!((&ratio["of"], &ratio["mode"], &ratio["theirs_ms"]), (&of.into(), &mode.into(), &ms.into()));
-        let [ours, ratio] = ["ours_ms", "ratio"].map(|key| ratio[key].as_f64().unwrap());
-        assert!(ratio > 1.0 && (ratio * ours / ms - 1.0).abs() < 0.5, "{ours} ms, {ratio}");
+        assert!(ratio["ratio"].as_f64().unwrap() > 1.0 && ratio["ours_ms"].as_f64().unwrap() > 0.0, "{ratio}");
+    }
+    // of a single round the ratio is that of the times beside it
+    let said = works(dir, &[&SMALL[..], &["--against", "sh baseline", "--rounds", "1"]].concat());
+    let ratios = said.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).filter(|l| l["what"] == "ratio");
+    for line in ratios {
+        let [ours, theirs, ratio] = ["ours_ms", "theirs_ms", "ratio"].map(|key| line[key].as_f64().unwrap());
+        assert!((ratio * ours / theirs - 1.0).abs() < 0.05, "{line}");
     }
     let bench = |command: &'static str| [&SMALL[..], &["--against", command, "--rounds", "1"]].concat();
     refuses(dir, &bench("echo hello"), 1, &["no line", "echo hello"]);

@@ -7,7 +7,7 @@ use crate::diffusion::sampler::{Sampler, SamplerKind, Variance};
 use crate::diffusion::schedule::Schedule;
 use crate::engine::Result;
 use crate::model::compute::Compute;
-use crate::model::{Config, Denoiser as _, Params, UNet};
+use crate::model::{Config, Params, UNet};
 use serde_json::json;
 use std::time::Instant;
 
@@ -37,7 +37,7 @@ fn seconds(network: &UNet, schedule: &Schedule, compute: &Compute, n: usize) -> 
     let x = noise_images(1, Purpose::Start, 0, 0, n, network.shape());
     let mut sampler = Sampler::new(schedule.clone(), SamplerKind::Ddpm { variance: Variance::FixedSmall }, true, x)?;
     while let Some(t) = sampler.wants() {
-        let eps = compute.run(|| network.predict(sampler.x(), &vec![t as f32; n]))?;
+        let eps = compute.predict(network, sampler.x(), &vec![t as f32; n])?;
         let z = |t: usize| noise_images(1, Purpose::Step, 0, t as u64, n, network.shape());
         sampler.advance(&eps, z);
     }

@@ -108,12 +108,12 @@ pub(super) fn run(config: &Config, compute: &Compute, samples: usize, report: &R
         let errors = errors(shape, compute)?;
         let speeds = speeds(shape, compute, samples)?;
         let mut values = json!({ "shape": shape.name(), "count": count, "batch": MICRO_BATCH * compute.threads() });
-        let mut text = format!("{count:>2} x {:<20} GFLOP/s", shape.name());
+        let mut text = format!("{count:>2} x {:<22} GFLOP/s median/best", shape.name());
         for (name, speed) in SPEEDS.iter().zip(speeds) {
             values["gflops"][name] = json!({ "median": round(speed.median, 2), "best": round(speed.best, 2) });
             text += &format!("  {name} {:>3.0}/{:<3.0}", speed.median, speed.best);
         }
-        text += "  errors";
+        text += "  error rms/max";
         for (name, e) in RESULTS.iter().zip(errors) {
             values["errors"][name] = json!({ "rms": e.rms, "max": e.max });
             text += &format!("  {name} {:.0e}/{:.0e}", e.rms, e.max);
@@ -319,7 +319,7 @@ mod tests {
             }
             let speeds = speeds(shape, &compute, 1).unwrap();
             assert_eq!(speeds.len(), SPEEDS.len());
-            assert!(speeds.iter().all(|s| (1e-3..1e5).contains(&s.median)), "{}: {speeds:?}", shape.name());
+            assert!(speeds.iter().all(|s| s.median > 0.0 && s.best < 1e5), "{}: {speeds:?}", shape.name());
         }
     }
 }

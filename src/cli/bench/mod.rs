@@ -20,7 +20,7 @@ use std::sync::Arc;
 #[derive(Args, Debug)]
 pub(super) struct BenchArgs {
     /// Network preset
-    #[arg(long, alias = "preset", default_value = "mnist28")]
+    #[arg(long, visible_alias = "preset", default_value = "mnist28")]
     config: String,
     /// What is measured
     #[arg(long, value_enum, value_delimiter = ',', default_value = "train,forward")]
