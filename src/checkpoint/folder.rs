@@ -11,20 +11,20 @@ pub struct Claim {
     _lock: Option<File>,
 }
 
-/// Claims a folder, which must be there, for a run: a new one if not `resume`.
+/// Claims a folder for a run or a save, which may take the place of what a save left there only if `replace`.
 ///
 /// # Errors
-/// Another run is writing there, or a new run would replace what lies there.
-pub fn claim(dir: &Path, resume: bool) -> Result<Claim> {
-    let refuse = |why: String, hint: &str| Error::new("cannot start the run", why, hint).at(dir);
-    if !resume && let Some(name) = names(dir).or_else(|| bare_model(dir)) {
-        let hint = "resume the run that is there (--resume), or choose another folder";
-        return Err(refuse(format!("there already is {name} in this folder, which a new run would replace"), hint));
-    }
+/// Another run is writing there, or something would be replaced.
+pub fn claim(dir: &Path, replace: bool) -> Result<Claim> {
+    let refuse = |why: String, hint: &str| Error::new("cannot take this folder", why, hint).at(dir);
     // the lock is on the folder itself, so it leaves no file; Windows opens no folders
     let lock = if cfg!(unix) { File::open(dir).ok() } else { None };
     if let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(File::try_lock) {
         return Err(refuse("another run is writing there".into(), "wait for its end, or choose another folder"));
+    }
+    if !replace && let Some(name) = names(dir).or_else(|| bare_model(dir)) {
+        let hint = "choose another folder, or resume the run that is there (--resume)";
+        return Err(refuse(format!("there already is {name} in this folder, which would be replaced"), hint));
     }
     Ok(Claim { _lock: lock })
 }

@@ -182,7 +182,11 @@ fn remove(path: &Path) -> io::Result<()> {
 fn sync_folders(save: &Path) -> io::Result<()> {
     if cfg!(unix) {
         for folder in ["unet", "scheduler", "film", "."].map(|name| save.join(name)).iter().filter(|f| f.is_dir()) {
-            change(|| File::open(folder)?.sync_all())?;
+            match change(|| File::open(folder)?.sync_all()) {
+                // some network disks flush files only
+                Err(e) if [ErrorKind::InvalidInput, ErrorKind::Unsupported].contains(&e.kind()) => {}
+                flushed => flushed?,
+            }
         }
     }
     Ok(())

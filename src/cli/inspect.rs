@@ -12,6 +12,9 @@ use clap::Args;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+/// Bytes that `predict` reads at most.
+const MOST_INPUT: u64 = 8 << 30;
+
 #[derive(Args, Debug)]
 pub(super) struct PredictArgs {
     #[command(flatten)]
@@ -67,6 +70,11 @@ fn predict_on(compute: &Compute, checkpoint: &Checkpoint, x: &Tensor, t: &[f32])
 
 fn read_input(path: &Path) -> Result<(Tensor, Vec<f32>)> {
     let refuse = |why: String| Error::new("cannot read the input", why, "give x f32 [n,c,h,w] and t i64 [n]").at(path);
+    match std::fs::metadata(path) {
+        Ok(file) if !file.is_file() => return Err(refuse("it is not a regular file".into())),
+        Ok(file) if file.len() > MOST_INPUT => return Err(refuse(format!("it holds {} bytes", file.len()))),
+        _ => {}
+    }
     let bytes = std::fs::read(path).map_err(|e| refuse(e.to_string()))?;
     let tensors: HashMap<String, Tensor> =
         candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| refuse(Error::from(e).why))?;

@@ -92,7 +92,11 @@ impl Machine {
 pub fn run(cli: &Cli) -> Result<()> {
     let machine = &cli.machine;
     match &cli.command {
-        None => ui::run(machine.options(Some(Origin::Shipped)), None),
+        None => ui::run(machine.options(Some(Origin::Shipped)), None, |end| {
+            if let Err(e) = ctrlc::set_handler(end) {
+                log::warn!("cannot watch for Ctrl-C: {e}");
+            }
+        }),
         Some(Command::Train(args)) => train::run(args, machine),
         Some(Command::Sample(args)) => picture::sample(args, machine),
         Some(Command::Film(args)) => picture::film(args, machine),

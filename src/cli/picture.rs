@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 
 /// Pictures computed at a time; which ones are together changes none of them.
 const CHUNK: usize = 64;
+/// Values of all pictures of one file: 2 GiB.
+const MOST_VALUES: usize = 1 << 29;
 
 #[derive(Args, Debug)]
 struct SamplingArgs {
@@ -107,6 +109,16 @@ fn check_out(path: &Path, allowed: [&str; 2]) -> Result<()> {
     Err(Error::usage("cannot write that kind of file", "its ending says no format that we write", hint).at(path))
 }
 
+/// All pictures are held until they are written.
+fn check_total(n: usize, some: &Images) -> Result<()> {
+    if n.checked_mul(some.len_one()).is_some_and(|values| values <= MOST_VALUES) {
+        return Ok(());
+    }
+    let [_, h, w] = some.shape();
+    let why = format!("{n} pictures of {w}x{h} are past {} GiB in memory", MOST_VALUES >> 28);
+    Err(Error::usage("cannot sample", why, "ask for fewer at a time, with other seeds"))
+}
+
 pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
     check_out(&args.out, ["npz", "png"])?;
     if args.n == 0 {
@@ -136,6 +148,10 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
                 _ => {}
             },
         )?;
+        if let Some(images) = &all {
+            // known after the first pictures, not after all
+            check_total(args.n, images)?;
+        }
     }
     bar.finish_and_clear();
     let images = all.ok_or_else(|| Error::new("cannot sample", "no picture arrived", "report this"))?;

@@ -70,6 +70,7 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
         |job| Command::Train(job, Box::new(request)),
         |event| match event {
             Event::Ready { device } => bar.println(format!("training on {device}")),
+            Event::Progress { done, total, .. } => bar.set_message(format!("reading the data: {done} of {total}")),
             Event::Metrics(_, m) => {
                 bar.set_position(m.step);
                 bar.set_message(words(&m));

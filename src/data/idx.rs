@@ -1,7 +1,7 @@
 //! IDX, the format of MNIST: a big-endian header and raw bytes, plain or gzipped.
 
 use super::resize::Resizer;
-use super::{MAX_BYTES, Progress, too_large};
+use super::{MAX_BYTES, MAX_PICTURE_BYTES, Progress, too_large};
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use rayon::prelude::*;
@@ -35,6 +35,9 @@ pub(super) fn read_images(reader: impl BufRead, [c, h, w]: [usize; 3], progress:
     let fits = |one: Option<usize>| one.and_then(|v| v.checked_mul(n)).is_some_and(|v| v <= MAX_BYTES);
     if !fits(rows.checked_mul(columns)) || !fits(Some(c * h * w)) {
         return Err(too_large(&format!("{n} images of {columns}x{rows}")));
+    }
+    if (rows as u64).saturating_mul(columns as u64) > MAX_PICTURE_BYTES {
+        return Err(fail(&format!("its header announces images of {columns}x{rows}"), "give smaller images"));
     }
 
     let resizer = Resizer::new([rows, columns], [h, w]);

@@ -20,6 +20,9 @@ type Progress<'a> = &'a dyn Fn(usize, usize) -> bool;
 /// The most that a data set may hold, both as it comes and at the model's size.
 const MAX_BYTES: usize = 2 << 30;
 
+/// The most that one picture may take unpacked.
+const MAX_PICTURE_BYTES: u64 = 256 << 20;
+
 const MNIST_IMAGES: &[u8] = include_bytes!("../../assets/mnist/train-images-idx3-ubyte.gz");
 const MNIST_LABELS: &[u8] = include_bytes!("../../assets/mnist/train-labels-idx1-ubyte.gz");
 const MNIST_TEST_IMAGES: &[u8] = include_bytes!("../../assets/mnist/t10k-images-idx3-ubyte.gz");

@@ -1,7 +1,7 @@
 //! Pictures as people have them: PNG, JPEG, GIF (first frame), BMP and WebP of any size and mode, alone or in folders.
 
 use super::resize::Resizer;
-use super::{MAX_BYTES, Progress, check_shape, too_large};
+use super::{MAX_BYTES, MAX_PICTURE_BYTES, Progress, check_shape, too_large};
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
 use image::metadata::Orientation;
@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "gif", "bmp", "webp"];
 const READS: &str = "PNG, JPEG, GIF, BMP and WebP pictures are read";
-/// Pixels a side, and bytes unpacked, of one picture.
+/// Pixels a side of one picture.
 const MAX_SIDE: u32 = 32_768;
-const MAX_PICTURE_BYTES: u64 = 256 << 20;
-/// Pictures decoded between two reports of progress.
-const AT_ONCE: usize = 64;
+/// Larger pictures are decoded one at a time, so that many together do not take the memory of all.
+const LARGE_BYTES: u64 = 32 << 20;
 
 /// The bundled photos: name and file contents, for [`decode_picture`].
 pub fn photos() -> &'static [(&'static str, &'static [u8])] {
@@ -33,14 +32,17 @@ pub fn photos() -> &'static [(&'static str, &'static [u8])] {
 /// Reads one picture and fits it to `shape` = [c, h, w]; fails if the file is no picture or a side of it is past 32,768.
 pub fn load_picture(path: &Path, shape: [usize; 3]) -> Result<Images> {
     check_shape(shape)?;
-    let pixels = decode_file(path, shape).map_err(|why| Error::new("cannot open the picture", why, READS).at(path))?;
+    let pixels = decode_file(path, shape, MAX_PICTURE_BYTES)
+        .and_then(|pixels| pixels.ok_or_else(past_limits))
+        .map_err(|why| Error::new("cannot open the picture", why, READS).at(path))?;
     Ok(super::to_images(1, shape, &pixels))
 }
 
 /// As [`load_picture`], from the contents of a file called `name`.
 pub fn decode_picture(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Images> {
     check_shape(shape)?;
-    let pixels = decode(ImageReader::new(Cursor::new(bytes)), shape)
+    let pixels = decode(ImageReader::new(Cursor::new(bytes)), shape, MAX_PICTURE_BYTES)
+        .and_then(|pixels| pixels.ok_or_else(past_limits))
         .map_err(|why| Error::new("cannot open the picture", why, READS).at(name))?;
     Ok(super::to_images(1, shape, &pixels))
 }
@@ -61,16 +63,21 @@ pub(super) fn read(folder: &Path, shape: [usize; 3], progress: Progress) -> Resu
         return Err(fail("there are no pictures in this folder".to_owned()));
     }
     let mut pixels = Vec::new();
-    for (chunk, files_at_once) in files.chunks(AT_ONCE).enumerate() {
-        let decoded: Vec<_> = files_at_once.par_iter().map(|path| decode_file(path, shape)).collect();
-        for (path, result) in files_at_once.iter().zip(decoded) {
-            match result {
+    let at_once = 2 * rayon::current_num_threads();
+    for (chunk, files_at_once) in files.chunks(at_once).enumerate() {
+        let decoded: Vec<_> = files_at_once.par_iter().map(|path| decode_file(path, shape, LARGE_BYTES)).collect();
+        for (i, (path, decoded)) in files_at_once.iter().zip(decoded).enumerate() {
+            let decoded = match decoded {
+                Ok(None) => decode_file(path, shape, MAX_PICTURE_BYTES),
+                decoded => decoded,
+            };
+            match decoded.and_then(|picture| picture.ok_or_else(past_limits)) {
                 Ok(picture) => pixels.extend_from_slice(&picture),
                 Err(why) => skipped.push((path.clone(), why)),
             }
-        }
-        if !progress(chunk * AT_ONCE + files_at_once.len(), files.len()) {
-            return Err(Error::cancelled());
+            if !progress(chunk * at_once + i + 1, files.len()) {
+                return Err(Error::cancelled());
+            }
         }
     }
     match skipped.first() {
@@ -123,39 +130,49 @@ fn is_picture(extension: &str) -> bool {
     EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
 
-fn decode_file(path: &Path, shape: [usize; 3]) -> std::result::Result<Vec<u8>, String> {
-    if path.is_dir() {
-        return Err("it is a folder".to_owned());
+/// As [`decode`].
+fn decode_file(path: &Path, shape: [usize; 3], most: u64) -> Decoded {
+    // looked at before it is opened: a pipe would wait, a device would never end
+    let kind = fs::metadata(path).map_err(|e| e.to_string())?;
+    if !kind.is_file() {
+        return Err(if kind.is_dir() { "it is a folder" } else { "it is not a regular file" }.to_owned());
     }
     let file = File::open(path).map_err(|e| e.to_string())?;
-    if !file.metadata().is_ok_and(|meta| meta.is_file()) {
-        return Err("it is not a regular file".to_owned());
-    }
     let mut reader = ImageReader::new(BufReader::new(file));
     if let Ok(format) = image::ImageFormat::from_path(path) {
         reader.set_format(format);
     }
-    decode(reader, shape)
+    decode(reader, shape, most)
 }
 
-/// One picture as c·h·w bytes, or the reason why not. What the contents look like counts more than the file's name.
-fn decode(reader: ImageReader<impl BufRead + Seek>, shape: [usize; 3]) -> std::result::Result<Vec<u8>, String> {
+/// c·h·w bytes; none of a picture that is past its limits; or the reason why not.
+type Decoded = std::result::Result<Option<Vec<u8>>, String>;
+
+/// One picture of [`MAX_SIDE`] and `most` bytes unpacked. What the contents look like counts more than the file's name.
+fn decode(reader: ImageReader<impl BufRead + Seek>, shape: [usize; 3], most: u64) -> Decoded {
     let mut reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE), Some(MAX_SIDE));
-    limits.max_alloc = Some(MAX_PICTURE_BYTES);
+    limits.max_alloc = Some(most);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|e| reason(&e))?;
-    if decoder.total_bytes() > MAX_PICTURE_BYTES {
-        return Err(past_limits());
+    let past = |e: ImageError| if matches!(e, ImageError::Limits(_)) { Ok(None) } else { Err(reason(&e)) };
+    let mut decoder = match reader.into_decoder() {
+        Ok(decoder) => decoder,
+        Err(e) => return past(e),
+    };
+    if decoder.total_bytes() > most {
+        return Ok(None);
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| reason(&e))?;
+    let mut picture = match DynamicImage::from_decoder(decoder) {
+        Ok(picture) => picture,
+        Err(e) => return past(e),
+    };
     if picture.width() == 0 || picture.height() == 0 {
         return Err("the picture has no pixels".to_owned());
     }
     picture.apply_orientation(orientation);
-    Ok(fit(picture, shape))
+    Ok(Some(fit(picture, shape)))
 }
 
 /// Grey or colour as `c` asks, transparency on white, scaled and cropped to h × w.
@@ -186,7 +203,6 @@ fn fit(picture: DynamicImage, [c, h, w]: [usize; 3]) -> Vec<u8> {
 
 fn reason(e: &ImageError) -> String {
     match e {
-        ImageError::Limits(_) => past_limits(),
         ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => "the file is cut short".to_owned(),
         // Some decoders explain themselves over several lines.
         _ => e.to_string().lines().next().unwrap_or("unknown reason").to_owned(),

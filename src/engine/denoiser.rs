@@ -19,7 +19,7 @@ pub(super) enum Predicting {
 pub(super) struct Opening<'a> {
     pub job: JobId,
     pub compute: &'a Compute,
-    pub data: &'a mut DataCache,
+    pub data: &'a DataCache<'a>,
     pub out: &'a Outbox,
 }
 

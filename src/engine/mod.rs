@@ -13,6 +13,7 @@ mod comparison;
 mod denoiser;
 mod device;
 mod film;
+mod inbox;
 mod training;
 mod worker;
 
@@ -57,6 +58,22 @@ pub enum Command {
     Save(JobId, PathBuf),
     /// Stop that job.
     Cancel(JobId),
+}
+
+impl Command {
+    /// The job that begins with it.
+    pub fn job(&self) -> Option<JobId> {
+        match self {
+            Self::Train(job, _)
+            | Self::Sample(job, _)
+            | Self::Forward(job, _)
+            | Self::Compare(job, _)
+            | Self::Recall { job, .. }
+            | Self::Load(job, _)
+            | Self::Save(job, _) => Some(*job),
+            Self::SetTraining(_) | Self::Cancel(_) => None,
+        }
+    }
 }
 
 /// Whether training moves.
@@ -274,7 +291,8 @@ pub struct Options {
     pub model: Option<Origin>,
 }
 
-/// The worker's other end. Dropping it stops the worker and waits for it, at most one unit of work.
+/// The worker's other end. Dropping it stops the worker and waits for it: at most one unit of work, and the saves that
+/// were asked for.
 pub struct Engine {
     // taken in `drop`: both ends must be gone before the join, or a worker at a full channel waits for ever
     channels: Option<(Sender<Command>, Receiver<Event>)>,

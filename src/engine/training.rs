@@ -10,7 +10,7 @@ use crate::export::files::check_folder;
 use crate::model::compute::Compute;
 use crate::train::trainer::Trainer;
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,7 +50,7 @@ impl TrainingJob {
         job: JobId,
         request: TrainRequest,
         compute: &Arc<Compute>,
-        cache: &mut DataCache,
+        cache: &DataCache,
         out: &Outbox,
     ) -> Result<Self> {
         let plan = request.config.validate()?;
@@ -192,7 +192,7 @@ impl TrainingJob {
             }
             _ => 0.0,
         };
-        let left = (run.steps.saturating_sub(step) * run.batch as u64) as f64;
+        let left = run.steps.saturating_sub(step) as f64 * run.batch as f64;
         out.send_or_skip(Event::Metrics(
             self.job,
             Arc::new(Metrics {
@@ -209,6 +209,12 @@ impl TrainingJob {
     /// The model as it is now.
     pub(super) fn model(&self) -> Result<Model> {
         Model::new(self.trainer.checkpoint()?, format!("{} in training", self.trainer.plan().run.preset))
+    }
+
+    /// Whether this run holds that folder.
+    pub(super) fn writes_to(&self, dir: &Path) -> bool {
+        let same = |own: &PathBuf| own == dir || own.canonicalize().ok() == dir.canonicalize().ok();
+        self.claim.is_some() && self.out_dir.as_ref().is_some_and(same)
     }
 
     fn save(&mut self) -> Result<()> {

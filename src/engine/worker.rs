@@ -4,6 +4,7 @@
 use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
 use super::film::{FilmJob, Recall, forward_film};
+use super::inbox::Inbox;
 use super::training::TrainingJob;
 use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
 use crate::checkpoint::{self, Checkpoint};
@@ -15,8 +16,9 @@ use crate::model::compute::Compute;
 use crate::train::trainer::State;
 use candle_core::Device;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -109,12 +111,15 @@ impl Model {
 }
 
 /// The last data set that was asked for; films and training mostly want the same one.
-#[derive(Default)]
-pub(super) struct DataCache(Option<(Source, Arc<Dataset>)>);
+pub(super) struct DataCache<'a> {
+    held: RefCell<Option<(Source, Arc<Dataset>)>>,
+    inbox: &'a Inbox<'a>,
+}
 
-impl DataCache {
-    pub(super) fn get(&mut self, source: &Source, shape: [usize; 3], job: JobId, out: &Outbox) -> Result<Arc<Dataset>> {
-        if let Some((held, data)) = &self.0
+impl DataCache<'_> {
+    /// Reads the data set unless it is held; stops when `job` is cancelled or replaced.
+    pub(super) fn get(&self, source: &Source, shape: [usize; 3], job: JobId, out: &Outbox) -> Result<Arc<Dataset>> {
+        if let Some((held, data)) = &*self.held.borrow()
             && held == source
             && data.shape == shape
         {
@@ -122,7 +127,7 @@ impl DataCache {
         }
         let progress = |done: usize, total: usize| {
             out.send_or_skip(Event::Progress { job, done: done as u64, total: total as u64 });
-            !out.quit()
+            !self.inbox.stops(job)
         };
         let data = Arc::new(Dataset::load(source, shape, &progress)?);
         if let Some((path, why)) = data.skipped.first() {
@@ -130,7 +135,7 @@ impl DataCache {
             let others = if n > 1 { format!(" and {} more files", n - 1) } else { String::new() };
             out.send(Event::Warning(format!("left out {}{others}: {why}", path.display())));
         }
-        self.0 = Some((source.clone(), Arc::clone(&data)));
+        *self.held.borrow_mut() = Some((source.clone(), Arc::clone(&data)));
         Ok(data)
     }
 }
@@ -141,7 +146,7 @@ struct Worker<'a> {
     loaded: Option<Model>,
     film: Option<FilmJob>,
     training: Option<TrainingJob>,
-    data: DataCache,
+    data: DataCache<'a>,
     /// The newest reverse film, once it is over.
     shown: Option<FilmJob>,
     /// The newest forward film.
@@ -150,6 +155,8 @@ struct Worker<'a> {
     recall: Option<Recall>,
     /// What the last comparison of noise was made with.
     comparer: Option<Comparer>,
+    /// Folders that were saved to by hand.
+    saved: Vec<PathBuf>,
 }
 
 /// Runs until the other end is gone; then saves what a run would lose.
@@ -160,29 +167,31 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         Err(e) => return out.finished(0, Err(e)),
     };
     out.send(Event::Ready { device: words });
+    let inbox = Inbox::new(inbox, out);
     let mut worker = Worker {
         compute: Arc::new(compute),
         out,
         loaded: None,
         film: None,
         training: None,
-        data: DataCache::default(),
+        data: DataCache { held: RefCell::default(), inbox: &inbox },
         shown: None,
         forward: None,
         recall: None,
         comparer: None,
+        saved: Vec::new(),
     };
     if let Some(origin) = options.model {
         worker.guard(0, |w| w.load(&origin));
     }
     while !out.quit() {
-        let command = if worker.idle() { inbox.recv().map_err(TryRecvError::from) } else { inbox.try_recv() };
-        match command {
+        match inbox.next(worker.idle()) {
             Ok(command) => worker.take(command),
             Err(TryRecvError::Empty) => worker.advance(),
             Err(TryRecvError::Disconnected) => break,
         }
     }
+    worker.save_what_was_asked(inbox.rest());
     if let Some(Err(e)) = worker.training.as_mut().map(TrainingJob::save_if_due_at_exit) {
         log::error!("{e}");
     }
@@ -245,7 +254,7 @@ impl Worker<'_> {
             Command::Train(job, request) => {
                 self.end_training();
                 self.guard(job, |w| {
-                    let training = TrainingJob::start(job, *request, &w.compute, &mut w.data, w.out)?;
+                    let training = TrainingJob::start(job, *request, &w.compute, &w.data, w.out)?;
                     w.training = Some(training);
                     Ok(())
                 });
@@ -302,8 +311,12 @@ impl Worker<'_> {
                 Some(training) => training.advance(w.out),
                 None => Ok(()),
             });
-            if !ok && let Some(training) = &mut self.training {
-                training.halt();
+            if !ok {
+                // after a mistake of the program: the state of the step before is whole
+                self.guard(job, |w| w.training.as_mut().map_or(Ok(()), TrainingJob::save_if_due_at_exit));
+                if let Some(training) = &mut self.training {
+                    training.halt();
+                }
             }
         }
     }
@@ -352,8 +365,8 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn opening(&mut self, job: JobId) -> Opening<'_> {
-        Opening { job, compute: &self.compute, data: &mut self.data, out: self.out }
+    fn opening(&self, job: JobId) -> Opening<'_> {
+        Opening { job, compute: &self.compute, data: &self.data, out: self.out }
     }
 
     fn compare(&mut self, job: JobId, request: CompareRequest) -> Result<()> {
@@ -383,8 +396,28 @@ impl Worker<'_> {
         }
     }
 
-    fn save(&self, dir: &Path) -> Result<()> {
+    /// Saves that were asked for before the end, each of the model of its turn.
+    fn save_what_was_asked(&mut self, commands: impl IntoIterator<Item = Command>) {
+        for command in commands {
+            let done = match command {
+                Command::Load(_, origin) => self.load(&origin),
+                Command::Save(_, dir) => self.save(&dir),
+                _ => Ok(()),
+            };
+            if let Err(e) = done {
+                log::error!("{e}");
+            }
+        }
+    }
+
+    /// Saves the training, or else the loaded model; only a save of this session may be replaced.
+    fn save(&mut self, dir: &Path) -> Result<()> {
         let which = if self.training.is_some() { Which::Training } else { Which::Loaded };
-        checkpoint::save(dir, &self.model(which)?.checkpoint)
+        let own = self.training.as_ref().is_some_and(|training| training.writes_to(dir));
+        let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
+        checkpoint::save(dir, &self.model(which)?.checkpoint)?;
+        self.saved.push(place(dir));
+        Ok(())
     }
 }

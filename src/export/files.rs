@@ -12,6 +12,8 @@ pub fn save_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result
 }
 
 fn save(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
+    // a link stays a link
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let folder = parent(path)?;
     let (file, temporary) = Temporary::create(&folder).map_err(|e| cannot_write(&e))?;
     let mut file = BufWriter::new(file);
@@ -45,6 +47,10 @@ pub fn check_folder(folder: &Path) -> Result<()> {
 fn parent(path: &Path) -> Result<PathBuf> {
     if path.is_dir() || path.file_name().is_none() {
         return Err(Error::new("cannot write the file", "this is a folder", "add a file name").at(path));
+    }
+    // the new file would take the place of a pipe or a device
+    if path.exists() && !path.is_file() {
+        return Err(Error::new("cannot write the file", "this is not a regular file", "choose another name").at(path));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     Ok(folder.unwrap_or(Path::new(".")).to_owned())

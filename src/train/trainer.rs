@@ -47,6 +47,18 @@ pub struct State {
     pub history: History,
 }
 
+/// "batch was 64 and is now 32, seed …"; the network where no setting differs.
+fn differences(before: &RunConfig, now: &RunConfig) -> String {
+    let fields = |run| serde_json::to_value(run).ok().and_then(|v| v.as_object().cloned()).unwrap_or_default();
+    let (before, now) = (fields(before), fields(now));
+    let differ = before.iter().filter_map(|(name, old)| {
+        let new = now.get(name).filter(|new| *new != old)?;
+        Some(format!("{name} was {old} and is now {new}"))
+    });
+    let words: Vec<String> = differ.collect();
+    if words.is_empty() { "the network of the preset has changed".to_owned() } else { words.join(", ") }
+}
+
 impl Trainer {
     /// A run from its first step.
     ///
@@ -73,7 +85,8 @@ impl Trainer {
         })
     }
 
-    /// A run as a checkpoint left it; `plan.run` may ask for more steps than before.
+    /// A run as a checkpoint left it; `plan.run` may ask for more steps than before, and name
+    /// another place of the same data.
     ///
     /// # Errors
     /// If the checkpoint holds no optimiser state, or settings that decide the run's bytes differ.
@@ -85,9 +98,13 @@ impl Trainer {
         };
         let mut state: State = serde_json::from_value(training.state.clone())
             .map_err(|e| refuse(format!("its state.json is not understood: {e}"), "start a new run instead"))?;
-        let now = RunConfig { steps: state.run.steps, preview_every: state.run.preview_every, ..plan.run.clone() };
+        let mut now = RunConfig { steps: state.run.steps, preview_every: state.run.preview_every, ..plan.run.clone() };
+        if state.data.is_some() {
+            // the data are known by their content, so they may have moved
+            now.data.clone_from(&state.run.data);
+        }
         if now != state.run || plan.model != checkpoint.config {
-            let why = "its settings differ from those asked for".to_owned();
+            let why = format!("its settings differ from those asked for: {}", differences(&state.run, &now));
             return Err(refuse(why, "resume with the settings it was started with; only the steps may change"));
         }
         state.run = plan.run.clone();

@@ -89,6 +89,40 @@ fn key_columns(ui: &mut Ui, scope: Scope) {
     });
 }
 
+/// What is to become of a training that no file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Ask where, save, then go on.
+    Save,
+    /// Go on without it.
+    Discard,
+    /// Do not go on.
+    Cancel,
+}
+
+/// Asks before a training of so many steps is lost.
+pub fn unsaved(ui: &Ui, steps: u64, first_frame: bool) -> Option<Answer> {
+    let modal = Modal::new(Id::unique("unsaved")).frame(frame(ui)).show(ui.ctx(), |ui| {
+        ui.set_width(520.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
+        ui.label(RichText::new("This training is not saved").font(style::semibold(style::LARGE)));
+        let steps = format!("{} steps are in memory only and would be lost", style::thousands(steps));
+        ui.label(RichText::new(steps).color(style::palette(ui).weak));
+        ui.add_space(GRID);
+        ui.horizontal(|ui| {
+            let save = style::primary(ui, "Save…").on_hover_text("Choose a folder for the model and its training");
+            if first_frame {
+                save.request_focus();
+            }
+            let discard = ui.button("Discard").on_hover_text("Lose this training");
+            let cancel = ui.button("Cancel").on_hover_text("Keep the training and the window (Esc)");
+            let answers = [(save, Answer::Save), (discard, Answer::Discard), (cancel, Answer::Cancel)];
+            answers.into_iter().find(|(button, _)| button.clicked()).map(|(_, answer)| answer)
+        })
+        .inner
+    });
+    modal.inner.or_else(|| modal.should_close().then_some(Answer::Cancel))
+}
+
 /// The question for a path: a field to type in, and the system's dialog beside it.
 pub struct PathDialog {
     usage: PathUse,
@@ -108,7 +142,7 @@ impl PathDialog {
         match self.usage {
             PathUse::OpenModel => ("Open model", "A diffusers folder (UNet2DModel or DDPM pipeline)", "Open"),
             PathUse::SaveModel => {
-                ("Save model", "A folder; what is in it is kept until the new model is written", "Save")
+                ("Save model", "A new folder, or one that was saved to before; it keeps the last two saves", "Save")
             }
             PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
             PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),

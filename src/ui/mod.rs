@@ -35,10 +35,16 @@ const DRAIN: Duration = Duration::from_millis(5);
 const WAKE: Duration = Duration::from_millis(80);
 
 /// Opens the window and stays until it is closed. A `probe` drives and measures it, and nothing is remembered of it.
+/// `on_signal` is given what is to be done when the system asks the program to end: the same as when a person closes the
+/// window.
 ///
 /// # Errors
 /// If there is no display, no OpenGL, or no thread for the worker.
-pub fn run(options: Options, probe: Option<Rc<RefCell<Probe>>>) -> Result<()> {
+pub fn run(
+    options: Options,
+    probe: Option<Rc<RefCell<Probe>>>,
+    on_signal: impl FnOnce(Box<dyn FnMut() + Send>),
+) -> Result<()> {
     if !has_display(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
         return Err(no_window("there is no display: neither WAYLAND_DISPLAY nor DISPLAY is set"));
     }
@@ -53,8 +59,12 @@ pub fn run(options: Options, probe: Option<Rc<RefCell<Probe>>>) -> Result<()> {
         persist_window: probe.is_none(),
         ..Default::default()
     };
-    eframe::run_native("ddpm-film", native, Box::new(|cc| Ok(Box::new(App::new(cc, options, probe)?))))
-        .map_err(|e| no_window(&e.to_string()))
+    let start = |cc: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
+        let ctx = cc.egui_ctx.clone();
+        on_signal(Box::new(move || ctx.send_viewport_cmd(egui::ViewportCommand::Close)));
+        Ok(Box::new(App::new(cc, options, probe)?))
+    };
+    eframe::run_native("ddpm-film", native, Box::new(start)).map_err(|e| no_window(&e.to_string()))
 }
 
 fn has_display(is_set: impl Fn(&str) -> bool) -> bool {
@@ -83,7 +93,11 @@ impl App {
             .and_then(|s| eframe::get_value(s, eframe::APP_KEY))
             .unwrap_or_default();
         let engine = Engine::start(options, waker(cc.egui_ctx.clone()))?;
-        Ok(Self { engine, window: Window::new(preferences), orphaned: false, probe })
+        let mut window = Window::new(preferences);
+        if probe.is_some() {
+            window.never_ask();
+        }
+        Ok(Self { engine, window, orphaned: false, probe })
     }
 
     fn drain(&mut self, ctx: &egui::Context) {
@@ -106,8 +120,9 @@ impl App {
 
     fn send(&mut self) {
         for command in self.window.take_commands() {
+            let job = command.job();
             if let Err(e) = self.engine.send(command) {
-                self.window.state.fail(&e);
+                self.window.refused(job, e);
             }
         }
     }
@@ -116,6 +131,7 @@ impl App {
 impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
         self.drain(ctx);
+        self.window.hold_close(ctx);
         self.send();
     }
 

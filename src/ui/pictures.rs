@@ -29,36 +29,80 @@ fn pixel(values: &[f32], c: usize, len: usize, i: usize, map: Map) -> Color32 {
     }
 }
 
-/// Some pictures, one under the other in one texture.
+/// How pictures are laid out on a texture: column by column, each picture thinned to every `stride`-th pixel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sheet {
+    columns: usize,
+    /// Pictures in a column.
+    rows: usize,
+    stride: usize,
+    /// Width and height of a thinned picture.
+    cell: [usize; 2],
+}
+
+impl Sheet {
+    /// For `count` pictures of `size` pixels on a texture of at most `side` pixels a side and [`MOST_PIXELS`].
+    fn new(size: [usize; 2], count: usize, side: usize) -> Self {
+        let (count, side) = (count.max(1), side.max(1));
+        let fit = |stride: usize| {
+            let cell = size.map(|v| v.max(1).div_ceil(stride));
+            let rows = (side / cell[1]).min(count);
+            let columns = count.div_ceil(rows.max(1));
+            let fits = rows > 0 && columns * cell[0] <= side && columns * rows * cell[0] * cell[1] <= MOST_PIXELS;
+            (fits || cell == [1, 1]).then_some(Self { columns, rows: rows.max(1), stride, cell })
+        };
+        (1..).find_map(fit).unwrap_or_default()
+    }
+
+    /// Column and row of picture `i`.
+    fn place(&self, i: usize) -> [usize; 2] {
+        [i / self.rows, i % self.rows]
+    }
+
+    /// Width and height of the texture.
+    fn size(&self) -> [usize; 2] {
+        [self.columns * self.cell[0], self.rows * self.cell[1]]
+    }
+}
+
+/// Pixels of a texture: 64 MiB.
+const MOST_PIXELS: usize = 1 << 24;
+
+/// Some pictures in one texture.
 #[derive(Default)]
 pub struct Atlas {
     texture: Option<TextureHandle>,
     size: [usize; 2],
     channels: usize,
     count: usize,
+    sheet: Sheet,
 }
 
 impl Atlas {
     /// Shows these pictures, the first `take` of each batch, in order.
     pub fn set<'a>(&mut self, ui: &Ui, batches: impl Iterator<Item = (&'a Images, usize, Map)>) {
-        let mut pixels = Vec::new();
-        (self.size, self.count) = ([0, 0], 0);
-        for (images, take, map) in batches {
-            self.size = [images.w, images.h];
-            self.channels = images.c;
-            let len = images.w * images.h;
-            for n in 0..take.min(images.n) {
-                let values = images.one(n);
-                pixels.extend((0..len).map(|i| pixel(values, images.c, len, i, map)));
-                self.count += 1;
-            }
-        }
-        let [w, h] = self.size;
-        if w == 0 || h == 0 || pixels.len() != w * h * self.count {
+        let pictures: Vec<_> =
+            batches.flat_map(|(images, n, map)| (0..n.min(images.n)).map(move |i| (images, i, map))).collect();
+        let Some((first, ..)) = pictures.first().filter(|(images, ..)| images.len_one() > 0) else {
             (self.texture, self.count) = (None, 0);
             return;
+        };
+        (self.size, self.channels, self.count) = ([first.w, first.h], first.c, pictures.len());
+        self.sheet = Sheet::new(self.size, self.count, ui.input(|i| i.max_texture_side));
+        let Sheet { stride, cell: [w, h], .. } = self.sheet;
+        let size = self.sheet.size();
+        let mut pixels = vec![Color32::default(); size[0] * size[1]];
+        for (i, (images, n, map)) in pictures.into_iter().enumerate() {
+            let (values, len) = (images.one(n), images.w * images.h);
+            let [column, row] = self.sheet.place(i);
+            for y in 0..h.min(images.h.div_ceil(stride)) {
+                let line = &mut pixels[(row * h + y) * size[0] + column * w..][..w.min(images.w.div_ceil(stride))];
+                for (x, out) in line.iter_mut().enumerate() {
+                    *out = pixel(values, images.c, len, y * stride * images.w + x * stride, map);
+                }
+            }
         }
-        let image = ColorImage::new([w, h * self.count], pixels);
+        let image = ColorImage::new(size, pixels);
         match &mut self.texture {
             Some(texture) => texture.set(image, TextureOptions::NEAREST),
             None => self.texture = Some(ui.ctx().load_texture("pictures", image, TextureOptions::NEAREST)),
@@ -83,13 +127,10 @@ impl Atlas {
     /// Paints picture `i` into `rect`.
     pub fn paint(&self, ui: &Ui, i: usize, rect: Rect) {
         if let Some(texture) = self.texture.as_ref().filter(|_| i < self.count) {
-            let (top, bottom) = (i as f32 / self.count as f32, (i + 1) as f32 / self.count as f32);
-            ui.painter().image(
-                texture.id(),
-                rect,
-                Rect::from_min_max(pos2(0.0, top), pos2(1.0, bottom)),
-                style::UNTINTED,
-            );
+            let [column, row] = self.sheet.place(i).map(|v| v as f32);
+            let step = vec2(1.0 / self.sheet.columns as f32, 1.0 / self.sheet.rows as f32);
+            let part = Rect::from_min_size(pos2(column * step.x, row * step.y), step);
+            ui.painter().image(texture.id(), rect, part, style::UNTINTED);
         }
     }
 }
@@ -146,6 +187,48 @@ mod tests {
                 let gap = (grid.cells[1].left() - grid.cells[0].right()) * ppp;
                 assert!((gap - 1.0).abs() < 1e-2, "gap {gap}");
             }
+        }
+    }
+
+    #[test]
+    fn any_pictures_fit_on_a_texture_and_each_has_its_place() {
+        for (size, count, side) in [
+            ([28, 28], 30, 2048),
+            ([256, 256], 16, 2048),
+            ([256, 256], 90, 8192),
+            ([1024, 1024], 60, 16384),
+            ([4096, 16], 4, 2048),
+            ([5000, 5000], 256, 2048),
+            ([3, 2], 5000, 64),
+            ([1, 1], 1, 1),
+        ] {
+            let sheet = Sheet::new(size, count, side);
+            assert!(sheet.columns * sheet.rows >= count, "{size:?} {count}: {sheet:?}");
+            let fits = sheet.size().iter().all(|v| *v <= side) && sheet.size().iter().product::<usize>() <= MOST_PIXELS;
+            assert!(fits || sheet.cell == [1, 1], "{size:?} {count}: {sheet:?}");
+            assert!((0..count).all(|i| sheet.place(i)[0] < sheet.columns && sheet.place(i)[1] < sheet.rows));
+        }
+        assert_eq!(Sheet::new([28, 28], 30, 2048), Sheet { columns: 1, rows: 30, stride: 1, cell: [28, 28] });
+        assert_eq!(Sheet::new([256, 256], 16, 2048), Sheet { columns: 2, rows: 8, stride: 1, cell: [256, 256] });
+        assert_eq!(Sheet::new([4096, 16], 4, 2048).stride, 2);
+    }
+
+    #[test]
+    fn large_pictures_become_a_texture_that_the_graphics_card_takes() {
+        let context = egui::Context::default();
+        let mut atlas = Atlas::default();
+        let images = Images::new(16, [1, 256, 256], (0..16 * 65536).map(|i| (i / 65536) as f32 / 8.0 - 1.0).collect());
+        let output = context.run_ui(egui::RawInput { max_texture_side: Some(1024), ..Default::default() }, |ui| {
+            atlas.set(ui, std::iter::once((&images, 16, Map::Picture)));
+        });
+        let id = atlas.texture.as_ref().unwrap().id();
+        let image = output.textures_delta.set.iter().find(|(set, _)| **set == id).unwrap().1[0].image.clone();
+        let egui::ImageData::Color(image) = image;
+        assert_eq!((image.size, atlas.count()), ([1024, 1024], 16));
+        // pictures stand column by column
+        for i in 0..16 {
+            let at = [i / 4 * 256 + 255, i % 4 * 256];
+            assert_eq!(image[(at[0], at[1])], style::grey(i as f32 / 8.0 - 1.0), "{i}");
         }
     }
 

@@ -172,15 +172,38 @@ pub struct Training {
     pub metrics: Option<Arc<Metrics>>,
     /// EMA samples from the same noise, with their training step, oldest first: evenly thinned, and the newest.
     pub previews: Vec<(u64, Arc<Images>)>,
+    /// Data read so far, and in all, before it begins.
+    pub reading: Option<(u64, u64)>,
+    /// Whether it writes no files by itself.
+    in_memory: bool,
+    /// The step at which it was saved by hand.
+    saved_step: u64,
     /// Previews seen, of which one in `stride` is kept.
     seen: usize,
     stride: usize,
 }
 
 impl Training {
-    /// A run that was asked for.
-    pub fn new(job: JobId) -> Self {
-        Self { job, model: None, phase: Phase::Busy, metrics: None, previews: Vec::new(), seen: 0, stride: 1 }
+    /// A run that was asked for, with or without a folder for its checkpoints.
+    pub fn new(job: JobId, in_memory: bool) -> Self {
+        Self {
+            job,
+            model: None,
+            phase: Phase::Busy,
+            metrics: None,
+            previews: Vec::new(),
+            reading: None,
+            in_memory,
+            saved_step: 0,
+            seen: 0,
+            stride: 1,
+        }
+    }
+
+    /// Steps done, if there are some that no file may hold: of a run without a folder, or one whose last save failed.
+    pub fn unsaved(&self) -> Option<u64> {
+        let at_risk = self.in_memory || matches!(self.phase, Phase::Failed(_));
+        self.metrics.as_ref().map(|m| m.step).filter(|step| at_risk && *step > self.saved_step)
     }
 
     /// Whether it is held.
@@ -250,8 +273,8 @@ pub struct AppState {
     pub run: RunSettings,
     /// The newest training.
     pub training: Option<Training>,
-    /// Loading or saving under way.
-    pub file_job: Option<JobId>,
+    /// Loading and saving under way.
+    pub file_jobs: Vec<JobId>,
     /// Messages, oldest first.
     pub banners: Vec<Banner>,
     last_job: JobId,
@@ -321,14 +344,22 @@ impl AppState {
                 }
             }
             Event::Saved(job, path) => {
-                if self.file_job == Some(job) || self.training.as_ref().is_some_and(|t| t.job == job) {
+                if self.file_jobs.contains(&job) {
+                    if let Some(t) = &mut self.training {
+                        t.saved_step = t.metrics.as_ref().map_or(0, |m| m.step);
+                    }
                     self.notify(Severity::Info, "Model saved".into(), path.display().to_string());
                 }
             }
             Event::Warning(text) => self.notify(Severity::Warning, text, String::new()),
             Event::Finished(job, outcome) => self.finished(job, &outcome),
-            // a film shows how far it has come by its frames, a training by its metrics
-            Event::Sampled(..) | Event::Progress { .. } => {}
+            Event::Progress { job, done, total } => {
+                if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
+                    t.reading = Some((done, total));
+                }
+            }
+            // a film shows how far it has come by its frames
+            Event::Sampled(..) => {}
         }
         None
     }
@@ -351,8 +382,8 @@ impl AppState {
             };
             known = true;
         }
-        if self.file_job == Some(job) {
-            self.file_job = None;
+        if self.file_jobs.contains(&job) {
+            self.file_jobs.retain(|j| *j != job);
             known = true;
         }
         if known && let Outcome::Failed(e) = outcome {

@@ -79,7 +79,14 @@ impl TrainingView {
                         style::placeholder(ui, "Waiting", "Training goes on when the film is computed", stop, out);
                     }
                     _ if training.phase == Phase::Busy => {
-                        style::placeholder(ui, "Starting", "The first steps come in a moment", None, out);
+                        let reason = match training.reading {
+                            Some((done, total)) if training.model.is_none() => {
+                                let [done, total] = [done, total].map(style::thousands);
+                                format!("Reading the data: {done} of {total}")
+                            }
+                            _ => "The first steps come in a moment".to_owned(),
+                        };
+                        style::placeholder(ui, "Starting", &reason, None, out);
                     }
                     _ => style::placeholder(ui, "Nothing to show", "This run ended before its first step", None, out),
                 }

@@ -4,13 +4,13 @@
 use super::actions::{self, PathUse, UiAction, View};
 use super::axis::Scale;
 use super::curve::CurveSettings;
-use super::dialogs::{self, PathDialog};
+use super::dialogs::{self, Answer, PathDialog};
 use super::film::FilmView;
 use super::playback::{Mode, Repeat};
 use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, typed_path};
 use super::style::{self, Icon};
 use super::training::TrainingView;
-use crate::engine::{Command, Event, ForwardSource, Origin, TrainRequest, TrainingState, Which};
+use crate::engine::{Command, Error, Event, ForwardSource, JobId, Origin, Outcome, TrainRequest, TrainingState, Which};
 use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui, ViewportCommand};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -64,10 +64,39 @@ pub struct Window {
     film: FilmView,
     training: TrainingView,
     path: Option<PathDialog>,
+    unsaved: Option<Unsaved>,
+    closing: Closing,
     preferences: Preferences,
     commands: Vec<Command>,
     /// When the film was last moved, while it plays, in seconds.
     clock: Option<f64>,
+}
+
+/// Whether the window closes whatever is not saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// To be asked for in the next frame.
+    Due,
+    /// Asked for.
+    Now,
+}
+
+/// What a person wants to do although a training is not saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Close,
+    Train,
+}
+
+/// The question what is to become of that training.
+#[derive(Clone, Copy, Debug)]
+struct Unsaved {
+    wish: Wish,
+    /// Whether it has been on screen.
+    shown: bool,
+    /// The save after which the wish is granted.
+    saving: Option<JobId>,
 }
 
 impl Window {
@@ -89,6 +118,8 @@ impl Window {
             film: FilmView::default(),
             training: TrainingView::default(),
             path: None,
+            unsaved: None,
+            closing: Closing::No,
             preferences,
             commands: Vec::new(),
             clock: None,
@@ -104,8 +135,66 @@ impl Window {
 
     /// Takes in what the worker tells.
     pub fn handle(&mut self, event: Event) {
+        if let Event::Finished(job, outcome) = &event
+            && let Some(unsaved) = self.unsaved.filter(|u| u.saving == Some(*job))
+        {
+            // a failed save asks again, under its message
+            self.unsaved = Some(Unsaved { saving: None, shown: false, ..unsaved });
+            if *outcome == Outcome::Done {
+                self.grant();
+            }
+        }
         if let Some(action) = self.state.apply(event) {
             self.act(action);
+        }
+    }
+
+    /// Takes in that the command which begins `job`, if any, could not be sent.
+    pub fn refused(&mut self, job: Option<JobId>, why: Error) {
+        match job {
+            Some(job) => self.handle(Event::Finished(job, Outcome::Failed(why))),
+            None => self.state.fail(&why),
+        }
+    }
+
+    /// Closes without a question, whatever is lost.
+    pub(super) fn never_ask(&mut self) {
+        self.closing = Closing::Now;
+    }
+
+    /// Holds a window that is about to close while a training is not saved. To be called in every frame, drawn or not.
+    pub fn hold_close(&mut self, ctx: &egui::Context) {
+        let unsaved = self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some());
+        if ctx.input(|i| i.viewport().close_requested()) && unsaved && self.closing == Closing::No {
+            ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+            ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+            if self.unsaved.is_none() {
+                self.unsaved = Some(Unsaved { wish: Wish::Close, shown: false, saving: None });
+            }
+        }
+    }
+
+    /// Does what waited for the training to be saved or given up.
+    fn grant(&mut self) {
+        match self.unsaved.take().map(|u| u.wish) {
+            Some(Wish::Close) => self.closing = Closing::Due,
+            Some(Wish::Train) => self.train(),
+            None => {}
+        }
+    }
+
+    fn ask_unsaved(&mut self, ui: &Ui) {
+        let Some(unsaved) = self.unsaved.as_mut().filter(|u| u.saving.is_none()) else { return };
+        let Some(steps) = self.state.training.as_ref().and_then(Training::unsaved) else { return self.grant() };
+        let first_frame = !std::mem::replace(&mut unsaved.shown, true);
+        match dialogs::unsaved(ui, steps, first_frame) {
+            Some(Answer::Save) => {
+                self.path = Some(PathDialog::new(PathUse::SaveModel));
+                unsaved.shown = false;
+            }
+            Some(Answer::Discard) => self.grant(),
+            Some(Answer::Cancel) => self.unsaved = None,
+            None => {}
         }
     }
 
@@ -117,7 +206,8 @@ impl Window {
     /// Draws one frame and runs what was done in it.
     pub fn ui_root(&mut self, ui: &mut Ui) {
         let mut out = Vec::new();
-        if self.path.is_none() {
+        self.hold_close(ui.ctx());
+        if self.path.is_none() && self.unsaved.is_none() {
             actions::pressed(ui.ctx(), self.view, &mut out);
         }
         dropped_files(ui, &mut out);
@@ -138,8 +228,17 @@ impl Window {
         if self.keys_open && dialogs::keys(ui) {
             self.keys_open = false;
         }
-        if self.path.as_mut().is_some_and(|dialog| dialog.ui(ui, &mut out)) {
-            self.path = None;
+        match &mut self.path {
+            Some(dialog) => {
+                if dialog.ui(ui, &mut out) {
+                    self.path = None;
+                }
+            }
+            None => self.ask_unsaved(ui),
+        }
+        if self.closing == Closing::Due {
+            self.closing = Closing::Now;
+            ui.ctx().send_viewport_cmd(ViewportCommand::Close);
         }
         if !out.is_empty() {
             ui.ctx().request_repaint_after(Duration::from_millis(1));
@@ -200,10 +299,10 @@ impl Window {
                     style::icon_button(ui, Icon::Theme, &UiAction::NextTheme, false, out);
                     style::icon_button(ui, Icon::Settings, &UiAction::ToggleSettings, false, out);
                     ui.add_space(style::GRID);
-                    let model = match (&self.state.model, self.state.file_job) {
-                        (_, Some(_)) => "reading or writing…",
-                        (Some(model), None) => model.name.as_str(),
-                        (None, None) => "no model yet",
+                    let model = match &self.state.model {
+                        _ if !self.state.file_jobs.is_empty() => "reading or writing…",
+                        Some(model) => model.name.as_str(),
+                        None => "no model yet",
                     };
                     let device = self.state.device.as_deref().unwrap_or("starting");
                     let text = RichText::new(format!("{model} · {device}")).color(p.weak);
@@ -337,13 +436,21 @@ impl Window {
         let run = &self.state.run;
         if let Err(e) = run.config.validate() {
             self.state.fail(&e);
-            return;
+        } else if self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some()) {
+            self.unsaved = Some(Unsaved { wish: Wish::Train, shown: false, saving: None });
+        } else {
+            self.train();
         }
+    }
+
+    fn train(&mut self) {
+        let run = &self.state.run;
         let out = typed_path(&run.out);
+        let in_memory = out.is_none();
         let request =
             TrainRequest { config: run.config.clone(), resume: run.resume && out.is_some(), out, save_every: None };
         let job = self.state.new_job();
-        self.state.training = Some(Training::new(job));
+        self.state.training = Some(Training::new(job, in_memory));
         // nothing in it can be changed until the run is over
         self.preferences.run_settings = false;
         self.commands.push(Command::Train(job, Box::new(request)));
@@ -351,7 +458,7 @@ impl Window {
 
     fn load(&mut self, origin: Origin) {
         let job = self.state.new_job();
-        self.state.file_job = Some(job);
+        self.state.file_jobs.push(job);
         self.commands.push(Command::Load(job, origin));
     }
 
@@ -360,7 +467,10 @@ impl Window {
             PathUse::OpenModel => self.load(Origin::Folder(path)),
             PathUse::SaveModel => {
                 let job = self.state.new_job();
-                self.state.file_job = Some(job);
+                self.state.file_jobs.push(job);
+                if let Some(unsaved) = &mut self.unsaved {
+                    unsaved.saving = Some(job);
+                }
                 self.commands.push(Command::Save(job, path));
             }
             PathUse::OpenImage => {

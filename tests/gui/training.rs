@@ -80,6 +80,11 @@ fn a_second_start_waits_for_the_first_run_to_end() {
     gui.get_by_label("Finished");
     gui.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
     gui.run();
+    // the first run was kept in memory only
+    gui.get_by_label("1,234 steps are in memory only and would be lost");
+    assert!(gui.state_mut().take_commands().is_empty());
+    gui.get_by_label("Discard").click();
+    gui.run();
     let commands = gui.state_mut().take_commands();
     assert!(matches!(commands.as_slice(), [Command::Train(new, _)] if *new != job), "{commands:?}");
 }
@@ -189,5 +194,120 @@ fn saving_names_the_folder_and_says_when_it_is_done() {
     gui.run();
     gui.get_by_label("Model saved");
     gui.get_by_label("/tmp/model");
-    assert!(gui.state().state.file_job.is_none() && gui.state().state.reverse.phase == Phase::Done);
+    assert!(gui.state().state.file_jobs.is_empty() && gui.state().state.reverse.phase == Phase::Done);
+}
+
+/// Asks the window to close; whether it does.
+fn closes(gui: &mut Gui) -> bool {
+    let root = gui.input_mut().viewports.get_mut(&egui::ViewportId::ROOT).unwrap();
+    root.events.push(egui::ViewportEvent::Close);
+    gui.step();
+    let commands = &gui.output().viewport_output[&egui::ViewportId::ROOT].commands;
+    let held = commands.contains(&egui::ViewportCommand::CancelClose);
+    gui.input_mut().viewports.get_mut(&egui::ViewportId::ROOT).unwrap().events.clear();
+    gui.run();
+    !held
+}
+
+/// Whether one of the next frames asks for the end of the window.
+fn leaves(gui: &mut Gui) -> bool {
+    (0..8).any(|_| {
+        gui.step();
+        gui.output().viewport_output[&egui::ViewportId::ROOT].commands.contains(&egui::ViewportCommand::Close)
+    })
+}
+
+#[test]
+fn closing_asks_before_a_training_is_lost() {
+    let mut gui = with_films(1280.0, 720.0);
+    assert!(closes(&mut gui), "there is nothing to lose");
+    let (mut gui, _) = running();
+    assert!(!closes(&mut gui));
+    gui.get_by_label("1,234 steps are in memory only and would be lost");
+    gui.get_by_label("Cancel").click();
+    gui.run();
+    assert!(gui.query_by_label("This training is not saved").is_none() && !leaves(&mut gui));
+    assert!(!closes(&mut gui));
+    gui.get_by_label("Discard").click();
+    assert!(leaves(&mut gui) && closes(&mut gui));
+}
+
+#[test]
+fn closing_waits_for_the_save_and_asks_again_if_it_fails() {
+    let (mut gui, _) = running();
+    let ask_and_save = |gui: &mut Gui| {
+        gui.get_by_label("Save…").click();
+        gui.run();
+        gui.event(egui::Event::Text("/tmp/model".into()));
+        gui.run();
+        gui.get_by_label("Save").click();
+        gui.run();
+        let commands = gui.state_mut().take_commands();
+        let [Command::Save(job, _)] = commands.as_slice() else { panic!("{commands:?}") };
+        assert!(gui.query_by_label("This training is not saved").is_none() && !leaves(gui));
+        *job
+    };
+    assert!(!closes(&mut gui));
+    let job = ask_and_save(&mut gui);
+    let e = Error::new("cannot save the model", "the disk is full", "free some space").at("/tmp/model");
+    tell(&mut gui, Event::Finished(job, Outcome::Failed(e)));
+    gui.run();
+    assert!(!leaves(&mut gui));
+    gui.get_by_label("This training is not saved");
+    let job = ask_and_save(&mut gui);
+    tell(&mut gui, Event::Saved(job, "/tmp/model".into()));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    assert!(leaves(&mut gui) && closes(&mut gui));
+}
+
+#[test]
+fn several_file_jobs_keep_their_own_results() {
+    let (mut gui, job) = running();
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
+    let mut jobs = Vec::new();
+    for path in ["/tmp/a", "/tmp/b"] {
+        gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
+        gui.run();
+        gui.event(egui::Event::Text(path.into()));
+        gui.run();
+        gui.get_by_label("Save").click();
+        gui.run();
+        jobs.extend(gui.state_mut().take_commands().iter().filter_map(Command::job));
+    }
+    assert_eq!(gui.state().state.file_jobs, jobs);
+    assert!(gui.state().state.training.as_ref().unwrap().unsaved().is_some());
+    tell(&mut gui, Event::Saved(jobs[0], "/tmp/a".into()));
+    tell(&mut gui, Event::Finished(jobs[0], Outcome::Done));
+    tell(
+        &mut gui,
+        Event::Finished(jobs[1], Outcome::Failed(Error::new("cannot save the model", "why", "").at("/tmp/b"))),
+    );
+    gui.run();
+    gui.get_by_label("/tmp/a");
+    gui.get_by_label("why (/tmp/b)");
+    assert!(gui.state().state.file_jobs.is_empty());
+    assert!(gui.state().state.training.as_ref().unwrap().unsaved().is_none(), "it is in /tmp/a");
+    // what the worker could not even be asked is over, too
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
+    gui.run();
+    gui.event(egui::Event::Text("/tmp/c".into()));
+    gui.run();
+    gui.get_by_label("Save").click();
+    gui.run();
+    let job = gui.state_mut().take_commands()[0].job();
+    gui.state_mut().refused(job, Error::new("cannot do that now", "the worker is busy", ""));
+    assert!(gui.state().state.file_jobs.is_empty());
+}
+
+#[test]
+fn reading_the_data_shows_how_far_it_is() {
+    let mut gui = with_films(1280.0, 720.0);
+    gui.key_press(Key::F3);
+    gui.run();
+    gui.get_all_by_label("Start training").next().unwrap().click();
+    gui.run();
+    let job = gui.state_mut().take_commands()[0].job().unwrap();
+    tell(&mut gui, Event::Progress { job, done: 1200, total: 50_000 });
+    gui.run();
+    gui.get_by_label("Reading the data: 1,200 of 50,000");
 }

@@ -207,7 +207,24 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
         curve = now;
     }
 
-    desktop.key("alt+F4");
+    // the training is in memory only: the window asks, also when the system ends it; the second button discards
+    let pid = program.0.id().to_string();
+    let changes = |what: &str, by: &dyn Fn()| {
+        let before = desktop.screenshot();
+        wait_for(what, || {
+            by();
+            std::thread::sleep(Duration::from_millis(500));
+            (changed(&before, &desktop.screenshot(), false) > MANY).then_some(())
+        });
+    };
+    changes("the question what is to become of the training", &|| desktop.key("alt+F4"));
+    changes("the end of the question", &|| desktop.key("Escape"));
+    changes("the question after a signal", &|| {
+        assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    });
+    assert_eq!(program.0.try_wait().unwrap(), None, "it closed without asking");
+    desktop.key("Tab");
+    desktop.key("Return");
     let status = wait_for("the program to end", || program.0.try_wait().unwrap());
     assert!(status.success(), "{status}");
 }

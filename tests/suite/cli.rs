@@ -68,7 +68,7 @@ fn a_resumed_run_ends_with_the_same_bytes_as_one_that_never_stopped() {
         dir,
         &[&RUN[..], &["--lr", "0.1", "--steps", "9", "--out", "halves", "--resume"]].concat(),
         1,
-        &["settings"],
+        &["settings differ", "learning_rate was 0.0002 and is now 0.1;"],
     );
 }
 
@@ -152,6 +152,7 @@ fn broken_input_gets_one_sentence_and_no_panic() {
     refuses("train --preset mnist99 --out run", 2, &["mnist99", "mnist28"]);
     refuses("train --resume --steps 5 --out run", 1, &["run"]);
     refuses("sample --n 0 --out a.png", 2, &["0"]);
+    refuses("sample --n 99999999999999 --steps 1 --out a.npz", 2, &["99999999999999 pictures of 28x28 are past 2 GiB"]);
     refuses("sample --steps 0 --out a.png", 2, &["steps"]);
     refuses("sample --out a.bmp", 2, &["a.bmp"]);
     refuses("sample --out nowhere/a.png", 1, &["nowhere"]);

@@ -114,7 +114,7 @@ fn broken_idx_files_get_one_sentence_each() {
     let crc = damaged.len() - 8;
     damaged[crc] ^= 1;
     let longer: Vec<u8> = good.iter().copied().chain([0]).collect();
-    let cases: [(&str, Vec<u8>, &str); 11] = [
+    let cases: [(&str, Vec<u8>, &str); 12] = [
         ("empty", Vec::new(), "the file is empty"),
         ("header", good[..9].to_vec(), "cut short"),
         ("short", good[..70].to_vec(), "cut short: it should hold 5 images of 3x4"),
@@ -125,6 +125,7 @@ fn broken_idx_files_get_one_sentence_each() {
         ("foreign", b"%PDF-1.7 and so on".to_vec(), "not an IDX file"),
         ("none", idx(&[0, 28, 28], &[]), "0 images"),
         ("overflow", idx(&[u32::MAX; 3], &[1; 100]), "past 2 GiB"),
+        ("one-huge", idx(&[1, 40_000, 40_000], &[1; 100]), "images of 40000x40000"),
         ("huge", idx(&[70_000, 1000, 1000], &[1; 100]), "past 2 GiB"),
     ];
     for (name, bytes, expected) in cases {
@@ -229,15 +230,28 @@ fn folders_and_pictures_that_cannot_be_used_get_one_sentence() {
     let none = load(dir.path(), [1, 8, 8]).unwrap_err().to_string();
     assert!(none.contains("no pictures in this folder"), "{none}");
 
-    // A header of 60,000 x 60,000 and nothing behind it.
-    let mut header = vec![0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13];
-    let chunk = [b"IHDR".as_slice(), &60_000_u32.to_be_bytes(), &60_000_u32.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
-    let mut crc = flate2::Crc::new();
-    crc.update(&chunk);
-    header.extend([&chunk[..], &crc.sum().to_be_bytes(), &[0, 0, 0, 0], b"IDAT", &[0x35, 0xaf, 0x06, 0x1e]].concat());
-    fs::write(dir.path().join("huge.png"), &header).unwrap();
-    let huge = load(&dir.path().join("huge.png"), [1, 8, 8]).unwrap_err().to_string();
-    assert!(huge.contains("32768 pixels a side"), "{huge}");
+    // A header, and nothing behind it.
+    let png = |width: u32, height: u32| {
+        let mut header = vec![0x89, b'P', b'N', b'G', 13, 10, 26, 10, 0, 0, 0, 13];
+        let chunk = [b"IHDR".as_slice(), &width.to_be_bytes(), &height.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
+        let mut crc = flate2::Crc::new();
+        crc.update(&chunk);
+        let rest = [0, 0, 0, 0, b'I', b'D', b'A', b'T', 0x35, 0xaf, 0x06, 0x1e];
+        header.extend([&chunk[..], &crc.sum().to_be_bytes(), &rest].concat());
+        header
+    };
+    fs::write(dir.path().join("huge.png"), png(60_000, 60_000)).unwrap();
+    for bomb in [png(60_000, 60_000), png(30_000, 30_000), png(10_000, 10_000)] {
+        let huge = decode_picture("bomb", &bomb, [1, 8, 8]).unwrap_err().to_string();
+        assert!(huge.contains("32768 pixels a side or 256 MiB"), "{huge}");
+    }
+    for side in [0, 9] {
+        let gif = [b"GIF89a".as_slice(), &[side, 0, 0, 0, 0, 0, 0, b',', 0, 0, 0, 0, side, 0, 0, 0, 0, 2, 0, b';']];
+        let none = decode_picture("none.gif", &gif.concat(), [1, 8, 8]).unwrap_err().to_string();
+        assert!(none.starts_with("cannot open the picture: ") && !none.contains('\n'), "{none}");
+        let none = decode_picture("none.png", &png(side.into(), 0), [1, 8, 8]).unwrap_err().to_string();
+        assert!(none.starts_with("cannot open the picture: ") && !none.contains('\n'), "{none}");
+    }
 
     let all = load(dir.path(), [1, 8, 8]).unwrap_err().to_string();
     assert!(all.contains("nothing in this folder can be read") && all.contains("huge.png"), "{all}");
@@ -245,6 +259,37 @@ fn folders_and_pictures_that_cannot_be_used_get_one_sentence() {
     assert!(folder.contains("it is a folder"), "{folder}");
     let foreign = decode_picture("foreign", b"GIF89a", [1, 8, 8]).unwrap_err().to_string();
     assert!(foreign.starts_with("cannot open the picture: ") && foreign.ends_with("(foreign)"), "{foreign}");
+}
+
+#[test]
+fn large_pictures_are_read_among_small_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    // 36 MB unpacked: past what is decoded beside others
+    RgbImage::from_pixel(4000, 3000, Rgb([50; 3])).save(dir.path().join("b.png")).unwrap();
+    for (name, v) in [("a.png", 1), ("c.png", 3)] {
+        GrayImage::from_pixel(4, 4, Luma([v])).save(dir.path().join(name)).unwrap();
+    }
+    let data = load(dir.path(), [1, 1, 1]).unwrap();
+    assert_eq!((data.pixels, data.skipped.len()), (vec![1, 50, 3], 0));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pipes_and_devices_are_refused_before_they_are_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("pipe.png");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for path in [&pipe, Path::new("/dev/zero")] {
+        let picture = load_picture(path, [1, 8, 8]).unwrap_err().to_string();
+        assert!(picture.contains("not a regular file"), "{picture}");
+        let data = load(path, [1, 8, 8]).unwrap_err().to_string();
+        assert!(data.contains("neither a file nor a folder"), "{data}");
+    }
+    assert!(load(dir.path(), [1, 8, 8]).unwrap_err().to_string().contains("no pictures in this folder"));
+    // a file that is written takes the place of another, but never of a pipe
+    let refused = ddpm_film::export::files::save_atomically(&pipe, |_| Ok(())).unwrap_err().to_string();
+    assert!(refused.contains("not a regular file"), "{refused}");
+    assert!(!pipe.is_file() && pipe.exists());
 }
 
 #[test]

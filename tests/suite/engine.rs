@@ -176,3 +176,88 @@ fn what_cannot_be_done_is_said_and_the_worker_lives_on() {
     fails(&bad(RunConfig { data: "/nonexistent/data".into(), ..RunConfig::default() }), "/nonexistent/data");
     film(&engine, request(1));
 }
+
+#[test]
+fn saves_that_were_asked_for_before_the_end_are_made() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dirs = [tmp.path().join("first"), tmp.path().join("second")];
+    let engine = engine(1);
+    // behind a film, and behind a model that cannot be read
+    engine.send(Command::Sample(engine.new_job(), SampleRequest { steps: None, ..request(1) })).unwrap();
+    engine.send(Command::Save(engine.new_job(), dirs[0].clone())).unwrap();
+    engine.send(Command::Load(engine.new_job(), Origin::Folder("/nonexistent/model".into()))).unwrap();
+    engine.send(Command::Save(engine.new_job(), dirs[1].clone())).unwrap();
+    drop(engine);
+    for dir in dirs {
+        let model = ddpm_film::checkpoint::load(&dir, &candle_core::Device::Cpu).unwrap();
+        assert_eq!(model.ema.count(), 1_112_801);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_save_goes_into_the_folder_of_its_own_run_and_never_into_that_of_another() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("run");
+    let config = RunConfig { preset: "digits16".into(), ..Default::default() };
+    let engines = [engine(1), engine(1)];
+    let job = engines[0].new_job();
+    let request = TrainRequest { config, out: Some(dir.clone()), resume: false, save_every: None };
+    engines[0].send(Command::Train(job, Box::new(request))).unwrap();
+    let save = |engine: &Engine| {
+        let job = engine.new_job();
+        engine.send(Command::Save(job, dir.clone())).unwrap();
+        until_finished(engine, job).1
+    };
+    assert_eq!(save(&engines[0]), Outcome::Done);
+    let Outcome::Failed(e) = save(&engines[1]) else { panic!("two programs wrote into one folder") };
+    assert!(e.to_string().contains("another run is writing there"), "{e}");
+    engines[0].send(Command::Cancel(job)).unwrap();
+    assert_eq!(until_finished(&engines[0], job).1, Outcome::Cancelled);
+    let Outcome::Failed(e) = save(&engines[1]) else { panic!("a run was replaced") };
+    assert!(e.to_string().contains("would be replaced"), "{e}");
+    let dir = tmp.path().join("by hand");
+    for _ in 0..2 {
+        let job = engines[1].new_job();
+        engines[1].send(Command::Save(job, dir.clone())).unwrap();
+        assert_eq!(until_finished(&engines[1], job).1, Outcome::Done);
+    }
+}
+
+#[test]
+fn reading_the_data_tells_how_far_it_is_and_can_be_stopped() {
+    let tmp = tempfile::tempdir().unwrap();
+    let picture = image::GrayImage::from_pixel(400, 400, image::Luma([9]));
+    picture.save(tmp.path().join("0.png")).unwrap();
+    for i in 1..2000 {
+        std::fs::hard_link(tmp.path().join("0.png"), tmp.path().join(format!("{i}.png"))).unwrap();
+    }
+    let engine = engine(1);
+    let config = RunConfig { data: tmp.path().display().to_string(), preset: "digits16".into(), ..Default::default() };
+    let train = |job| {
+        let config = config.clone();
+        Command::Train(job, Box::new(TrainRequest { config, out: None, resume: false, save_every: None }))
+    };
+    let progress = |job: JobId| {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < deadline {
+            match engine.wait(Duration::from_secs(1)).unwrap() {
+                Some(Event::Progress { job: j, done, total: 2000 }) if j == job && done > 0 => return done,
+                Some(Event::TrainingStarted(..)) => panic!("all was read before anything was told"),
+                _ => {}
+            }
+        }
+        panic!("nothing was told");
+    };
+    let [first, second] = [engine.new_job(), engine.new_job()];
+    engine.send(train(first)).unwrap();
+    assert!(progress(first) < 1000);
+    // a newer run replaces it, and a cancel ends that
+    engine.send(train(second)).unwrap();
+    assert_eq!(until_finished(&engine, first).1, Outcome::Cancelled);
+    progress(second);
+    engine.send(Command::Cancel(second)).unwrap();
+    let (events, outcome) = until_finished(&engine, second);
+    assert_eq!(outcome, Outcome::Cancelled);
+    assert!(!events.iter().any(|e| matches!(e, Event::TrainingStarted(..))), "{events:?}");
+}

@@ -234,6 +234,14 @@ fn saving_is_all_or_nothing() {
         assert!(text.ends_with(&format!("({})", target.display())), "{text}");
     }
     assert_eq!(files(dir.path()), ["file"]);
+
+    #[cfg(unix)]
+    {
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        put(&link, "four").unwrap();
+        assert!(link.is_symlink() && fs::read_to_string(&path).unwrap() == "four");
+    }
 }
 
 /// A whole film of sixteen digits is written in seconds.

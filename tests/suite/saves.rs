@@ -107,6 +107,28 @@ fn a_run_killed_at_twenty_random_moments_ends_with_the_bytes_of_one_that_never_w
     assert_same_run(&run, &dir.join("whole"));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_told_to_end_saves_first() {
+    const STEPS: [&str; 2] = ["--steps", "40"];
+    let tmp = workplace();
+    let dir = tmp.path();
+    trains(dir, &[&STEPS[..], &["--out", "whole"]].concat());
+    let args = [&STEPS[..], &["--out", "run"]].concat();
+    let mut process = Killed(training(dir, &args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    let begun = Instant::now();
+    while step(&dir.join("run")).is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "nothing was saved");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let told = Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap();
+    let ended = process.0.wait().unwrap();
+    // it may have come to its end first
+    assert!(ended.code() == Some(130) || ended.success() || !told.success(), "{ended}");
+    trains(dir, &[&STEPS[..], &["--out", "run", "--resume"]].concat());
+    assert_same_run(&dir.join("run"), &dir.join("whole"));
+}
+
 #[test]
 fn a_new_run_never_takes_a_folder_that_holds_something() {
     let tmp = workplace();
@@ -159,6 +181,10 @@ fn a_run_goes_on_only_with_its_own_data() {
     write_data(&dir.join("data-idx3-ubyte"), 1);
     trains(dir, &["--steps", "2", "--out", "run", "--resume"]);
     assert_eq!(step(&dir.join("run")), Some(2));
+    // they may have moved
+    fs::rename(dir.join("data-idx3-ubyte"), dir.join("moved-idx3-ubyte")).unwrap();
+    trains(dir, &["--steps", "3", "--out", "run", "--resume", "--data", "moved-idx3-ubyte"]);
+    assert_eq!(step(&dir.join("run")), Some(3));
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) fn probe(purpose: Purpose, seconds: u16, machine: &Machine) -> Result
         Purpose::Training => Task::Training,
     };
     let probe = Rc::new(RefCell::new(Probe::new(task, f64::from(seconds))));
-    ui::run(machine.options(Some(Origin::Shipped)), Some(Rc::clone(&probe)))?;
+    ui::run(machine.options(Some(Origin::Shipped)), Some(Rc::clone(&probe)), |_| ())?;
     let seen = &probe.borrow().seen;
     let first = seen.first_picture.map(unix_seconds);
     println!("{}", json!({ "first": first, "frames": seen.frames, "gaps": seen.gaps, "slider": seen.slider }));
