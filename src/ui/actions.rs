@@ -54,6 +54,10 @@ pub enum UiAction {
     NextTheme,
     /// Full screen and back.
     FullScreen,
+    /// All but the film, its timeline and its numbers away, in large type; and back.
+    Present,
+    /// Usual or high contrast.
+    ToggleContrast,
     /// Close the topmost message or overlay.
     Dismiss,
     /// Ask for a path.
@@ -173,6 +177,14 @@ pub fn table() -> Vec<Entry> {
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
         entry(A::NextTheme, Window, "Theme", "Follow the system, light, or dark", Some((NONE, Key::F6))),
         entry(A::FullScreen, Window, "Full screen", "Full screen and back", Some((NONE, Key::F11))),
+        entry(
+            A::Present,
+            Window,
+            "Presentation",
+            "Only the film, its timeline and its numbers, in large type; and back",
+            Some((NONE, Key::F10)),
+        ),
+        entry(A::ToggleContrast, Window, "High contrast", "Usual or high contrast", Some((NONE, Key::F12))),
         entry(A::Dismiss, Window, "Close message", "Close the topmost message or panel", Some((NONE, Key::Escape))),
         entry(
             A::AskPath(PathUse::OpenModel),
@@ -362,7 +374,7 @@ pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
 }
 
 fn is_function_key(key: Key) -> bool {
-    matches!(key, Key::F1 | Key::F2 | Key::F3 | Key::F4 | Key::F5 | Key::F6 | Key::F11 | Key::Escape)
+    key == Key::Escape || (Key::F1..=Key::F35).contains(&key)
 }
 
 #[cfg(test)]

@@ -160,7 +160,8 @@ fn number(v: f64) -> String {
 /// Draws the choices above the curve. Returns what changed.
 pub fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {
     let mut s = settings;
-    ui.add(egui::Slider::new(&mut s.smoothing, 0.0..=0.99).text("Smoothing").show_value(false));
+    ui.add(egui::Slider::new(&mut s.smoothing, 0.0..=0.99).text("Smoothing").show_value(false))
+        .on_hover_text("Weight of the past in the smoothed curve");
     ui.add_space(BODY);
     let axes = [(true, "Logarithmic", "Loss axis (L)"), (false, "Linear", "Loss axis (L)")];
     style::segments(ui, &axes, &mut s.log);

@@ -23,7 +23,7 @@ pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
         let panel = Panel::top(Id::unique(("banner", i))).resizable(false).frame(frame).show(ui, |ui| {
             ui.horizontal(|ui| {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                    if ui.button("Dismiss").clicked() {
+                    if ui.button("Dismiss").on_hover_text("Close this message (Esc)").clicked() {
                         closed = Some(i);
                     }
                     if ui.button("Copy").on_hover_text("Copy this message").clicked() {
@@ -42,14 +42,21 @@ pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
     closed
 }
 
+/// Width of the list of keys, if there is room; then it has three columns.
+const KEYS_WIDTH: f32 = 1080.0;
+
+/// Height of a line in it.
+const KEY_ROW: f32 = 22.0;
+
 /// Draws the list of all keys over the window. Returns whether it was closed.
 pub fn keys(ui: &Ui) -> bool {
     let height = (ui.ctx().content_rect().height() - 120.0).max(80.0);
     let modal = Modal::new(Id::unique("keys")).frame(frame(ui)).show(ui.ctx(), |ui| {
-        ui.set_width(760.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
+        ui.set_width(KEYS_WIDTH.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
         ui.label(RichText::new("Keys").font(style::semibold(style::LARGE)));
         ScrollArea::vertical().max_height(height).min_scrolled_height(height).show(ui, |ui| {
             ui.spacing_mut().item_spacing.y = 4.0;
+            ui.spacing_mut().interact_size.y = KEY_ROW;
             for (title, scope) in [
                 ("Everywhere", Scope::Window),
                 ("In the film view", Scope::In(View::Film)),
@@ -61,7 +68,7 @@ pub fn keys(ui: &Ui) -> bool {
             super::film_settings::section(ui, "Size of everything: Ctrl with + and −, Ctrl+0 for the usual size");
         });
         ui.add_space(GRID);
-        ui.button("Close").clicked()
+        ui.button("Close").on_hover_text("Back to the view (Esc)").clicked()
     });
     modal.inner || modal.should_close()
 }
@@ -72,21 +79,25 @@ fn frame(ui: &Ui) -> egui::Frame {
 
 fn key_columns(ui: &mut Ui, scope: Scope) {
     let entries: Vec<_> = actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
-    let half = entries.len().div_ceil(2);
+    let columns = if ui.available_width() < KEYS_WIDTH { 2 } else { 3 };
+    let rows = entries.len().div_ceil(columns);
     let grid = egui::Grid::new(Id::unique(("keys", entries.first().map(|e| e.label))));
-    grid.num_columns(4).min_col_width(110.0).min_row_height(24.0).spacing(vec2(2.0 * GRID, 0.0)).show(ui, |ui| {
-        for i in 0..half {
-            for entry in [entries.get(i), entries.get(i + half)].into_iter().flatten() {
-                let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
-                ui.label(RichText::new(keys).font(style::mono(style::SMALL)).color(style::palette(ui).weak));
-                ui.scope(|ui| {
-                    ui.set_min_width(200.0);
-                    ui.label(entry.label).on_hover_text(entry.tooltip);
-                });
+    grid.num_columns(2 * columns).min_col_width(110.0).min_row_height(KEY_ROW).spacing(vec2(2.0 * GRID, 0.0)).show(
+        ui,
+        |ui| {
+            for i in 0..rows {
+                for entry in entries.iter().skip(i).step_by(rows) {
+                    let keys = entry.keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
+                    ui.label(RichText::new(keys).font(style::mono(style::SMALL)).color(style::palette(ui).weak));
+                    ui.scope(|ui| {
+                        ui.set_min_width(200.0);
+                        ui.label(entry.label).on_hover_text(entry.tooltip);
+                    });
+                }
+                ui.end_row();
             }
-            ui.end_row();
-        }
-    });
+        },
+    );
 }
 
 /// What is to become of a training that no file holds.
@@ -167,13 +178,13 @@ impl PathDialog {
             let mut enter = false;
             ui.horizontal(|ui| {
                 let width = (ui.available_width() - 96.0).max(60.0);
-                let field = style::text_field(ui, &mut self.text, "Path", width);
+                let field = style::text_field(ui, &mut self.text, "Path", width).on_hover_text("~ is the home folder");
                 enter = field.lost_focus() && ui.input(|i| i.key_pressed(Key::Enter));
                 if !std::mem::replace(&mut self.focused, true) {
                     field.request_focus();
                 }
                 ui.add_enabled_ui(self.system.is_none(), |ui| {
-                    if ui.button("Browse…").clicked() {
+                    if ui.button("Browse…").on_hover_text("Ask the system for a path").clicked() {
                         self.system = ask_system(self.usage, title, ui.ctx().clone());
                     }
                 });
@@ -181,13 +192,17 @@ impl PathDialog {
             ui.add_space(GRID);
             ui.horizontal(|ui| {
                 let path = typed_path(&self.text);
-                let go = ui.add_enabled_ui(path.is_some(), |ui| style::primary(ui, verb)).inner;
-                (path.filter(|_| enter || go.clicked()), ui.button("Cancel").clicked())
+                let go = ui.add_enabled_ui(path.is_some(), |ui| style::primary(ui, verb)).inner.on_hover_text(help);
+                (
+                    path.filter(|_| enter || go.clicked()),
+                    ui.button("Cancel").on_hover_text("Choose no path (Esc)").clicked(),
+                )
             })
             .inner
         });
+        let closed = modal.should_close();
         let (path, cancelled) = modal.inner;
-        let over = cancelled || path.is_some() || modal.backdrop_response.clicked();
+        let over = cancelled || path.is_some() || closed;
         out.extend(path.map(|path| UiAction::UsePath(self.usage, path)));
         over
     }

@@ -83,13 +83,13 @@ impl FilmView {
             .show_separator_line(true)
             .frame(bar.inner_margin(egui::Margin { left: 16, right: 16, top: 8, bottom: 4 }))
             .show(ui, |ui| self.bar.ui(ui, state, doses, out));
-        if view == View::Film && ui.available_height() > CHAIN_FROM {
+        if view == View::Film && ui.available_height() > CHAIN_FROM && !state.presenting {
             let frame = bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 4 });
             Panel::bottom("chain").resizable(false).show_separator_line(false).frame(frame).show(ui, |ui| {
                 chain::ui(ui, state.playback.steps(), doses, out);
             });
         }
-        if settings_open {
+        if settings_open && !state.presenting {
             film_settings::panel(ui, state, out);
         }
         egui::CentralPanel::default().frame(bar).show(ui, |ui| match view {
@@ -122,7 +122,9 @@ impl FilmView {
         heading(ui, "Forward", "data → noise", |ui| {
             let source = state.forward.source.as_deref().unwrap_or("…");
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-                source_menu(ui, state, out);
+                if !state.presenting {
+                    source_menu(ui, state, out);
+                }
                 style::badge(ui, "DATA", source).on_hover_text(style::GREY_MAP);
             });
         });
@@ -143,7 +145,7 @@ impl FilmView {
         let p = style::palette(ui);
         let quantity = self.quantity();
         heading(ui, "Reverse", "noise → image", |ui| {
-            quantity_choice(ui, quantity, out);
+            quantity_choice(ui, quantity, state.presenting, out);
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = &state.reverse.source {
                     let (kind, rest) = whose(by);
@@ -279,7 +281,8 @@ fn noise_scale(ui: &Ui, pictures: Rect, area: Rect) {
     let p = style::palette(ui);
     for i in 0..120 {
         let value = style::NOISE_RANGE * (1.0 - i as f32 / 59.5);
-        let row = Rect::from_min_size(bar.min + vec2(0.0, i as f32), vec2(bar.width(), 1.0));
+        // rows overlap, so that no zoom leaves gaps
+        let row = Rect::from_min_size(bar.min + vec2(0.0, i as f32), vec2(bar.width(), 1.5));
         ui.painter().rect_filled(row, 0.0, style::diverging(value));
     }
     for (y, text) in [(6.0, "+3"), (60.0, "0"), (114.0, "−3")] {
@@ -325,7 +328,8 @@ fn source_menu(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     menu.response.on_hover_text("What is drowned in noise; an image can also be dropped on the window");
 }
 
-fn quantity_choice(ui: &mut Ui, chosen: Quantity, out: &mut Vec<UiAction>) {
+/// The choice of what the reverse side shows; before an audience only what is chosen.
+fn quantity_choice(ui: &mut Ui, chosen: Quantity, presenting: bool, out: &mut Vec<UiAction>) {
     let choices: [(Quantity, Symbol, &str); 4] = [
         (Quantity::State, symbols::STATE, "Show x_t"),
         (Quantity::PredictedStart, symbols::XSTART, "Show predicted x_0"),
@@ -335,6 +339,9 @@ fn quantity_choice(ui: &mut Ui, chosen: Quantity, out: &mut Vec<UiAction>) {
     ui.spacing_mut().item_spacing.x = 2.0;
     for (quantity, symbol, name) in choices {
         let on = quantity == chosen;
+        if presenting && !on {
+            continue;
+        }
         let (rect, response) = ui.allocate_exact_size(vec2(44.0, 28.0), Sense::click());
         response.widget_info(|| WidgetInfo::selected(Role::RadioButton, true, on, name));
         let p = style::palette(ui);

@@ -11,6 +11,9 @@ use egui::{Align, DragValue, Layout, Rect, RichText, Role, Sense, Ui, WidgetInfo
 /// Width from which all stands in one row.
 const ONE_ROW: f32 = 1180.0;
 
+/// Width of the numbers in a presentation.
+const NUMBERS: f32 = 790.0;
+
 /// What the bar keeps for itself.
 #[derive(Default)]
 pub struct FilmBar {
@@ -21,6 +24,15 @@ pub struct FilmBar {
 impl FilmBar {
     /// Draws the bar for the state at `doses`.
     pub fn ui(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
+        if state.presenting {
+            ui.vertical_centered(|ui| {
+                let width = NUMBERS.min(ui.available_width());
+                ui.allocate_ui_with_layout(vec2(width, 0.0), Layout::left_to_right(Align::Center), |ui| {
+                    numbers(ui, state, doses);
+                });
+            });
+            return;
+        }
         let one_row = ui.available_width() >= ONE_ROW;
         if !one_row {
             ui.horizontal(|ui| numbers(ui, state, doses));
@@ -111,8 +123,8 @@ fn numbers(ui: &mut Ui, state: &AppState, doses: usize) {
         let text = if decibels.is_finite() { format!("{decibels:+.1} dB") } else { "+∞ dB".into() };
         Some(text.replace('-', "−"))
     });
-    let large = ui.available_width() > 1300.0;
-    ui.spacing_mut().item_spacing.x = if large { 40.0 } else { 28.0 };
+    let large = ui.available_width() > 1300.0 || state.presenting;
+    ui.spacing_mut().item_spacing.x = if large && !state.presenting { 40.0 } else { 28.0 };
     let size = if large { style::HUGE } else { style::LARGE };
     let wide = "0".repeat(steps.to_string().len());
     number(

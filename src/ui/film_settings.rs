@@ -64,7 +64,8 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     sampler(ui, state, &mut s);
     section(ui, "Pictures");
     let texts = GRIDS.map(|n| n.to_string());
-    let grids: Vec<_> = GRIDS.iter().zip(&texts).map(|(n, text)| (*n, text.as_str(), "")).collect();
+    let grids: Vec<_> =
+        GRIDS.iter().zip(&texts).map(|(n, text)| (*n, text.as_str(), "Pictures on either side")).collect();
     style::segments(ui, &grids, &mut s.n);
     ui.add_space(2.0 * GRID);
     ui.horizontal(|ui| {
@@ -102,8 +103,12 @@ fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
     let all = state.playback.steps();
     let texts: Vec<String> = STEPS.iter().map(ToString::to_string).collect();
     let all_text = format!("All {all}");
-    let mut choices: Vec<(Option<usize>, &str, &str)> =
-        STEPS.into_iter().zip(&texts).filter(|(k, _)| *k < all).map(|(k, text)| (Some(k), text.as_str(), "")).collect();
+    let mut choices: Vec<(Option<usize>, &str, &str)> = STEPS
+        .into_iter()
+        .zip(&texts)
+        .filter(|(k, _)| *k < all)
+        .map(|(k, text)| (Some(k), text.as_str(), "Network calls per picture"))
+        .collect();
     choices.push((None, &all_text, "Every timestep, as in Ho et al. 2020"));
     style::segments(ui, &choices, &mut s.steps);
     style::checkbox(ui, &mut s.clip, "Keep predicted x_0 within [−1, 1]")

@@ -9,6 +9,7 @@ mod equations;
 mod film;
 mod film_bar;
 mod film_settings;
+mod icons;
 mod noise;
 mod pictures;
 pub mod playback;

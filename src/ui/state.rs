@@ -267,6 +267,8 @@ pub struct AppState {
     pub noise: Noise,
     /// Frames that were asked for again.
     pub recall: Recall,
+    /// Whether only the film, its timeline and its numbers are shown.
+    pub presenting: bool,
     /// What both films are made from.
     pub settings: FilmSettings,
     /// What the next training is made from.

@@ -1,9 +1,11 @@
 //! Every colour, size and font of the window, and the small widgets that all views share.
 
 use super::actions::{self, UiAction};
+use super::icons;
+pub use super::icons::Icon;
 use egui::{
-    Align2, Color32, FontData, FontDefinitions, FontFamily, FontId, Painter, Pos2, Rect, Response, RichText, Role,
-    Sense, Stroke, StrokeKind, TextStyle, Theme, Ui, Vec2, WidgetInfo, pos2, vec2,
+    Color32, FontData, FontDefinitions, FontFamily, FontId, Response, RichText, Role, Sense, Stroke, StrokeKind,
+    TextStyle, Theme, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 use std::sync::Arc;
 
@@ -37,6 +39,8 @@ pub struct Palette {
     pub hairline: Color32,
     /// Buttons and fields at rest.
     pub control: Color32,
+    /// Around them.
+    pub edge: Color32,
     /// Buttons under the pointer.
     pub hover: Color32,
     /// What is chosen, and the primary button.
@@ -66,11 +70,12 @@ const LIGHT: Palette = Palette {
     weak: Color32::from_rgb(0x55, 0x5c, 0x65),
     hairline: Color32::from_rgb(0xd5, 0xd9, 0xde),
     control: Color32::from_rgb(0xe8, 0xeb, 0xef),
+    edge: Color32::from_rgb(0xe8, 0xeb, 0xef),
     hover: Color32::from_rgb(0xd9, 0xde, 0xe5),
-    accent: Color32::from_rgb(0x00, 0x6a, 0xa7),
+    accent: Color32::from_rgb(0x00, 0x50, 0xa0),
     on_accent: Color32::WHITE,
-    state: Color32::from_rgb(0x00, 0x6a, 0xa7),
-    xstart: Color32::from_rgb(0x00, 0x78, 0x58),
+    state: Color32::from_rgb(0x00, 0x50, 0xa0),
+    xstart: Color32::from_rgb(0x00, 0x7d, 0x5c),
     eps: Color32::from_rgb(0xb4, 0x4f, 0x00),
     oracle: Color32::from_rgb(0x92, 0x3c, 0x78),
     noise: Color32::from_rgb(0x5b, 0x62, 0x6b),
@@ -85,16 +90,59 @@ const DARK: Palette = Palette {
     weak: Color32::from_rgb(0xa6, 0xad, 0xb6),
     hairline: Color32::from_rgb(0x35, 0x3a, 0x41),
     control: Color32::from_rgb(0x2a, 0x2e, 0x34),
+    edge: Color32::from_rgb(0x2a, 0x2e, 0x34),
     hover: Color32::from_rgb(0x39, 0x3f, 0x47),
     accent: Color32::from_rgb(0x1f, 0x6f, 0xae),
     on_accent: Color32::WHITE,
-    state: Color32::from_rgb(0x56, 0xb4, 0xe9),
-    xstart: Color32::from_rgb(0x2d, 0xc0, 0x94),
+    state: Color32::from_rgb(0x58, 0xa6, 0xff),
+    xstart: Color32::from_rgb(0x3d, 0xd6, 0xa0),
     eps: Color32::from_rgb(0xe6, 0x9f, 0x00),
     oracle: Color32::from_rgb(0xdf, 0x9a, 0xc5),
     noise: Color32::from_rgb(0xa6, 0xad, 0xb6),
     error: Color32::from_rgb(0xff, 0x8a, 0x80),
     warning: Color32::from_rgb(0xf0, 0xc2, 0x4b),
+};
+
+/// For bright rooms and tired eyes: black on white, every line dark.
+const LIGHT_HIGH: Palette = Palette {
+    background: Color32::WHITE,
+    panel: Color32::WHITE,
+    text: Color32::BLACK,
+    weak: Color32::from_rgb(0x26, 0x28, 0x2b),
+    hairline: Color32::from_rgb(0x55, 0x5c, 0x65),
+    control: Color32::WHITE,
+    edge: Color32::BLACK,
+    hover: Color32::from_rgb(0xda, 0xe8, 0xf5),
+    accent: Color32::from_rgb(0x00, 0x3a, 0x8c),
+    on_accent: Color32::WHITE,
+    state: Color32::from_rgb(0x00, 0x3a, 0x8c),
+    xstart: Color32::from_rgb(0x00, 0x5f, 0x3f),
+    eps: Color32::from_rgb(0x8a, 0x38, 0x00),
+    oracle: Color32::from_rgb(0x74, 0x24, 0x5c),
+    noise: Color32::from_rgb(0x40, 0x44, 0x4a),
+    error: Color32::from_rgb(0x96, 0x0d, 0x0d),
+    warning: Color32::from_rgb(0x66, 0x42, 0x00),
+};
+
+/// The same for dark rooms: white on black, every line bright.
+const DARK_HIGH: Palette = Palette {
+    background: Color32::BLACK,
+    panel: Color32::BLACK,
+    text: Color32::WHITE,
+    weak: Color32::from_rgb(0xdc, 0xe0, 0xe5),
+    hairline: Color32::from_rgb(0x9a, 0xa1, 0xaa),
+    control: Color32::BLACK,
+    edge: Color32::WHITE,
+    hover: Color32::from_rgb(0x1f, 0x3a, 0x52),
+    accent: Color32::from_rgb(0x6c, 0xb4, 0xff),
+    on_accent: Color32::BLACK,
+    state: Color32::from_rgb(0x6c, 0xb4, 0xff),
+    xstart: Color32::from_rgb(0x4e, 0xe6, 0xb0),
+    eps: Color32::from_rgb(0xff, 0xb3, 0x1a),
+    oracle: Color32::from_rgb(0xf2, 0xb0, 0xd8),
+    noise: Color32::from_rgb(0xc4, 0xca, 0xd1),
+    error: Color32::from_rgb(0xff, 0xa3, 0x9b),
+    warning: Color32::from_rgb(0xff, 0xd5, 0x66),
 };
 
 /// Behind pictures, in both themes: neither their black nor their white.
@@ -105,7 +153,8 @@ pub const UNTINTED: Color32 = Color32::WHITE;
 
 /// The colours of the theme in use.
 pub fn palette(ui: &Ui) -> &'static Palette {
-    if ui.visuals().dark_mode { &DARK } else { &LIGHT }
+    let panel = ui.visuals().window_fill;
+    [&LIGHT, &DARK, &LIGHT_HIGH, &DARK_HIGH].into_iter().find(|p| p.panel == panel).unwrap_or(&DARK)
 }
 
 /// Text, strong.
@@ -118,10 +167,15 @@ pub fn mono(size: f32) -> FontId {
     FontId::monospace(size)
 }
 
-/// Gives the window its fonts and both its themes.
-pub fn apply(ctx: &egui::Context) {
+/// Gives the window its fonts.
+pub fn set_fonts(ctx: &egui::Context) {
     ctx.set_fonts(fonts());
-    for (theme, palette) in [(Theme::Light, &LIGHT), (Theme::Dark, &DARK)] {
+}
+
+/// Gives the window both its themes, of usual or high contrast.
+pub fn set_themes(ctx: &egui::Context, high_contrast: bool) {
+    let (light, dark) = if high_contrast { (&LIGHT_HIGH, &DARK_HIGH) } else { (&LIGHT, &DARK) };
+    for (theme, palette) in [(Theme::Light, light), (Theme::Dark, dark)] {
         ctx.style_mut_of(theme, |style| set_style(style, palette));
     }
 }
@@ -182,7 +236,7 @@ fn set_style(style: &mut egui::Style, p: &Palette) {
     v.slider_trailing_fill = true;
     for (widget, fill, stroke) in [
         (&mut v.widgets.noninteractive, p.panel, p.hairline),
-        (&mut v.widgets.inactive, p.control, p.control),
+        (&mut v.widgets.inactive, p.control, p.edge),
         (&mut v.widgets.hovered, p.hover, p.weak),
         (&mut v.widgets.active, p.hover, p.text),
         (&mut v.widgets.open, p.hover, p.hairline),
@@ -236,105 +290,6 @@ pub const ERROR_RANGE: f32 = 0.5;
 /// What small differences are painted like.
 pub const ERROR_MAP: &str = "Difference: −0.5 is blue, 0 is white, +0.5 is orange";
 
-/// Painted signs for buttons.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Icon {
-    /// Triangle to the right.
-    Play,
-    /// Triangle to the left.
-    PlayBack,
-    /// Two bars.
-    Pause,
-    /// Bar and triangle to the left.
-    StepBack,
-    /// Triangle to the right and bar.
-    StepOn,
-    /// To the left end.
-    ToStart,
-    /// To the right end.
-    ToEnd,
-    /// Arrow up to a bar.
-    Once,
-    /// A ring with an arrow head.
-    Loop,
-    /// Arrows both ways.
-    Bounce,
-    /// Three sliders.
-    Settings,
-    /// Half-filled disc.
-    Theme,
-    /// Question mark.
-    Keys,
-}
-
-fn paint_icon(painter: &Painter, icon: Icon, c: Pos2, r: f32, color: Color32) {
-    let stroke = Stroke::new(1.8, color);
-    let triangle = |x: f32, half: f32, way: f32| {
-        let points = vec![pos2(x - half * way, c.y - r), pos2(x + half * way, c.y), pos2(x - half * way, c.y + r)];
-        painter.add(egui::Shape::convex_polygon(points, color, Stroke::NONE));
-    };
-    let bar = |x: f32, w: f32| {
-        painter.rect_filled(Rect::from_center_size(pos2(x, c.y), vec2(w, 2.0 * r)), 0.0, color);
-    };
-    let arrow = |from: Pos2, to: Pos2| {
-        painter.line_segment([from, to], stroke);
-        let d = (to - from).normalized() * r * 0.5;
-        for turn in [d.rot90(), -d.rot90()] {
-            painter.line_segment([to, to - d + turn], stroke);
-        }
-    };
-    match icon {
-        Icon::Play => triangle(c.x + r * 0.12, r * 0.8, 1.0),
-        Icon::PlayBack => triangle(c.x - r * 0.12, r * 0.8, -1.0),
-        Icon::Pause => [-0.45, 0.45].into_iter().for_each(|x| bar(c.x + x * r, r * 0.5)),
-        Icon::StepBack => {
-            triangle(c.x - r * 0.3, r * 0.6, -1.0);
-            bar(c.x + r * 0.7, r * 0.3);
-        }
-        Icon::StepOn => {
-            triangle(c.x + r * 0.3, r * 0.6, 1.0);
-            bar(c.x - r * 0.7, r * 0.3);
-        }
-        Icon::ToStart => {
-            triangle(c.x + r * 0.2, r * 0.7, -1.0);
-            bar(c.x - r * 0.8, r * 0.3);
-        }
-        Icon::ToEnd => {
-            triangle(c.x - r * 0.2, r * 0.7, 1.0);
-            bar(c.x + r * 0.8, r * 0.3);
-        }
-        Icon::Once => {
-            arrow(pos2(c.x - r, c.y), pos2(c.x + r * 0.6, c.y));
-            painter.line_segment([pos2(c.x + r, c.y - r * 0.7), pos2(c.x + r, c.y + r * 0.7)], stroke);
-        }
-        Icon::Loop => {
-            let at = |turn: f32| c + r * 0.85 * Vec2::angled(turn);
-            let points = (0..=20).map(|i| at(-0.6 + i as f32 * 0.255)).collect();
-            painter.add(egui::Shape::line(points, stroke));
-            arrow(at(4.3), at(4.75));
-        }
-        Icon::Bounce => {
-            arrow(pos2(c.x - r, c.y - r * 0.45), pos2(c.x + r, c.y - r * 0.45));
-            arrow(pos2(c.x + r, c.y + r * 0.45), pos2(c.x - r, c.y + r * 0.45));
-        }
-        Icon::Settings => {
-            for (y, knob) in [(-0.65, 0.4), (0.0, -0.4), (0.65, 0.15)] {
-                let y = c.y + y * r;
-                painter.line_segment([pos2(c.x - r, y), pos2(c.x + r, y)], stroke);
-                painter.circle_filled(pos2(c.x + knob * r, y), r * 0.3, color);
-            }
-        }
-        Icon::Theme => {
-            painter.circle_stroke(c, r * 0.9, stroke);
-            let half = (0..=16).map(|i| c + r * 0.9 * Vec2::angled((i as f32 / 16.0 - 0.5) * std::f32::consts::PI));
-            painter.add(egui::Shape::convex_polygon(half.collect(), color, Stroke::NONE));
-        }
-        Icon::Keys => {
-            painter.text(c, Align2::CENTER_CENTER, "?", semibold(r * 2.2), color);
-        }
-    }
-}
-
 /// A square button with a painted sign, named after its action.
 pub fn icon_button(ui: &mut Ui, icon: Icon, action: &UiAction, primary: bool, out: &mut Vec<UiAction>) {
     let p = palette(ui);
@@ -352,7 +307,7 @@ pub fn icon_button(ui: &mut Ui, icon: Icon, action: &UiAction, primary: bool, ou
     if response.has_focus() || primary && response.hovered() {
         ui.painter().rect_stroke(rect, RADIUS, visuals.bg_stroke, StrokeKind::Inside);
     }
-    paint_icon(ui.painter(), icon, rect.center(), 7.5, ink);
+    icons::paint(ui.painter(), icon, rect.center(), 7.5, ink);
     let tooltip = actions::tooltip(ui.ctx(), action);
     if response.on_hover_text(tooltip).clicked() {
         out.push(action.clone());
@@ -367,7 +322,8 @@ pub fn button(ui: &mut Ui, action: &UiAction, out: &mut Vec<UiAction>) {
 /// A text button of another name; the one `primary` button of a view stands out.
 pub fn labelled_button(ui: &mut Ui, label: &str, action: &UiAction, primary: bool, out: &mut Vec<UiAction>) {
     let response = if primary { self::primary(ui, label) } else { ui.button(label) };
-    if response.on_hover_text(actions::tooltip(ui.ctx(), action)).clicked() {
+    let tooltip = actions::tooltip(ui.ctx(), action);
+    if response.on_disabled_hover_text(&tooltip).on_hover_text(tooltip).clicked() {
         out.push(action.clone());
     }
 }
@@ -526,15 +482,76 @@ mod tests {
     }
 
     #[test]
-    fn everything_written_can_be_read_on_both_themes() {
-        for p in [&LIGHT, &DARK] {
+    fn everything_written_can_be_read_on_every_theme() {
+        for (p, least, lines) in
+            [(&LIGHT, 4.5, 1.0), (&DARK, 4.5, 1.0), (&LIGHT_HIGH, 7.0, 4.5), (&DARK_HIGH, 7.0, 4.5)]
+        {
             for ink in [p.text, p.weak, p.state, p.xstart, p.eps, p.oracle, p.noise, p.error, p.warning] {
                 for paper in [p.background, p.panel] {
-                    assert!(contrast(ink, paper) >= 4.5, "{ink:?} on {paper:?}: {}", contrast(ink, paper));
+                    assert!(contrast(ink, paper) >= least, "{ink:?} on {paper:?}: {}", contrast(ink, paper));
                 }
             }
-            assert!(contrast(p.on_accent, p.accent) >= 4.5);
-            assert!(contrast(p.text, p.control) >= 4.5 && contrast(p.text, p.hover) >= 4.5);
+            assert!(contrast(p.on_accent, p.accent) >= least);
+            assert!(contrast(p.text, p.control) >= least && contrast(p.text, p.hover) >= least);
+            assert!(contrast(p.hairline, p.background) >= lines && contrast(p.edge, p.background) >= lines);
+        }
+    }
+
+    /// How a dichromat sees a colour (Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB), in CIE L*a*b*.
+    fn seen(c: Color32, deficiency: [[f32; 3]; 3]) -> [f32; 3] {
+        let linear = [c.r(), c.g(), c.b()].map(|v| {
+            let v = f32::from(v) / 255.0;
+            if v <= 0.04045 { v / 12.92 } else { ((v + 0.055) / 1.055).powf(2.4) }
+        });
+        let times = |m: [[f32; 3]; 3], v: [f32; 3]| m.map(|row| row.iter().zip(v).map(|(a, b)| a * b).sum::<f32>());
+        let rgb = times(deficiency, linear).map(|v| v.clamp(0.0, 1.0));
+        let xyz = times([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]], rgb);
+        let white = [0.9505, 1.0, 1.089];
+        let f = |i: usize| {
+            let t = xyz[i] / white[i];
+            if t > 0.008856 { t.cbrt() } else { 7.787 * t + 16.0 / 116.0 }
+        };
+        [116.0 * f(1) - 16.0, 500.0 * (f(0) - f(1)), 200.0 * (f(1) - f(2))]
+    }
+
+    const DEFICIENCIES: [(&str, [[f32; 3]; 3]); 4] = [
+        ("none", [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]),
+        ("protanopia", [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+        ("deuteranopia", [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+        ("tritanopia", [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+    ];
+
+    fn distance(a: [f32; 3], b: [f32; 3]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt()
+    }
+
+    #[test]
+    fn symbols_differ_for_colour_blind_eyes() {
+        for p in [&LIGHT, &DARK, &LIGHT_HIGH, &DARK_HIGH] {
+            for (name, eyes) in DEFICIENCIES {
+                // z is grey and always drawn with its letter beside noise, so it is left out
+                for (a, b) in [(p.state, p.xstart), (p.state, p.eps), (p.xstart, p.eps)] {
+                    let apart = distance(seen(a, eyes), seen(b, eyes));
+                    // 2.3 is just noticeable
+                    assert!(apart > 15.0, "{name}: {a:?} and {b:?} are {apart} apart");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_noise_map_is_ordered_for_colour_blind_eyes() {
+        for (name, eyes) in DEFICIENCIES {
+            let lab = |x: f32| seen(diverging(x), eyes);
+            for side in [-1.0, 1.0] {
+                for i in 0..12 {
+                    let (near, far) = (lab(side * 0.25 * i as f32), lab(side * 0.25 * (i + 1) as f32));
+                    assert!(near[0] > far[0] + 1.0, "{name}: larger noise is darker");
+                }
+            }
+            for x in [1.0, 2.0, 3.0] {
+                assert!(distance(lab(x), lab(-x)) > 20.0, "{name}: {x} and its negative look different");
+            }
         }
     }
 }

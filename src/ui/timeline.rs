@@ -92,7 +92,10 @@ impl Timeline {
                 }
             }
         });
-        response.on_hover_cursor(CursorIcon::ResizeHorizontal);
+        let under = response.hover_pos().map_or(span.doses, |p| axis.doses((p.x - track.left()) / width));
+        response
+            .on_hover_cursor(CursorIcon::ResizeHorizontal)
+            .on_hover_text_at_pointer(format!("t = {under}; drag, click or wheel to go there, right click for more"));
         seek.filter(|s| *s != span.doses)
     }
 
@@ -155,6 +158,7 @@ impl Timeline {
             let at = pos2((frontier + track.right()) / 2.0, track.center().y);
             painter.text(at, Align2::CENTER_CENTER, text, FontId::proportional(style::SMALL), p.weak);
         }
+        ui.painter().rect_stroke(track, 3.0, Stroke::new(1.0, p.edge), StrokeKind::Outside);
         strip.part();
         strip.ticks();
         let x = strip.x(doses);

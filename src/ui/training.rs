@@ -248,38 +248,51 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
             ui.selectable_value(preset, (*name).to_owned(), *name);
         }
     });
-    list.response.labelled_by(caption.id);
+    list.response.labelled_by(caption.id).on_hover_text("Size and shape of the network, and of its pictures");
     section(ui, "Data: mnist, or a path to IDX files or a folder of images");
     path_field(ui, data, "Data", PathUse::TrainingData, out);
     section(ui, "Run");
     egui::Grid::new("run").num_columns(2).spacing([GRID, 4.0]).show(ui, |ui| {
-        row(ui, "Steps", DragValue::new(steps).range(1..=10_000_000).speed(100.0));
-        row(ui, "Images per step", DragValue::new(batch).range(1..=4096).speed(0.5));
+        row(ui, "Steps", "Updates of the weights in all", DragValue::new(steps).range(1..=10_000_000).speed(100.0));
+        row(
+            ui,
+            "Images per step",
+            "Images behind each update: the batch size",
+            DragValue::new(batch).range(1..=4096).speed(0.5),
+        );
         let rate = DragValue::new(learning_rate).range(1e-6..=1.0).speed(1e-6);
-        row(ui, "Learning rate", rate.custom_formatter(|v, _| format!("{v:.1e}")));
+        row(ui, "Learning rate", "Step size of Adam", rate.custom_formatter(|v, _| format!("{v:.1e}")));
         let decay = DragValue::new(ema_decay).range(0.5..=0.99999).speed(1e-5).max_decimals(5);
-        row(ui, "EMA decay", decay);
-        row(ui, "Samples every", DragValue::new(preview_every).range(0..=100_000).speed(5.0).suffix(" steps"));
-        row(ui, "Seed", DragValue::new(seed).speed(0.1));
+        row(ui, "EMA decay", "Weight of the past in the moving average of the weights", decay);
+        row(
+            ui,
+            "Samples every",
+            "Training steps between samples; 0 for none",
+            DragValue::new(preview_every).range(0..=100_000).speed(5.0).suffix(" steps"),
+        );
+        row(ui, "Seed", "The same seed gives the same training", DragValue::new(seed).speed(0.1));
     });
     section(ui, "Checkpoints: a folder, or empty to keep the run in memory");
     path_field(ui, &mut s.out, "Output folder", PathUse::TrainingOut, out);
     ui.add_enabled_ui(!s.out.trim().is_empty(), |ui| {
-        style::checkbox(ui, &mut s.resume, "Go on from the checkpoint there");
+        let says = "The run ends with the same numbers as one that never stopped; it needs an output folder";
+        style::checkbox(ui, &mut s.resume, "Go on from the checkpoint there")
+            .on_hover_text(says)
+            .on_disabled_hover_text(says);
     });
 }
 
-fn row(ui: &mut Ui, name: &str, value: DragValue<'_>) {
+fn row(ui: &mut Ui, name: &str, tooltip: &str, value: DragValue<'_>) {
     let label = ui.label(name);
-    ui.add(value.update_while_editing(false)).labelled_by(label.id);
+    ui.add(value.update_while_editing(false)).labelled_by(label.id).on_hover_text(tooltip);
     ui.end_row();
 }
 
 fn path_field(ui: &mut Ui, text: &mut String, name: &str, usage: PathUse, out: &mut Vec<UiAction>) {
     ui.horizontal(|ui| {
         let width = (ui.available_width() - 96.0).max(60.0);
-        style::text_field(ui, text, name, width);
-        if ui.button("Browse…").clicked() {
+        style::text_field(ui, text, name, width).on_hover_text("A path; ~ is the home folder");
+        if ui.button("Browse…").on_hover_text("Ask the system for a path").clicked() {
             out.push(UiAction::AskPath(usage));
         }
     });

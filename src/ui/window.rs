@@ -20,6 +20,9 @@ const FRAME: Duration = Duration::from_millis(33);
 /// The same while the film is still being computed.
 const FRAME_GROWING: Duration = Duration::from_millis(80);
 
+/// How much larger everything is in a presentation.
+const PRESENTATION: f32 = 1.5;
+
 /// What is remembered from one start to the next; theme and zoom are egui's own memory.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -31,6 +34,9 @@ pub struct Preferences {
     curve: CurveSettings,
     film_settings: bool,
     run_settings: bool,
+    high_contrast: bool,
+    /// The zoom to go back to after a presentation.
+    usual_zoom: Option<f32>,
 }
 
 impl Default for Preferences {
@@ -43,13 +49,16 @@ impl Default for Preferences {
             curve: CurveSettings::default(),
             film_settings: false,
             run_settings: true,
+            high_contrast: false,
+            usual_zoom: None,
         }
     }
 }
 
 /// Gives the context its fonts and themes; once, before the first frame.
 pub fn set_up(ctx: &egui::Context) {
-    style::apply(ctx);
+    style::set_fonts(ctx);
+    style::set_themes(ctx, false);
     ctx.options_mut(|o| o.fallback_theme = egui::Theme::Dark);
 }
 
@@ -68,6 +77,8 @@ pub struct Window {
     closing: Closing,
     preferences: Preferences,
     commands: Vec<Command>,
+    /// The contrast that the themes were made with.
+    high_contrast: bool,
     /// When the film was last moved, while it plays, in seconds.
     clock: Option<f64>,
 }
@@ -122,6 +133,7 @@ impl Window {
             closing: Closing::No,
             preferences,
             commands: Vec::new(),
+            high_contrast: false,
             clock: None,
         }
     }
@@ -205,6 +217,7 @@ impl Window {
 
     /// Draws one frame and runs what was done in it.
     pub fn ui_root(&mut self, ui: &mut Ui) {
+        self.follow_preferences(ui.ctx());
         let mut out = Vec::new();
         self.hold_close(ui.ctx());
         if self.path.is_none() && self.unsaved.is_none() {
@@ -212,7 +225,9 @@ impl Window {
         }
         dropped_files(ui, &mut out);
         self.play(ui);
-        self.top_bar(ui, &mut out);
+        if !self.state.presenting {
+            self.top_bar(ui, &mut out);
+        }
         if let Some(i) = dialogs::banners(ui, &self.state) {
             self.state.banners.remove(i);
         }
@@ -250,6 +265,7 @@ impl Window {
                     let full = ui.input(|i| i.viewport().fullscreen.unwrap_or(false));
                     ui.ctx().send_viewport_cmd(ViewportCommand::Fullscreen(!full));
                 }
+                UiAction::Present => self.present(ui.ctx()),
                 action => self.act(action),
             }
         }
@@ -258,6 +274,31 @@ impl Window {
         }
         if self.view == View::Noise && self.has_model() {
             self.commands.extend(self.state.compare());
+        }
+    }
+
+    /// Brings the context to the contrast and zoom that were chosen.
+    fn follow_preferences(&mut self, ctx: &egui::Context) {
+        if self.high_contrast != self.preferences.high_contrast {
+            self.high_contrast = self.preferences.high_contrast;
+            style::set_themes(ctx, self.high_contrast);
+        }
+        // also after a start that follows an end while presenting: egui remembers its zoom
+        if !self.state.presenting
+            && let Some(zoom) = self.preferences.usual_zoom.take()
+        {
+            ctx.set_zoom_factor(zoom);
+        }
+    }
+
+    fn present(&mut self, ctx: &egui::Context) {
+        self.state.presenting ^= true;
+        if self.state.presenting {
+            if !self.view.has_timeline() {
+                self.view = View::Film;
+            }
+            let usual = self.preferences.usual_zoom.get_or_insert(ctx.zoom_factor());
+            ctx.set_zoom_factor(*usual * PRESENTATION);
         }
     }
 
@@ -287,12 +328,13 @@ impl Window {
                 if style::segments(ui, &views, &mut view) {
                     out.push(UiAction::Show(view));
                 }
-                ui.menu_button("File ⏷", |ui| {
+                let menu = ui.menu_button("File ⏷", |ui| {
                     for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel] {
                         style::button(ui, &UiAction::AskPath(usage), out);
                     }
                     style::button(ui, &UiAction::LoadShipped, out);
                 });
+                menu.response.on_hover_text("Open and save models, open images");
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     ui.spacing_mut().item_spacing.x = 2.0;
                     style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);
@@ -371,7 +413,10 @@ impl Window {
             }
             A::SetCurve(curve) => self.preferences.curve = curve,
             A::ToggleLog => self.preferences.curve.log ^= true,
-            A::Show(view) => self.view = view,
+            A::Show(view) => {
+                self.view = view;
+                self.state.presenting &= view.has_timeline();
+            }
             A::ToggleKeys => self.keys_open ^= true,
             A::ToggleSettings => match self.view {
                 View::Film | View::Noise => self.preferences.film_settings ^= true,
@@ -380,15 +425,16 @@ impl Window {
             A::Dismiss => {
                 if self.keys_open {
                     self.keys_open = false;
-                } else {
-                    self.state.banners.pop();
+                } else if self.state.banners.pop().is_none() {
+                    self.state.presenting = false;
                 }
             }
             A::AskPath(usage) => self.path = Some(PathDialog::new(usage)),
             A::UsePath(usage, path) => self.use_path(usage, path),
             A::LoadShipped => self.load(Origin::Shipped),
+            A::ToggleContrast => self.preferences.high_contrast ^= true,
             // these need the context: `ui_root` runs them
-            A::NextTheme | A::FullScreen => {}
+            A::NextTheme | A::FullScreen | A::Present => {}
         }
     }
 

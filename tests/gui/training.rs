@@ -25,7 +25,7 @@ fn metrics(step: u64, state: TrainingState) -> Arc<Metrics> {
 }
 
 /// The training view with a run that has begun.
-fn running() -> (Gui, JobId) {
+pub fn running() -> (Gui, JobId) {
     let mut gui = with_films(1280.0, 800.0);
     gui.key_press(Key::F3);
     gui.run();
