@@ -17,6 +17,7 @@ pub mod process;
 pub mod reel;
 pub mod sampler;
 pub mod schedule;
+pub mod terms;
 pub mod trajectory;
 
 use std::fmt;
@@ -61,6 +62,11 @@ impl Images {
     /// The values of picture `i`.
     pub fn one(&self, i: usize) -> &[f32] {
         &self.data[i * self.len_one()..][..self.len_one()]
+    }
+
+    /// Picture `i` alone.
+    pub fn picture(&self, i: usize) -> Self {
+        Self::new(1, self.shape(), self.one(i).to_vec())
     }
 
     /// The values of picture `i`, to change.

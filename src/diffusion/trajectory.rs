@@ -188,6 +188,22 @@ impl Trajectory {
         self.frames.iter().all(Option::is_none)
     }
 
+    /// One value of [`Trajectory::view`], the `i`-th of all pictures'; `None` where that is or past the last.
+    pub fn value(&self, frame: &Frame, quantity: Quantity, i: usize) -> Option<f32> {
+        let values = match (quantity, &frame.prediction) {
+            (Quantity::State, _) => &frame.x,
+            (Quantity::PredictedStart, _) if frame.doses == 0 => &frame.x,
+            (Quantity::PredictedStart, Some(prediction)) => &prediction.xstart,
+            (Quantity::PredictedNoise, Some(prediction)) => &prediction.eps,
+            (Quantity::Dose, _) => {
+                let next = self.frames[self.next_state(frame.doses)?].as_ref()?;
+                return Some(next.x.get(i)?.to_f32() - frame.x.get(i)?.to_f32());
+            }
+            (_, None) => return None,
+        };
+        values.get(i).map(|v| v.to_f32())
+    }
+
     /// What `quantity` looked like at `frame`; `None` where the frame holds no prediction.
     pub fn view(&self, frame: &Frame, quantity: Quantity) -> Option<Images> {
         let images = |half: &[f16]| Images::new(self.n, self.shape, half.to_f32_vec());
@@ -290,6 +306,11 @@ mod tests {
         assert_eq!(whole.view(&frame, Quantity::PredictedNoise), Some(eps));
         assert_eq!(whole.view(&frame, Quantity::PredictedStart), Some(xstart));
         assert_eq!(frame.step(), Some(c));
+        for quantity in [Quantity::State, Quantity::PredictedStart, Quantity::PredictedNoise] {
+            let all = whole.view(&frame, quantity).unwrap();
+            assert_eq!(whole.value(&frame, quantity, 5), Some(all.data[5]));
+            assert_eq!(whole.value(&frame, quantity, 8), None);
+        }
         assert!(whole.view(whole.at(20).unwrap(), Quantity::PredictedNoise).is_none());
     }
 }

@@ -15,6 +15,8 @@ pub enum View {
     Film,
     /// True noise beside predicted noise.
     Noise,
+    /// What happens in one step.
+    Step,
     /// A training run.
     Training,
 }
@@ -22,7 +24,7 @@ pub enum View {
 impl View {
     /// Whether it stands over the timeline, so that the keys of the film work in it.
     pub fn has_timeline(self) -> bool {
-        matches!(self, Self::Film | Self::Noise)
+        matches!(self, Self::Film | Self::Noise | Self::Step)
     }
 }
 
@@ -114,6 +116,8 @@ pub enum UiAction {
     Look(Quantity),
     /// Which picture the noise view looks into.
     NoisePicture(usize),
+    /// The next line of the algorithm.
+    NextLine,
     /// Change what the films are made from.
     SetFilm(FilmSettings),
     /// Change the settings of the next training.
@@ -158,7 +162,7 @@ pub struct Entry {
 pub fn table() -> Vec<Entry> {
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Film, Noise, Training};
+    use View::{Film, Noise, Step, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -172,6 +176,7 @@ pub fn table() -> Vec<Entry> {
     vec![
         entry(A::Show(Film), Window, "Film", "Watch the film run both ways", Some((NONE, Key::F2))),
         entry(A::Show(Noise), Window, "Noise", "True noise beside predicted noise", Some((NONE, Key::F5))),
+        entry(A::Show(Step), Window, "Step", "What happens in one step", Some((NONE, Key::F8))),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
@@ -310,6 +315,13 @@ pub fn table() -> Vec<Entry> {
             "Show the change of a step",
             "What the step from this state changes: x_{t−1} − x_t",
             Some((NONE, Key::C)),
+        ),
+        entry(
+            A::NextLine,
+            In(Film),
+            "Next line",
+            "One line of the algorithm beside the step's equation",
+            Some((NONE, Key::N)),
         ),
         entry(
             A::StartTraining,

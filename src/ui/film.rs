@@ -8,6 +8,7 @@ use super::film_settings;
 use super::noise::NoiseView;
 use super::pictures::{self, Atlas, Map};
 use super::state::{AppState, Film, Phase};
+use super::step::StepView;
 use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
 use super::timeline::{Span, Timeline};
@@ -32,6 +33,8 @@ pub struct FilmView {
     forward: Side,
     reverse: Side,
     noise: NoiseView,
+    /// What happens in one step.
+    pub step: StepView,
     /// What the reverse side shows.
     pub quantity: Option<Quantity>,
 }
@@ -97,6 +100,7 @@ impl FilmView {
                 let chosen = self.noise.ui(ui, state, doses);
                 out.extend(chosen.map(UiAction::NoisePicture));
             }
+            View::Step => self.step.ui(ui, state, doses, out),
             View::Film | View::Training => self.sides(ui, state, doses, out),
         });
     }

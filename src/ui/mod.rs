@@ -1,6 +1,7 @@
 //! The window: it shows what the worker tells and asks it for more; it never computes, reads files or waits.
 
 pub mod actions;
+mod algorithm;
 mod axis;
 mod chain;
 pub mod curve;
@@ -12,10 +13,12 @@ mod film_settings;
 mod icons;
 mod noise;
 mod pictures;
+mod pixel;
 pub mod playback;
 mod probe;
 mod recall;
 pub mod state;
+mod step;
 mod style;
 mod symbols;
 mod timeline;

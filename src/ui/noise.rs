@@ -232,7 +232,11 @@ fn heading(ui: &mut Ui, state: &AppState) -> Option<usize> {
             let n = state.settings.n.min(MOST_CHOICES);
             if n > 1 {
                 let texts: Vec<String> = (1..=n).map(|i| i.to_string()).collect();
-                let choices: Vec<_> = texts.iter().enumerate().map(|(i, text)| (i, text.as_str(), "")).collect();
+                let choices: Vec<_> = texts
+                    .iter()
+                    .enumerate()
+                    .map(|(i, text)| (i, text.as_str(), "Which picture is looked into"))
+                    .collect();
                 style::segments(ui, &choices, &mut picture);
                 ui.label(egui::RichText::new("Picture").color(style::palette(ui).weak));
             }

@@ -135,19 +135,30 @@ pub struct Film<T> {
     pub film: Option<(JobId, Trajectory)>,
     /// Whose it is.
     pub source: Option<T>,
+    /// What it was made from.
+    pub made: Option<FilmSettings>,
+    /// What the expected one will be made from.
+    asked: Option<FilmSettings>,
 }
 
 impl<T> Default for Film<T> {
     fn default() -> Self {
-        Self { job: None, phase: Phase::Idle, film: None, source: None }
+        Self { job: None, phase: Phase::Idle, film: None, source: None, made: None, asked: None }
     }
 }
 
 impl<T> Film<T> {
-    /// Waits for that job's film from now on.
-    pub fn expect(&mut self, job: JobId) {
+    /// Waits for that job's film of these settings from now on.
+    pub fn expect(&mut self, job: JobId, settings: FilmSettings) {
         self.job = Some(job);
         self.phase = Phase::Busy;
+        self.asked = Some(settings);
+    }
+
+    fn begin(&mut self, job: JobId, film: Trajectory, source: T) {
+        self.film = Some((job, film));
+        self.source = Some(source);
+        self.made = self.asked.take();
     }
 
     fn finish(&mut self, outcome: &Outcome) {
@@ -315,8 +326,7 @@ impl AppState {
                     if self.reverse.film.is_none() {
                         self.playback.set_steps(film.steps());
                     }
-                    self.forward.film = Some((job, Trajectory::clone(&film)));
-                    self.forward.source = Some(source);
+                    self.forward.begin(job, Trajectory::clone(&film), source);
                     self.forward.phase = Phase::Done;
                 }
             }
@@ -324,8 +334,7 @@ impl AppState {
             Event::SampleStarted(job, film, source) => {
                 if self.reverse.job == Some(job) {
                     self.playback.restart(film.steps());
-                    self.reverse.film = Some((job, *film));
-                    self.reverse.source = Some(source);
+                    self.reverse.begin(job, *film, source);
                 }
             }
             Event::Frame(job, frame) => {

@@ -66,6 +66,22 @@ pub const XSTART: Symbol = symbol(
     |p| p.xstart,
     "x̂_0, the picture that the network expects: (x_t − √(1−ᾱ_t) ε̂) / √ᾱ_t (Ho et al. 2020, Eq. 15)",
 );
+/// x_0.
+pub const START: Symbol =
+    symbol("x", Mark::None, "0", |p| p.text, "x_0, the picture itself: data, or the end of the film");
+/// ε of the jump to a state of the chain.
+pub const JUMP_EPS: Symbol = symbol(
+    "ε",
+    Mark::None,
+    "",
+    |p| p.eps,
+    "ε, all noise in x_t as one: (x_t − √ᾱ_t x_0) / √(1−ᾱ_t) (Ho et al. 2020, Eq. 4)",
+);
+/// α_t.
+pub const ALPHA: Symbol = symbol("α", Mark::None, "t", |p| p.text, "α_t = 1 − β_t (Ho et al. 2020, section 2)");
+/// σ_t.
+pub const SIGMA: Symbol =
+    symbol("σ", Mark::None, "t", |p| p.text, "σ_t, the spread of the fresh noise (Ho et al. 2020, section 3.2)");
 /// ε̂.
 pub const EPS: Symbol = symbol(
     "ε",
@@ -256,16 +272,18 @@ pub fn width(ui: &Ui, parts: &[Part], size: f32) -> f32 {
     pen.at.x
 }
 
-/// Writes a formula into `rect`, from its left end. Returns where each symbol stands, and its tooltip.
-pub fn write(ui: &Ui, parts: &[Part], size: f32, rect: Rect) -> Vec<(Rect, &'static str)> {
+/// Writes a formula into `rect`, from its left end. Returns for each symbol its part's index, its place
+/// and its tooltip.
+pub fn write(ui: &Ui, parts: &[Part], size: f32, rect: Rect) -> Vec<(usize, Rect, &'static str)> {
     let at = pos2(rect.left(), rect.center().y + size * 0.38);
     let mut pen = Pen { ui, palette: style::palette(ui), size, at, dry: false };
-    parts.iter().filter_map(|part| pen.part(part)).collect()
+    let places = parts.iter().enumerate().map(|(i, part)| (i, pen.part(part)));
+    places.filter_map(|(i, place)| place.map(|(rect, tooltip)| (i, rect, tooltip))).collect()
 }
 
 /// Writes a formula in which each symbol explains itself in a tooltip.
 pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
-    for (i, (place, tooltip)) in write(ui, parts, size, rect).into_iter().enumerate() {
+    for (i, place, tooltip) in write(ui, parts, size, rect) {
         let id = ui.scope_id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
         ui.interact(place, id, Sense::hover()).on_hover_text(tooltip);
     }

@@ -232,7 +232,7 @@ impl Window {
             self.state.banners.remove(i);
         }
         match self.view {
-            View::Film | View::Noise => {
+            View::Film | View::Noise | View::Step => {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Training => {
@@ -322,6 +322,7 @@ impl Window {
                 let views = [
                     (View::Film, "Film", "Watch the film run both ways (F2)"),
                     (View::Noise, "Noise", "True noise beside predicted noise (F5)"),
+                    (View::Step, "Step", "What happens in one step: its equation as pictures that add up (F8)"),
                     (View::Training, "Training", "Watch a model learn (F3)"),
                 ];
                 let mut view = self.view;
@@ -335,6 +336,15 @@ impl Window {
                     style::button(ui, &UiAction::LoadShipped, out);
                 });
                 menu.response.on_hover_text("Open and save models, open images");
+                let menu = ui.menu_button("View ⏷", |ui| {
+                    use UiAction::{FullScreen, NextTheme, Present, ToggleContrast};
+                    for action in [Present, FullScreen, ToggleContrast, NextTheme] {
+                        if actions::menu_item(ui, &action, out) {
+                            ui.close();
+                        }
+                    }
+                });
+                menu.response.on_hover_text("What is shown, and how");
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     ui.spacing_mut().item_spacing.x = 2.0;
                     style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);
@@ -378,6 +388,7 @@ impl Window {
             A::SetSpeed(speed) => playback.speed = speed,
             A::Look(quantity) => self.film.quantity = Some(quantity),
             A::NoisePicture(picture) => self.state.noise.picture = picture,
+            A::NextLine => self.film.step.advance = self.view == View::Step,
             A::NewSeed => {
                 self.set_film(FilmSettings { seed: next_seed(self.state.settings.seed), ..self.state.settings.clone() })
             }
@@ -419,7 +430,7 @@ impl Window {
             }
             A::ToggleKeys => self.keys_open ^= true,
             A::ToggleSettings => match self.view {
-                View::Film | View::Noise => self.preferences.film_settings ^= true,
+                View::Film | View::Noise | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
             },
             A::Dismiss => {
@@ -462,7 +473,7 @@ impl Window {
     fn sample(&mut self) {
         if self.has_model() {
             let job = self.state.new_job();
-            self.state.reverse.expect(job);
+            self.state.reverse.expect(job, self.state.settings.clone());
             self.commands.push(Command::Sample(job, self.state.settings.sample_request()));
         }
     }
@@ -470,7 +481,7 @@ impl Window {
     fn drown(&mut self) {
         if self.has_model() {
             let job = self.state.new_job();
-            self.state.forward.expect(job);
+            self.state.forward.expect(job, self.state.settings.clone());
             self.commands.push(Command::Forward(job, self.state.settings.forward_request()));
         }
     }

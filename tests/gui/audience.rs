@@ -131,6 +131,10 @@ fn every_control_has_a_tooltip_and_a_name_for_screen_readers() {
     let mut gui = with_films(1400.0, 1400.0);
     press(&mut gui, Key::F4);
     assert!(explain_themselves(&mut gui) > 40);
+    for view in [Key::F5, Key::F8] {
+        press(&mut gui, view);
+        assert!(explain_themselves(&mut gui) > 40);
+    }
     press(&mut gui, Key::F3);
     explain_themselves(&mut gui);
     let (mut gui, _) = running();

@@ -6,6 +6,7 @@ mod film;
 mod film_states;
 mod noise;
 mod recall;
+mod step;
 mod support;
 mod timeline;
 mod training;

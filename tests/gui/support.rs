@@ -90,7 +90,7 @@ pub fn with_films(width: f32, height: f32) -> Gui {
     let (sample, forward) = (sample.unwrap(), forward.unwrap());
     let n = gui.state().state.settings.n;
     let x_start = process::noise_images(1, Purpose::Pick, 0, 0, n, [1, 8, 8]);
-    let film = Trajectory::forward(schedule(), &x_start, 1);
+    let film = Trajectory::forward(schedule(), &x_start, gui.state().state.settings.seed);
     tell(&mut gui, Event::Forward(forward, Arc::new(film), "MNIST".into()));
     tell(&mut gui, Event::Finished(forward, Outcome::Done));
     tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(n, [1, 8, 8], schedule())), provenance()));
