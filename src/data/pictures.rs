@@ -107,7 +107,10 @@ fn find(root: &Path, most: usize, progress: Progress) -> Result<Found> {
                 continue;
             }
         };
-        for entry in entries.flatten() {
+        for (i, entry) in entries.flatten().enumerate() {
+            if i % 4096 == 4095 && !progress(0, files.len()) {
+                return Err(Error::cancelled());
+            }
             let (name, path) = (entry.file_name(), entry.path());
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;

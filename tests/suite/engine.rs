@@ -229,7 +229,7 @@ fn reading_the_data_tells_how_far_it_is_and_can_be_stopped() {
     let tmp = tempfile::tempdir().unwrap();
     let picture = image::GrayImage::from_pixel(400, 400, image::Luma([9]));
     picture.save(tmp.path().join("0.png")).unwrap();
-    for i in 1..2000 {
+    for i in 1..8000 {
         std::fs::hard_link(tmp.path().join("0.png"), tmp.path().join(format!("{i}.png"))).unwrap();
     }
     let engine = engine(1);
@@ -242,7 +242,7 @@ fn reading_the_data_tells_how_far_it_is_and_can_be_stopped() {
         let deadline = Instant::now() + Duration::from_secs(120);
         while Instant::now() < deadline {
             match engine.wait(Duration::from_secs(1)).unwrap() {
-                Some(Event::Progress { job: j, done, total: 2000 }) if j == job && done > 0 => return done,
+                Some(Event::Progress { job: j, done, total: 8000 }) if j == job && done > 0 => return done,
                 Some(Event::TrainingStarted(..)) => panic!("all was read before anything was told"),
                 _ => {}
             }

@@ -85,7 +85,7 @@ fn a_run_killed_at_twenty_random_moments_ends_with_the_bytes_of_one_that_never_w
     trains(dir, &[&STEPS[..], &["--out", "whole"]].concat());
     let begun = Instant::now();
     trains(dir, &["--steps", "3", "--save-every", "1", "--out", "pace"]);
-    let life = begun.elapsed().as_secs_f64();
+    let mut life = begun.elapsed().as_secs_f64();
 
     let run = dir.join("run");
     let mut random = stream(1, Purpose::Pick, [0, 0]);
@@ -100,6 +100,10 @@ fn a_run_killed_at_twenty_random_moments_ends_with_the_bytes_of_one_that_never_w
         drop(process);
         let now = step(&run);
         assert!(now >= reached, "{reached:?} steps were saved, then {now:?}");
+        if now == reached {
+            // the machine may have become slower since the pace was taken
+            life *= 1.3;
+        }
         reached = now;
     }
     assert!(reached > Some(0), "no step was ever saved");
