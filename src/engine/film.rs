@@ -11,6 +11,7 @@ use crate::diffusion::schedule::Spacing;
 use crate::diffusion::trajectory::{Frame, Trajectory};
 use crate::diffusion::{Images, process};
 use crate::error::{Error, Result};
+use crate::model::Config;
 use crate::model::UNet;
 use crate::model::compute::Compute;
 use crate::train::trainer::Trainer;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 /// Pictures that one film may show.
 const MOST_PICTURES: usize = 256;
+/// The most that one feature map of all pictures of a film may take.
+const MOST_MAP_BYTES: u64 = 4 << 30;
 
 fn check_count(n: usize) -> Result<()> {
     if (1..=MOST_PICTURES).contains(&n) {
@@ -25,6 +28,17 @@ fn check_count(n: usize) -> Result<()> {
     }
     let why = format!("{n} pictures were asked for");
     Err(Error::usage("cannot make a film", why, format!("ask for 1 to {MOST_PICTURES}")))
+}
+
+/// Refuses a film whose feature maps are absurdly large before anything of that size is asked of the machine.
+fn check_memory(n: usize, config: &Config) -> Result<()> {
+    let bytes = config.largest_map().saturating_mul(n as u64);
+    if bytes <= MOST_MAP_BYTES {
+        return Ok(());
+    }
+    let [_, h, w] = config.image_shape();
+    let why = format!("a feature map of {n} pictures of {w}x{h} takes {} GiB", bytes >> 30);
+    Err(Error::usage("cannot make a film", why, "ask for fewer pictures"))
 }
 
 /// A reverse film under way, or over with frames that may be asked for again.
@@ -48,6 +62,7 @@ pub(super) struct Recall {
 impl FilmJob {
     pub(super) fn start(request: SampleRequest, model: &Model, with: &mut Opening<'_>) -> Result<Self> {
         check_count(request.n)?;
+        check_memory(request.n, &model.checkpoint.config)?;
         let full = &model.info.schedule;
         let steps = request.steps.unwrap_or(full.steps());
         let schedule = full.spaced(steps, Spacing::Leading)?;
@@ -149,6 +164,7 @@ pub(super) fn forward_film(
     with: &mut Opening<'_>,
 ) -> Result<(ForwardReel, Trajectory, String)> {
     check_count(request.n)?;
+    check_memory(request.n, &model.checkpoint.config)?;
     let (x_start, words) = pictures(&request.source, request.seed, 0, request.n, model, with)?;
     let schedule = Arc::clone(&model.info.schedule);
     let (reel, film) = ForwardReel::record(schedule, &x_start, request.seed, FILM_BYTES);

@@ -148,6 +148,13 @@ impl Config {
         self.time_embedding_dim.filter(|&dim| dim > 0).unwrap_or(default)
     }
 
+    /// Bytes of the largest feature map of one picture.
+    pub fn largest_map(&self) -> u64 {
+        let [c, h, w] = self.image_shape();
+        let map = |(level, channels): (usize, &usize)| 4 * ((h >> level) * (w >> level) * channels) as u64;
+        self.block_out_channels.iter().enumerate().chain([(0, &c)]).map(map).max().unwrap_or(0)
+    }
+
     /// Checks that this program can run the network.
     ///
     /// # Errors
@@ -282,11 +289,8 @@ impl Config {
         }
         let [_, h, w] = self.image_shape();
         let pixels = |level: usize| ((h >> level) * (w >> level)) as u64;
-        for (level, &channels) in self.block_out_channels.iter().enumerate() {
-            let map = 4 * pixels(level) * channels as u64;
-            if map > MOST_BYTES {
-                return refuse(format!("one feature map of {channels} channels takes {} GiB", gib(map)), hint);
-            }
+        if self.largest_map() > MOST_BYTES {
+            return refuse(format!("one feature map takes {} GiB", gib(self.largest_map())), hint);
         }
         let plan = self.plan();
         let last = self.block_out_channels.len() - 1;

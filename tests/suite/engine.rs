@@ -1,10 +1,12 @@
 //! The worker behind its protocol: films, cancelling, replacing, dropping.
 
+use ddpm_film::checkpoint::{self, Checkpoint, ScheduleSettings};
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
     Command, DeviceChoice, Engine, Event, ForwardRequest, ForwardSource, JobId, Options, Origin, Outcome, Predictor,
     Quantity, RunConfig, SampleRequest, SamplerKind, TrainRequest, TrainingState, Trajectory, Variance, Which,
 };
+use ddpm_film::model::{Config, Params, SampleSize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -260,4 +262,33 @@ fn reading_the_data_tells_how_far_it_is_and_can_be_stopped() {
     let (events, outcome) = until_finished(&engine, second);
     assert_eq!(outcome, Outcome::Cancelled);
     assert!(!events.iter().any(|e| matches!(e, Event::TrainingStarted(..))), "{events:?}");
+}
+
+#[test]
+fn films_that_no_machine_could_hold_are_refused() {
+    let tmp = tempfile::tempdir().unwrap();
+    let config = Config {
+        sample_size: Some(SampleSize::Square(1024)),
+        block_out_channels: vec![8],
+        down_block_types: vec!["DownBlock2D".into()],
+        up_block_types: vec!["UpBlock2D".into()],
+        mid_block_type: None,
+        norm_num_groups: Some(2),
+        attention_head_dim: None,
+        ..Config::default()
+    };
+    let ema = Params::init(&config, 0, &candle_core::Device::Cpu).unwrap();
+    let large = Checkpoint { ema, schedule: ScheduleSettings::default(), training: None, config };
+    checkpoint::save(tmp.path(), &large).unwrap();
+    let engine = engine(1);
+    engine.send(Command::Load(engine.new_job(), Origin::Folder(tmp.path().into()))).unwrap();
+    let forward = ForwardRequest { which: Which::Loaded, seed: 1, n: 256, source: ForwardSource::Photo(0) };
+    let [a, b] = [engine.new_job(), engine.new_job()];
+    for (job, command) in
+        [(a, Command::Sample(a, SampleRequest { n: 256, ..request(1) })), (b, Command::Forward(b, forward))]
+    {
+        engine.send(command).unwrap();
+        let Outcome::Failed(e) = until_finished(&engine, job).1 else { panic!("8 GiB were asked of the machine") };
+        assert!(e.to_string().contains("256 pictures of 1024x1024 takes 8 GiB"), "{e}");
+    }
 }
