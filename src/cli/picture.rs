@@ -213,14 +213,20 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
         .rev()
         .filter_map(|k| {
             let doses = total * k / shown;
-            Some(FilmFrame { t: doses, forward: view(&forward, doses)?, reverse: view(&reverse, doses)? })
+            Some(FilmFrame { t: doses, sides: vec![view(&forward, doses)?, view(&reverse, doses)?] })
         })
         .collect();
     let scale = (112 / forward.shape()[1]).max(1);
     let total_frames = frames.len();
     if gif {
-        let options =
-            FilmOptions { timesteps: total, columns: columns(args.n), scale, delay_ms: 60, comment: whose.clone() };
+        let options = FilmOptions {
+            timesteps: total,
+            columns: columns(args.n),
+            scale,
+            delay_ms: 60,
+            captions: Vec::new(),
+            comment: whose.clone(),
+        };
         export::write_film_gif(&args.out, frames.into_iter(), &options, &|_, _| true)?;
     } else {
         export::write_film_strip(&args.out, &frames, scale.min(2), &[("Comment", &whose)])?;

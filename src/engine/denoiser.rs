@@ -57,8 +57,16 @@ impl Predicting {
         sampler: &'static str,
         calls: usize,
     ) -> Provenance {
-        let (model, step) = (model.info.name.clone(), model.info.step);
-        Provenance { model, step, predictor, oracle_images: self.oracle_images(), sampler, calls }
+        let (hash, step) = (model.info.hash.clone(), model.info.step);
+        Provenance {
+            model: model.info.name.clone(),
+            hash,
+            step,
+            predictor,
+            oracle_images: self.oracle_images(),
+            sampler,
+            calls,
+        }
     }
 
     /// ε̂ for all of `x` at timestep `t`.

@@ -35,6 +35,8 @@ fn kind(command: &Command) -> Option<Kind> {
         | Command::SetTraining(_)
         | Command::Load(..)
         | Command::Save(..)
+        | Command::Export(..)
+        | Command::ReadRecipe(..)
         | Command::Cancel(_) => None,
     }
 }

@@ -12,8 +12,10 @@ use std::time::Duration;
 mod comparison;
 mod denoiser;
 mod device;
+mod export;
 mod film;
 mod inbox;
+mod recipe;
 mod training;
 mod worker;
 
@@ -21,10 +23,13 @@ pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
+pub use crate::export::{Container, ffmpeg};
 pub use crate::train::config::RunConfig;
 pub use crate::train::metrics::{History, Point, StepStats};
 pub use comparison::{CompareRequest, Comparison, Prediction};
 pub use device::{DeviceChoice, open as open_device};
+pub use export::{ExportRequest, Format};
+pub use recipe::Recipe;
 pub(crate) use worker::load_model;
 
 /// Names a request, chosen by its sender: [`Engine::new_job`].
@@ -56,6 +61,10 @@ pub enum Command {
     Load(JobId, Origin),
     /// Save the training under way or else the loaded model as a diffusers folder.
     Save(JobId, PathBuf),
+    /// Write a film into a file; ends an export under way.
+    Export(JobId, Box<ExportRequest>),
+    /// Look for the recipe of a film in that file.
+    ReadRecipe(JobId, PathBuf),
     /// Stop that job.
     Cancel(JobId),
 }
@@ -70,7 +79,9 @@ impl Command {
             | Self::Compare(job, _)
             | Self::Recall { job, .. }
             | Self::Load(job, _)
-            | Self::Save(job, _) => Some(*job),
+            | Self::Save(job, _)
+            | Self::Export(job, _)
+            | Self::ReadRecipe(job, _) => Some(*job),
             Self::SetTraining(_) | Self::Cancel(_) => None,
         }
     }
@@ -185,6 +196,8 @@ pub struct ModelInfo {
     pub params: usize,
     /// Training steps behind it, where known.
     pub step: Option<u64>,
+    /// What its EMA weights hash to: the same in every file that was made with them.
+    pub hash: String,
     /// Whether raw weights are there beside the EMA.
     pub has_raw: bool,
     /// Its noise schedule.
@@ -246,6 +259,8 @@ pub enum Event {
     Preview(JobId, u64, Arc<Images>),
     /// Saved into this folder.
     Saved(JobId, PathBuf),
+    /// The recipe inside that file, if it holds one.
+    Recipe(JobId, PathBuf, Option<Box<Recipe>>),
     /// Something to know that stops nothing.
     Warning(String),
     /// The job is over; nothing more comes from it.
@@ -257,6 +272,8 @@ pub enum Event {
 pub struct Provenance {
     /// Model name.
     pub model: String,
+    /// What its EMA weights hash to.
+    pub hash: String,
     /// Training steps behind it, where known.
     pub step: Option<u64>,
     /// EMA, raw, or the oracle.

@@ -3,8 +3,10 @@
 
 use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
+use super::export::ExportJob;
 use super::film::{FilmJob, Recall, forward_film};
 use super::inbox::Inbox;
+use super::recipe::{Recipe, weights_hash};
 use super::training::TrainingJob;
 use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
 use crate::checkpoint::{self, Checkpoint};
@@ -102,6 +104,7 @@ impl Model {
             shape: checkpoint.config.image_shape(),
             params: checkpoint.ema.count(),
             step: state.as_ref().map(|s| s.step),
+            hash: weights_hash(&checkpoint.ema)?,
             has_raw: training.is_some(),
             schedule: Arc::new(Schedule::new(&checkpoint.schedule.schedule()?)?),
         };
@@ -145,6 +148,7 @@ struct Worker<'a> {
     out: &'a Outbox,
     loaded: Option<Model>,
     film: Option<FilmJob>,
+    export: Option<ExportJob>,
     training: Option<TrainingJob>,
     data: DataCache<'a>,
     /// The newest reverse film, once it is over.
@@ -173,6 +177,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         out,
         loaded: None,
         film: None,
+        export: None,
         training: None,
         data: DataCache { held: RefCell::default(), inbox: &inbox },
         shown: None,
@@ -199,7 +204,8 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
 
 impl Worker<'_> {
     fn idle(&self) -> bool {
-        self.film.is_none() && self.recall.is_none() && !self.training.as_ref().is_some_and(TrainingJob::is_running)
+        let nothing = self.film.is_none() && self.recall.is_none() && self.export.is_none();
+        nothing && !self.training.as_ref().is_some_and(TrainingJob::is_running)
     }
 
     /// Runs one unit; a failure or panic ends its job, not the worker.
@@ -270,7 +276,24 @@ impl Worker<'_> {
                     self.out.finished(job, Ok(()));
                 }
             }
+            Command::Export(job, request) => {
+                self.end_export();
+                self.export = Some(ExportJob::new(job, *request));
+            }
+            Command::ReadRecipe(job, path) => {
+                let done = self.guard(job, |w| {
+                    let recipe = Recipe::read(&path)?;
+                    w.out.send(Event::Recipe(job, path, recipe.map(Box::new)));
+                    Ok(())
+                });
+                if done {
+                    self.out.finished(job, Ok(()));
+                }
+            }
             Command::Cancel(job) => {
+                if self.export.as_ref().is_some_and(|e| e.job() == job) {
+                    self.end_export();
+                }
                 if self.film.as_ref().is_some_and(|f| f.job() == job) {
                     self.end_film();
                 }
@@ -304,6 +327,19 @@ impl Worker<'_> {
             });
             if !ok {
                 self.film = None;
+            }
+        } else if let Some(export) = &self.export {
+            let job = export.job();
+            let ok = self.guard(job, |w| {
+                let Some(export) = &mut w.export else { return Ok(()) };
+                if export.advance(w.out)? {
+                    w.export = None;
+                    w.out.finished(job, Ok(()));
+                }
+                Ok(())
+            });
+            if !ok {
+                self.export = None;
             }
         } else if let Some(training) = &self.training {
             let job = training.job();
@@ -340,6 +376,12 @@ impl Worker<'_> {
         match made.and_then(|film| film.again(job, doses)) {
             Some(recall) => self.recall = Some(recall),
             None => self.out.finished(job, Ok(())),
+        }
+    }
+
+    fn end_export(&mut self) {
+        if let Some(export) = self.export.take() {
+            self.out.finished(export.job(), Err(Error::cancelled()));
         }
     }
 

@@ -12,19 +12,49 @@ pub fn save_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result
 }
 
 fn save(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result<()> {
-    // a link stays a link
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder = parent(path)?;
-    let (file, temporary) = Temporary::create(&folder).map_err(|e| cannot_write(&e))?;
+    let (file, pending) = Pending::create(path)?;
     let mut file = BufWriter::new(file);
     write(&mut file)?;
-    file.flush().and_then(|()| file.get_ref().sync_all()).map_err(|e| cannot_write(&e))?;
+    let file = file.into_inner().map_err(|e| cannot_write(e.error()))?;
+    file.sync_all().map_err(|e| cannot_write(&e))?;
     drop(file); // Windows renames closed files only
-    fs::rename(&temporary.0, path).map_err(|e| cannot_write(&e))?;
-    if let Ok(folder) = File::open(folder) {
-        folder.sync_all().ok(); // the name too; not every system can
+    pending.commit()
+}
+
+/// A file that does not have its name yet: it is there under a temporary one beside it, and goes when this is dropped.
+pub struct Pending {
+    temporary: Temporary,
+    target: PathBuf,
+}
+
+impl Pending {
+    /// Opens a temporary file beside `target`.
+    ///
+    /// # Errors
+    /// As [`save_atomically`].
+    pub fn create(target: &Path) -> Result<(File, Self)> {
+        // a link stays a link
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        let (file, temporary) = Temporary::create(&parent(&target)?).map_err(|e| cannot_write(&e))?;
+        Ok((file, Self { temporary, target }))
     }
-    Ok(())
+
+    /// Where it is until then.
+    pub fn path(&self) -> &Path {
+        &self.temporary.0
+    }
+
+    /// Gives it its name, over a file that may be there.
+    ///
+    /// # Errors
+    /// As [`save_atomically`].
+    pub fn commit(self) -> Result<()> {
+        fs::rename(&self.temporary.0, &self.target).map_err(|e| cannot_write(&e))?;
+        if let Ok(folder) = File::open(parent(&self.target)?) {
+            folder.sync_all().ok(); // the name too; not every system can
+        }
+        Ok(())
+    }
 }
 
 /// Finds out before hours of work whether a file can be written at `path`.

@@ -1,12 +1,15 @@
 //! Pictures and files to share: grids, films, strips and arrays, each written whole or not at all.
 
+mod caption;
 mod draw;
 pub mod files;
 mod film;
+mod movie;
 mod npz;
 
 pub use draw::{grid, to_u8};
-pub use film::{FilmFrame, FilmOptions, write_film_gif, write_film_strip};
+pub use film::{FilmFrame, FilmOptions, render, write_film_gif, write_film_strip};
+pub use movie::{Container, Movie, ffmpeg};
 pub use npz::write_npz;
 
 use crate::error::{Error, Result};
@@ -21,16 +24,19 @@ pub fn write_png(path: &Path, picture: &RgbImage, text: &[(&str, &str)]) -> Resu
         let mut encoder = png::Encoder::new(file, picture.width(), picture.height());
         encoder.set_color(png::ColorType::Rgb);
         for (keyword, value) in text {
-            let latin1 = value.chars().all(|c| u32::from(c) < 256);
-            let (keyword, value) = ((*keyword).to_owned(), (*value).to_owned());
-            let added =
-                if latin1 { encoder.add_text_chunk(keyword, value) } else { encoder.add_itxt_chunk(keyword, value) };
-            added.map_err(|e| png_error(&e))?;
+            add_text(&mut encoder, keyword, value)?;
         }
         let mut writer = encoder.write_header().map_err(|e| png_error(&e))?;
         writer.write_image_data(picture).map_err(|e| png_error(&e))?;
         writer.finish().map_err(|e| png_error(&e))
     })
+}
+
+fn add_text<W: std::io::Write>(encoder: &mut png::Encoder<'_, W>, keyword: &str, value: &str) -> Result<()> {
+    let latin1 = value.chars().all(|c| u32::from(c) < 256);
+    let (keyword, value) = (keyword.to_owned(), value.to_owned());
+    let added = if latin1 { encoder.add_text_chunk(keyword, value) } else { encoder.add_itxt_chunk(keyword, value) };
+    added.map_err(|e| png_error(&e))
 }
 
 fn png_error(e: &png::EncodingError) -> Error {

@@ -1,9 +1,10 @@
 //! Everything a person can do in the window: its name, what it says in a tooltip, and its keys, in one table.
 
 use super::curve::CurveSettings;
+use super::export::ExportSettings;
 use super::playback::Direction;
 use super::state::{FilmSettings, RunSettings};
-use crate::engine::Quantity;
+use crate::engine::{Quantity, Recipe};
 use egui::{Key, KeyboardShortcut, Modifiers};
 use std::path::PathBuf;
 
@@ -118,6 +119,18 @@ pub enum UiAction {
     NoisePicture(usize),
     /// The next line of the algorithm.
     NextLine,
+    /// Ask how the film is to be written into a file.
+    AskExport,
+    /// Write it.
+    Export(Box<ExportSettings>),
+    /// Stop writing it.
+    CancelExport,
+    /// The pictures at the playhead to the clipboard.
+    CopyFrame,
+    /// A file was dropped on the window.
+    Dropped(PathBuf),
+    /// Make the film of a recipe again.
+    Restore(Box<Recipe>),
     /// Change what the films are made from.
     SetFilm(FilmSettings),
     /// Change the settings of the next training.
@@ -315,6 +328,21 @@ pub fn table() -> Vec<Entry> {
             "Show the change of a step",
             "What the step from this state changes: x_{t−1} − x_t",
             Some((NONE, Key::C)),
+        ),
+        entry(
+            A::AskExport,
+            Window,
+            "Export film…",
+            "Write the film as GIF, APNG, MP4, PNG or CSV, with all that makes it again",
+            Some((COMMAND, Key::E)),
+        ),
+        entry(A::CancelExport, Window, "Cancel export", "Stop writing; no file is left", None),
+        entry(
+            A::CopyFrame,
+            Window,
+            "Copy frame",
+            "The pictures at the playhead to the clipboard, also with Ctrl+C",
+            None,
         ),
         entry(
             A::NextLine,

@@ -7,6 +7,7 @@ mod chain;
 pub mod curve;
 mod dialogs;
 mod equations;
+pub mod export;
 mod film;
 mod film_bar;
 mod film_settings;

@@ -135,6 +135,30 @@ impl Atlas {
     }
 }
 
+/// Grids of pictures side by side as one image, for the clipboard: `scale` screen pixels to a pixel, one between pictures.
+pub fn contact(sides: &[(Images, Map)], scale: usize) -> Option<ColorImage> {
+    let (first, _) = sides.first()?;
+    let columns = (first.n as f64).sqrt().ceil().max(1.0) as usize;
+    let step = [first.w * scale + 1, first.h * scale + 1];
+    let width = columns * step[0] + 1;
+    let size = [sides.len() * width, first.n.div_ceil(columns) * step[1] + 1];
+    let mut image = ColorImage::filled(size, style::MID_GREY);
+    for (side, (images, map)) in sides.iter().enumerate() {
+        for n in 0..images.n {
+            let corner = [side * width + 1 + n % columns * step[0], 1 + n / columns * step[1]];
+            for i in 0..images.w * images.h * scale * scale {
+                let (x, y) = (i % (images.w * scale), i / (images.w * scale));
+                let from = y / scale * images.w + x / scale;
+                let place = (corner[1] + y) * size[0] + corner[0] + x;
+                if let Some(target) = image.pixels.get_mut(place) {
+                    *target = pixel(images.one(n), images.c, images.w * images.h, from, *map);
+                }
+            }
+        }
+    }
+    Some(image)
+}
+
 /// Where the pictures of a square grid stand.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GridLayout {
@@ -240,6 +264,16 @@ mod tests {
             assert!(grid.cells.iter().all(|c| c.width() <= 3.0 && c.is_finite()));
         }
         layout(Rect::ZERO, 0, [0, 0], 1.0);
+    }
+
+    #[test]
+    fn the_clipboard_gets_both_sides() {
+        let side = |v| (Images::new(4, [1, 2, 3], vec![v; 24]), Map::Picture);
+        let image = contact(&[side(-1.0), side(1.0)], 2).unwrap();
+        assert_eq!(image.size, [2 * (2 * 7 + 1), 2 * 5 + 1]);
+        let count = |level| image.pixels.iter().filter(|p| p.r() == level).count();
+        assert_eq!((count(0), count(255)), (4 * 24, 4 * 24));
+        assert!(contact(&[], 2).is_none());
     }
 
     #[test]

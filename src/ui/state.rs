@@ -1,14 +1,15 @@
 //! What the window knows, and the one place where the worker's events change it.
 
-use super::actions::UiAction;
+use super::actions::{PathUse, UiAction};
 use super::axis::Scale;
+use super::export::Exporting;
 use super::noise::Noise;
 use super::playback::{Extent, Playback};
 use super::recall::Recall;
 use crate::diffusion::Images;
 use crate::engine::{
     Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor, Provenance,
-    RunConfig, SampleRequest, SamplerKind, TrainingState, Trajectory, Variance, Which,
+    Recipe, RunConfig, SampleRequest, SamplerKind, TrainingState, Trajectory, Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -288,6 +289,10 @@ pub struct AppState {
     pub training: Option<Training>,
     /// Loading and saving under way.
     pub file_jobs: Vec<JobId>,
+    /// A film being written into a file.
+    pub exporting: Option<Exporting>,
+    /// A film to make once its model is there.
+    pub to_restore: Option<Box<Recipe>>,
     /// Messages, oldest first.
     pub banners: Vec<Banner>,
     last_job: JobId,
@@ -314,7 +319,7 @@ impl AppState {
                 self.settings.steps = self.settings.steps.filter(|k| *k <= model.schedule.steps());
                 self.model = Some(model);
                 self.noise.forget();
-                return Some(UiAction::Restart);
+                return Some(self.to_restore.take().map_or(UiAction::Restart, UiAction::Restore));
             }
             Event::TrainingStarted(job, model) => {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
@@ -368,7 +373,12 @@ impl AppState {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
                     t.reading = Some((done, total));
                 }
+                if let Some(export) = &mut self.exporting {
+                    export.follow(job, done, total);
+                }
             }
+            Event::Recipe(_, _, Some(recipe)) => return Some(UiAction::Restore(recipe)),
+            Event::Recipe(_, path, None) => return Some(UiAction::UsePath(PathUse::OpenImage, path)),
             // a film shows how far it has come by its frames
             Event::Sampled(..) => {}
         }
@@ -377,6 +387,12 @@ impl AppState {
 
     fn finished(&mut self, job: JobId, outcome: &Outcome) {
         let mut known = job == 0 || self.noise.finished(job, outcome) || self.recall.finished(job);
+        if let Some(export) = self.exporting.take_if(|e| e.job() == job) {
+            if let Some((what, details)) = export.words(outcome) {
+                self.notify(Severity::Info, what, details);
+            }
+            known = true;
+        }
         if self.forward.job == Some(job) {
             self.forward.finish(outcome);
             known = true;

@@ -5,6 +5,7 @@ use super::actions::{self, PathUse, UiAction, View};
 use super::axis::Scale;
 use super::curve::CurveSettings;
 use super::dialogs::{self, Answer, PathDialog};
+use super::export::{ExportDialog, Exporting};
 use super::film::FilmView;
 use super::playback::{Mode, Repeat};
 use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, typed_path};
@@ -12,7 +13,7 @@ use super::style::{self, Icon};
 use super::training::TrainingView;
 use crate::engine::{Command, Error, Event, ForwardSource, JobId, Origin, Outcome, TrainRequest, TrainingState, Which};
 use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui, ViewportCommand};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Time between frames while the film plays: more would cost the worker time on machines without a graphics card.
@@ -70,13 +71,14 @@ pub struct Window {
     pub view: View,
     /// Whether the list of keys is open.
     pub keys_open: bool,
-    film: FilmView,
+    pub(super) film: FilmView,
     training: TrainingView,
     path: Option<PathDialog>,
     unsaved: Option<Unsaved>,
     closing: Closing,
+    export: Option<ExportDialog>,
     preferences: Preferences,
-    commands: Vec<Command>,
+    pub(super) commands: Vec<Command>,
     /// The contrast that the themes were made with.
     high_contrast: bool,
     /// When the film was last moved, while it plays, in seconds.
@@ -131,6 +133,7 @@ impl Window {
             path: None,
             unsaved: None,
             closing: Closing::No,
+            export: None,
             preferences,
             commands: Vec::new(),
             high_contrast: false,
@@ -220,7 +223,7 @@ impl Window {
         self.follow_preferences(ui.ctx());
         let mut out = Vec::new();
         self.hold_close(ui.ctx());
-        if self.path.is_none() && self.unsaved.is_none() {
+        if self.path.is_none() && self.unsaved.is_none() && self.export.is_none() {
             actions::pressed(ui.ctx(), self.view, &mut out);
         }
         dropped_files(ui, &mut out);
@@ -255,6 +258,13 @@ impl Window {
             self.closing = Closing::Now;
             ui.ctx().send_viewport_cmd(ViewportCommand::Close);
         }
+        if self.export.as_mut().is_some_and(|dialog| dialog.ui(ui, &self.state, &mut out)) {
+            self.export = None;
+        }
+        let copies = |i: &egui::InputState| i.events.contains(&egui::Event::Copy);
+        if self.view.has_timeline() && !ui.ctx().text_edit_focused() && ui.input(copies) {
+            out.push(UiAction::CopyFrame);
+        }
         if !out.is_empty() {
             ui.ctx().request_repaint_after(Duration::from_millis(1));
         }
@@ -266,6 +276,7 @@ impl Window {
                     ui.ctx().send_viewport_cmd(ViewportCommand::Fullscreen(!full));
                 }
                 UiAction::Present => self.present(ui.ctx()),
+                UiAction::CopyFrame => self.copy_frame(ui.ctx()),
                 action => self.act(action),
             }
         }
@@ -333,9 +344,11 @@ impl Window {
                     for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel] {
                         style::button(ui, &UiAction::AskPath(usage), out);
                     }
-                    style::button(ui, &UiAction::LoadShipped, out);
+                    for action in [UiAction::LoadShipped, UiAction::AskExport, UiAction::CopyFrame] {
+                        style::button(ui, &action, out);
+                    }
                 });
-                menu.response.on_hover_text("Open and save models, open images");
+                menu.response.on_hover_text("Open and save models, open images, export films");
                 let menu = ui.menu_button("View ⏷", |ui| {
                     use UiAction::{FullScreen, NextTheme, Present, ToggleContrast};
                     for action in [Present, FullScreen, ToggleContrast, NextTheme] {
@@ -445,7 +458,20 @@ impl Window {
             A::LoadShipped => self.load(Origin::Shipped),
             A::ToggleContrast => self.preferences.high_contrast ^= true,
             // these need the context: `ui_root` runs them
-            A::NextTheme | A::FullScreen | A::Present => {}
+            A::NextTheme | A::FullScreen | A::Present | A::CopyFrame => {}
+            A::AskExport => self.export = Some(ExportDialog::default()),
+            A::Export(settings) => self.start_export(*settings),
+            A::CancelExport => {
+                let job = self.state.exporting.as_ref().map(Exporting::job);
+                self.commands.extend(job.map(Command::Cancel));
+            }
+            A::Dropped(path) if path.is_dir() => self.use_path(PathUse::OpenModel, path),
+            A::Dropped(path) => {
+                let job = self.state.new_job();
+                self.state.file_jobs.push(job);
+                self.commands.push(Command::ReadRecipe(job, path));
+            }
+            A::Restore(recipe) => self.restore(recipe),
         }
     }
 
@@ -513,7 +539,7 @@ impl Window {
         self.commands.push(Command::Train(job, Box::new(request)));
     }
 
-    fn load(&mut self, origin: Origin) {
+    pub(super) fn load(&mut self, origin: Origin) {
         let job = self.state.new_job();
         self.state.file_jobs.push(job);
         self.commands.push(Command::Load(job, origin));
@@ -564,9 +590,8 @@ fn next_theme(ui: &Ui) {
     ui.ctx().set_theme(next);
 }
 
-/// A dropped file is a picture to drown, a dropped folder a model.
+/// A dropped file is a film to make again or a picture to drown, a dropped folder a model.
 fn dropped_files(ui: &Ui, out: &mut Vec<UiAction>) {
-    let paths: Vec<PathBuf> = ui.input(|i| i.raw.dropped_files.iter().map(|f| f.path().to_owned()).collect());
-    let usage = |path: &Path| if path.is_dir() { PathUse::OpenModel } else { PathUse::OpenImage };
-    out.extend(paths.into_iter().next_back().map(|path| UiAction::UsePath(usage(&path), path)));
+    let last = ui.input(|i| i.raw.dropped_files.last().map(|f| f.path().to_owned()));
+    out.extend(last.map(UiAction::Dropped));
 }

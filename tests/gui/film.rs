@@ -239,6 +239,11 @@ fn an_image_dropped_on_any_view_is_drowned() {
     gui.run();
     gui.input_mut().dropped_files = vec![std::sync::Arc::new(Dropped("/tmp/dropped.png".into()))];
     gui.run();
+    // the worker says whether it is a film to make again
+    let commands = gui.state_mut().take_commands();
+    let [Command::ReadRecipe(job, path)] = commands.as_slice() else { panic!("{commands:?}") };
+    tell(&mut gui, Event::Recipe(*job, path.clone(), None));
+    gui.run();
     assert_eq!(gui.state().view, View::Film);
     let commands = gui.state_mut().take_commands();
     assert!(

@@ -36,6 +36,7 @@ pub fn model() -> Arc<ModelInfo> {
         shape,
         params: 1234,
         step: Some(40_000),
+        hash: "0123456789abcdef".into(),
         has_raw: true,
         schedule: schedule(),
     })
@@ -55,6 +56,7 @@ pub fn frame(n: usize, doses: usize) -> Arc<Frame> {
 
 pub fn provenance() -> Provenance {
     Provenance {
+        hash: model().hash.clone(),
         model: "tiny".into(),
         step: Some(40_000),
         predictor: Predictor::Ema,

@@ -89,14 +89,23 @@ fn an_npz_holds_the_bytes_with_channels_last() {
 fn frames(shape: [usize; 3]) -> Vec<FilmFrame> {
     let at = |t: usize| FilmFrame {
         t,
-        forward: flat(4, shape, |i, k| (i + k) as f32 / 4.0 - t as f32 / 10.0),
-        reverse: flat(4, shape, |i, k| (i * k) as f32 / 4.0 - t as f32 / 10.0),
+        sides: vec![
+            flat(4, shape, |i, k| (i + k) as f32 / 4.0 - t as f32 / 10.0),
+            flat(4, shape, |i, k| (i * k) as f32 / 4.0 - t as f32 / 10.0),
+        ],
     };
     [10, 5, 0].map(at).into()
 }
 
 fn options() -> FilmOptions {
-    FilmOptions { timesteps: 10, columns: 2, scale: 3, delay_ms: 40, comment: "model mnist28, seed 7".to_owned() }
+    FilmOptions {
+        timesteps: 10,
+        columns: 2,
+        scale: 3,
+        delay_ms: 40,
+        captions: Vec::new(),
+        comment: "model mnist28, seed 7".to_owned(),
+    }
 }
 
 /// All frames of a GIF, as RGBA.
@@ -132,7 +141,7 @@ fn a_film_loops_and_shows_both_sides_over_a_playhead() {
         for (frame, film) in decoded.iter().zip(frames(shape)) {
             assert_eq!(frame.delay, 4);
             let pixel = |x: usize, y: usize| &frame.buffer[(y * width + x) * 4..][..3];
-            for (side, images) in [(0, &film.forward), (21 * 3, &film.reverse)] {
+            for (side, images) in [(0, &film.sides[0]), (21 * 3, &film.sides[1])] {
                 let expected = grid(images, 2, 3, 3);
                 for (x, y, colour) in expected.enumerate_pixels() {
                     assert_eq!(pixel(side + x as usize, y as usize), colour.0, "t {} at {x}, {y}", film.t);
@@ -153,7 +162,7 @@ fn a_photo_in_a_film_keeps_its_colours_nearly() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("film.gif");
     let photo = decode_picture(photos()[1].0, photos()[1].1, [3, 64, 64]).unwrap();
-    let frame = FilmFrame { t: 0, forward: photo.clone(), reverse: photo.clone() };
+    let frame = FilmFrame { t: 0, sides: vec![photo.clone(), photo.clone()] };
     write_film_gif(&path, std::iter::once(frame), &FilmOptions { columns: 1, ..options() }, &|_, _| true).unwrap();
     let (decoder, decoded) = decode(&path);
     let (width, expected) = (usize::from(decoder.width()), grid(&photo, 1, 3, 0));
@@ -179,7 +188,7 @@ fn a_film_that_fails_or_is_stopped_leaves_what_was_there() {
     let large = gif(frames([1, 4, 4]), FilmOptions { scale: 9_999, ..options() }).to_string();
     assert!(large.contains("65,535"), "{large}");
     let mut uneven = frames([1, 4, 4]);
-    uneven[1].reverse = flat(3, [1, 4, 4], |_, _| 0.0);
+    uneven[1].sides[1] = flat(3, [1, 4, 4], |_, _| 0.0);
     assert!(gif(uneven.clone(), options()).to_string().contains("differ"));
     let strip = |frames: &[FilmFrame], scale| write_film_strip(&path, frames, scale, &[]).unwrap_err().to_string();
     assert!(strip(&uneven, 1).contains("differ") && strip(&[], 1).contains("no frames"));
@@ -197,7 +206,7 @@ fn a_strip_runs_from_left_to_right_in_pairs_of_rows() {
     // 3 columns of 8 with 1 between; 4 pairs of 6 + 1 + 6 with 4 between; twofold.
     assert_eq!(strip.dimensions(), (2 * (3 * 8 + 2), 2 * (4 * 13 + 3 * 4)));
     for (column, frame) in frames.iter().enumerate() {
-        for (row, images) in [&frame.forward, &frame.reverse].into_iter().enumerate() {
+        for (row, images) in frame.sides.iter().enumerate() {
             let expected = to_u8(images);
             for i in 0..4 {
                 let pixel = strip.get_pixel(column as u32 * 18 + 15, (i * 34 + row * 14 + 11) as u32);
@@ -251,7 +260,7 @@ fn digits_make_a_film() {
     let data = Dataset::load(&Source::Mnist, [1, 28, 28], &|_, _| true).unwrap();
     let digits = data.images(&(0..16).collect::<Vec<_>>());
     let path = dir.path().join("digits.gif");
-    let film = (0..50).map(|k| FilmFrame { t: 50 - k, forward: digits.clone(), reverse: digits.clone() });
+    let film = (0..50).map(|k| FilmFrame { t: 50 - k, sides: vec![digits.clone(), digits.clone()] });
     let options = FilmOptions { timesteps: 50, columns: 4, ..options() };
     write_film_gif(&path, film, &options, &|_, _| true).unwrap();
     assert_eq!(decode(&path).1.len(), 50);

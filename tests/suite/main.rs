@@ -8,6 +8,7 @@ mod comparison;
 mod data;
 mod engine;
 mod export;
+mod export_film;
 mod golden;
 mod golden_diffusion;
 mod oracle;

@@ -1,0 +1,361 @@
+//! A film as a file: what is asked, how far it has come, and a film made again from such a file.
+
+use super::actions::{UiAction, View};
+use super::pictures::{self, Map};
+use super::state::{AppState, FilmSettings, Method, Severity, typed_path};
+use super::style::{self, GRID};
+use super::window::Window;
+use crate::engine::{
+    Command, Container, ExportRequest, Format, JobId, Origin, Outcome, Quantity, Recipe, SamplerKind, Trajectory,
+    Variance, Which, ffmpeg,
+};
+use egui::{DragValue, Id, Margin, Modal, ProgressBar, RichText, Ui};
+use std::path::PathBuf;
+
+/// The model inside the program.
+const SHIPPED: &str = "mnist28";
+/// Screen pixels per pixel of a picture on the clipboard.
+const CLIPBOARD_SCALE: usize = 8;
+/// What is written, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportSettings {
+    /// Where to.
+    pub path: PathBuf,
+    /// As what.
+    pub format: Format,
+    /// Whether the forward film is seen.
+    pub forward: bool,
+    /// Whether the reverse film is seen.
+    pub reverse: bool,
+    /// The states, in doses, in the order in which they are shown.
+    pub moments: Vec<usize>,
+    /// Screen pixels per pixel of the model.
+    pub scale: usize,
+    /// Time that a frame stays.
+    pub delay_ms: u32,
+    /// Whether captions stand over the pictures.
+    pub captions: bool,
+}
+
+/// An export under way.
+#[derive(Clone, Debug)]
+pub struct Exporting {
+    job: JobId,
+    path: PathBuf,
+    /// Frames written, and in all.
+    progress: [u64; 2],
+}
+
+impl Exporting {
+    /// An export that was asked for.
+    pub fn new(job: JobId, settings: &ExportSettings) -> Self {
+        Self { job, path: settings.path.clone(), progress: [0, settings.moments.len() as u64] }
+    }
+
+    /// Its job.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Takes in how far a job has come.
+    pub fn follow(&mut self, job: JobId, done: u64, total: u64) {
+        if job == self.job {
+            self.progress = [done, total];
+        }
+    }
+
+    /// What to say when it is over.
+    pub fn words(&self, outcome: &Outcome) -> Option<(String, String)> {
+        (*outcome == Outcome::Done).then(|| ("Film saved".to_owned(), self.path.display().to_string()))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    ToImage,
+    ToNoise,
+    Bounce,
+}
+
+/// So many states, evenly spaced between two, in the order of showing.
+fn moments([noise, image]: [usize; 2], count: usize, way: Way) -> Vec<usize> {
+    let last = count.max(2) - 1;
+    let at = |i: usize| noise - (noise - image) * i / last;
+    let mut there: Vec<usize> = (0..=last).map(at).collect();
+    there.dedup();
+    match way {
+        Way::ToImage => there,
+        Way::ToNoise => there.into_iter().rev().collect(),
+        Way::Bounce => {
+            let back: Vec<usize> = there.iter().rev().skip(1).copied().collect();
+            there.into_iter().chain(back).collect()
+        }
+    }
+}
+
+/// The question how a film is to be written.
+pub struct ExportDialog {
+    format: Format,
+    sides: [bool; 2],
+    way: Way,
+    count: usize,
+    seconds: f64,
+    scale: usize,
+    captions: bool,
+    path: String,
+    has_ffmpeg: bool,
+}
+
+impl Default for ExportDialog {
+    fn default() -> Self {
+        Self {
+            format: Format::Movie(Container::Gif),
+            sides: [true, true],
+            way: Way::ToImage,
+            count: 100,
+            seconds: 8.0,
+            scale: 6,
+            captions: true,
+            path: "~/film.gif".to_owned(),
+            has_ffmpeg: ffmpeg().is_some(),
+        }
+    }
+}
+
+fn ending(format: Format) -> &'static str {
+    match format {
+        Format::Movie(Container::Gif) => "gif",
+        Format::Movie(Container::Apng) | Format::Strip | Format::Grid => "png",
+        Format::Movie(Container::Mp4) => "mp4",
+        Format::Csv => "csv",
+    }
+}
+
+impl ExportDialog {
+    /// Draws the dialog. Returns whether it is over.
+    pub fn ui(&mut self, ui: &Ui, state: &AppState, out: &mut Vec<UiAction>) -> bool {
+        let frame = egui::Frame::popup(ui.style()).inner_margin(Margin::same(24));
+        let modal = Modal::new(Id::unique("export")).frame(frame).show(ui.ctx(), |ui| {
+            ui.set_width(560.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
+            ui.label(RichText::new("Export film").font(style::semibold(style::LARGE)));
+            match &state.exporting {
+                Some(export) => progress(ui, export, out),
+                None => self.form(ui, state, out),
+            }
+        });
+        modal.inner || modal.should_close()
+    }
+
+    fn form(&mut self, ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) -> bool {
+        let before = ending(self.format);
+        let mut formats = vec![
+            (Format::Movie(Container::Gif), "GIF", "A looping film that every program shows"),
+            (Format::Movie(Container::Apng), "APNG", "A looping film with every colour exact; browsers show it"),
+            (Format::Strip, "Strip", "A PNG with time from left to right"),
+            (Format::Grid, "Grid", "A PNG of the last state"),
+            (Format::Csv, "CSV", "The numbers of every state"),
+        ];
+        if self.has_ffmpeg {
+            formats.push((Format::Movie(Container::Mp4), "MP4", "A small film, by the ffmpeg on the PATH"));
+        }
+        style::segments(ui, &formats, &mut self.format);
+        if ending(self.format) != before
+            && let Some(stem) = self.path.strip_suffix(before)
+        {
+            self.path = format!("{stem}{}", ending(self.format));
+        }
+        let sides = [
+            ([true, true], "Both", "The forward film and the reverse film"),
+            ([true, false], "Forward", "The forward film alone"),
+            ([false, true], "Reverse", "The reverse film alone, of what the film view shows"),
+        ];
+        style::segments(ui, &sides, &mut self.sides);
+        let ways = [
+            (Way::ToImage, "To image", "From noise to the image"),
+            (Way::ToNoise, "To noise", "From the image to noise"),
+            (Way::Bounce, "There and back", "To the image and back to noise"),
+        ];
+        style::segments(ui, &ways, &mut self.way);
+        let range =
+            [state.playback.marks()[0].unwrap_or(state.playback.steps()), state.playback.marks()[1].unwrap_or(0)];
+        ui.horizontal(|ui| {
+            let number = |ui: &mut Ui, name: &str, tooltip: &str, value: DragValue<'_>| {
+                let label = ui.label(name);
+                ui.add(value).labelled_by(label.id).on_hover_text(tooltip);
+            };
+            let says = "States shown, evenly spaced over the part that repeats";
+            number(ui, "States", says, DragValue::new(&mut self.count).range(2..=2000));
+            number(ui, "Seconds", "How long the film takes", DragValue::new(&mut self.seconds).range(0.1..=600.0));
+            number(ui, "Scale", "Pixels for each pixel of the model", DragValue::new(&mut self.scale).range(1..=32));
+        });
+        style::checkbox(ui, &mut self.captions, "Captions: t, and data or model")
+            .on_hover_text("They stand over the pictures of GIF, APNG, MP4 and grid");
+        ui.label(RichText::new("Seed, settings and the weights' hash travel inside").color(style::palette(ui).weak))
+            .on_hover_text("Such a file dropped on the window makes the same film again");
+        let width = ui.available_width() - 2.0 * GRID;
+        style::text_field(ui, &mut self.path, "File", width).on_hover_text("Where to; ~ is the home folder");
+        ui.add_space(GRID);
+        ui.horizontal(|ui| {
+            let path = typed_path(&self.path);
+            let ready = path.is_some() && (state.forward.film.is_some() || state.reverse.film.is_some());
+            let go = ui.add_enabled_ui(ready, |ui| style::primary(ui, "Export")).inner;
+            if go.on_hover_text("Write the file").clicked()
+                && let Some(path) = path
+            {
+                let moments = moments(range, self.count, self.way);
+                let delay_ms = (self.seconds * 1000.0 / moments.len() as f64).round() as u32;
+                out.push(UiAction::Export(Box::new(ExportSettings {
+                    path,
+                    format: self.format,
+                    forward: self.sides[0],
+                    reverse: self.sides[1],
+                    moments,
+                    scale: self.scale,
+                    delay_ms,
+                    captions: self.captions,
+                })));
+            }
+            ui.button("Close").on_hover_text("Back to the film (Esc)").clicked()
+        })
+        .inner
+    }
+}
+
+fn progress(ui: &mut Ui, export: &Exporting, out: &mut Vec<UiAction>) -> bool {
+    let [done, total] = export.progress;
+    ui.label(export.path.display().to_string());
+    let text = format!("{done} of {total} frames");
+    ui.add(ProgressBar::new(done as f32 / total.max(1) as f32).text(text));
+    ui.add_space(GRID);
+    ui.horizontal(|ui| {
+        style::button(ui, &UiAction::CancelExport, out);
+        ui.button("Hide").on_hover_text("The export goes on").clicked()
+    })
+    .inner
+}
+
+/// What the worker is asked for.
+pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -> Option<ExportRequest> {
+    let ExportSettings { path, format, forward, reverse, moments, scale, delay_ms, captions } = settings;
+    let film = |film: &Option<(JobId, Trajectory)>, wanted: bool| {
+        film.as_ref().filter(|_| wanted).map(|(_, film)| film.clone())
+    };
+    Some(ExportRequest {
+        path,
+        format,
+        forward: film(&state.forward.film, forward),
+        reverse: film(&state.reverse.film, reverse),
+        quantity,
+        moments,
+        scale,
+        delay_ms,
+        captions,
+        oracle: state.reverse.source.as_ref().is_some_and(|by| by.oracle_images.is_some()),
+        recipe: recipe(state)?,
+    })
+}
+
+/// How the films on screen can be made again.
+fn recipe(state: &AppState) -> Option<Recipe> {
+    let by = state.reverse.source.as_ref()?;
+    let made = state.reverse.made.as_ref()?;
+    let forward = state.forward.made.as_ref().unwrap_or(made);
+    Some(Recipe {
+        model: by.model.clone(),
+        hash: by.hash.clone(),
+        step: by.step,
+        sample: made.sample_request(),
+        forward: forward.forward_request(),
+    })
+}
+
+/// The settings that make the film of a recipe with the loaded model.
+pub fn settings(recipe: Recipe) -> FilmSettings {
+    let (method, variance, eta) = match recipe.sample.sampler {
+        SamplerKind::Ddpm { variance } => (Method::Ddpm, variance, 0.0),
+        SamplerKind::Ddim { eta } => (Method::Ddim, Variance::FixedSmall, eta),
+    };
+    FilmSettings {
+        which: Which::Loaded,
+        predictor: recipe.sample.predictor,
+        method,
+        variance,
+        eta,
+        steps: recipe.sample.steps,
+        clip: recipe.sample.clip,
+        n: recipe.sample.n,
+        seed: recipe.sample.seed,
+        source: recipe.forward.source,
+    }
+}
+
+impl Window {
+    pub(super) fn start_export(&mut self, settings: ExportSettings) {
+        let job = self.state.new_job();
+        let exporting = Exporting::new(job, &settings);
+        if let Some(request) = request(&self.state, self.film.quantity(), settings) {
+            self.state.exporting = Some(exporting);
+            self.commands.push(Command::Export(job, Box::new(request)));
+        }
+    }
+
+    /// Makes the film of a recipe, with its model if that is there or inside the program.
+    pub(super) fn restore(&mut self, recipe: Box<Recipe>) {
+        let shipped = recipe.model == SHIPPED;
+        match &self.state.model {
+            Some(model) if model.hash == recipe.hash => {
+                self.view = View::Film;
+                self.state.settings = settings(*recipe);
+                self.act(UiAction::Restart);
+            }
+            Some(model) if shipped && model.name != SHIPPED => {
+                self.state.to_restore = Some(recipe);
+                self.load(Origin::Shipped);
+            }
+            loaded => {
+                // it may just have been loaded for this film, and has none yet
+                let again = shipped && loaded.is_some();
+                let step = recipe.step.map_or_else(String::new, |step| format!(", step {step}"));
+                let what = format!("This film needs the model {}{step}", recipe.model);
+                let details = format!("open it, then drop the film again (its weights' hash is {})", recipe.hash);
+                self.state.notify(Severity::Warning, what, details);
+                if again {
+                    self.act(UiAction::Restart);
+                }
+            }
+        }
+    }
+
+    pub(super) fn copy_frame(&mut self, ctx: &egui::Context) {
+        let (doses, quantity) = (self.state.playback.doses(), self.film.quantity());
+        let view = |film: &Option<(JobId, Trajectory)>, quantity| {
+            let (_, film) = film.as_ref()?;
+            film.view(film.at(doses)?, quantity)
+        };
+        let map = match quantity {
+            Quantity::PredictedNoise => Map::Noise,
+            _ => Map::Picture,
+        };
+        let forward = view(&self.state.forward.film, Quantity::State).map(|images| (images, Map::Picture));
+        let reverse = view(&self.state.reverse.film, quantity).map(|images| (images, map));
+        let sides: Vec<_> = forward.into_iter().chain(reverse).collect();
+        if let Some(image) = pictures::contact(&sides, CLIPBOARD_SCALE) {
+            ctx.copy_image(image);
+            self.state.notify(Severity::Info, "Frame copied".to_owned(), format!("t = {doses}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_run_both_ways_and_keep_their_ends() {
+        assert_eq!(moments([1000, 0], 5, Way::ToImage), [1000, 750, 500, 250, 0]);
+        assert_eq!(moments([1000, 0], 3, Way::ToNoise), [0, 500, 1000]);
+        assert_eq!(moments([800, 700], 3, Way::Bounce), [800, 750, 700, 750, 800]);
+        assert_eq!(moments([3, 0], 100, Way::ToImage), [3, 2, 1, 0], "no state twice");
+        assert_eq!(moments([5, 0], 0, Way::ToImage), [5, 0]);
+    }
+}

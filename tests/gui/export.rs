@@ -1,0 +1,125 @@
+//! A film as a file: the question, the progress, the clipboard, and a film made again.
+
+use crate::support::{Gui, STEPS, film_jobs, model, tell, with_films};
+use ddpm_film::engine::{
+    Command, Container, Event, ExportRequest, Format, ForwardSource, JobId, ModelInfo, Outcome, Quantity, Recipe,
+    SamplerKind,
+};
+use egui::{Key, Modifiers, accesskit::Role};
+use egui_kittest::kittest::Queryable as _;
+
+fn asked(gui: &mut Gui) -> (JobId, Box<ExportRequest>) {
+    let commands = gui.state_mut().take_commands();
+    let [Command::Export(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
+    (*job, request.clone())
+}
+
+fn open(gui: &mut Gui) {
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::E);
+    gui.run();
+    gui.get_by_label("Export film");
+}
+
+#[test]
+fn a_film_is_exported_as_it_was_asked_for() {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.key_press(Key::P);
+    gui.run();
+    open(&mut gui);
+    gui.get_by_label("APNG").click();
+    gui.run();
+    gui.get_by_label("There and back").click();
+    gui.get_by_label("Export").click();
+    gui.run();
+    let (job, request) = asked(&mut gui);
+    assert_eq!(request.format, Format::Movie(Container::Apng));
+    assert!(request.path.ends_with("film.png"), "{:?}", request.path);
+    assert_eq!((request.moments.len(), request.moments[0], request.moments[STEPS]), (2 * STEPS + 1, STEPS, 0));
+    assert!(request.forward.is_some() && request.reverse.is_some() && request.captions);
+    assert_eq!(request.quantity, Quantity::PredictedStart);
+    assert_eq!((request.recipe.hash.as_str(), request.recipe.sample.seed), (model().hash.as_str(), 3));
+    // while it is written the dialog says how far it has come, and can stop it
+    tell(&mut gui, Event::Progress { job, done: 40, total: 101 });
+    gui.run();
+    gui.get_by_label("Cancel export").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(matches!(commands.as_slice(), [Command::Cancel(cancelled)] if *cancelled == job), "{commands:?}");
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
+    gui.run();
+    gui.get_by_label("Export");
+    assert!(gui.state().state.banners.is_empty());
+}
+
+#[test]
+fn the_part_that_repeats_is_what_is_exported() {
+    let mut gui = with_films(1280.0, 800.0);
+    for (doses, key) in [(40, Key::I), (10, Key::O)] {
+        gui.state_mut().state.playback.seek(doses);
+        gui.key_press(key);
+        gui.run();
+    }
+    open(&mut gui);
+    gui.get_by_role_and_label(Role::Button, "Reverse").click();
+    gui.run();
+    gui.get_by_label("CSV").click();
+    gui.run();
+    gui.get_by_label("Export").click();
+    gui.run();
+    let (job, request) = asked(&mut gui);
+    assert_eq!((request.moments.first(), request.moments.last()), (Some(&40), Some(&10)));
+    assert!(request.forward.is_none() && request.path.ends_with("film.csv"));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.run();
+    gui.get_by_label("Film saved");
+}
+
+#[test]
+fn the_frame_goes_to_the_clipboard() {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.event(egui::Event::Copy);
+    gui.step();
+    let copied = gui.output().platform_output.commands.iter().any(|c| matches!(c, egui::OutputCommand::CopyImage(_)));
+    gui.run();
+    assert!(copied || gui.query_by_label("Frame copied").is_some());
+}
+
+fn recipe(hash: &str, model: &str) -> Box<Recipe> {
+    let mut gui = with_films(1280.0, 800.0);
+    let settings = gui.state_mut().state.settings.clone();
+    let mut sample = settings.sample_request();
+    let mut forward = settings.forward_request();
+    (sample.seed, sample.n, sample.sampler) = (77, 9, SamplerKind::Ddim { eta: 0.5 });
+    (forward.seed, forward.n, forward.source) = (77, 9, ForwardSource::Photo(1));
+    Box::new(Recipe { model: model.into(), hash: hash.into(), step: Some(5), sample, forward })
+}
+
+#[test]
+fn a_dropped_film_is_made_again_exactly() {
+    let mut gui = with_films(1280.0, 800.0);
+    let recipe = recipe(&model().hash, "tiny");
+    tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe.clone())));
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Sample(_, sample), Command::Forward(_, forward)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((sample, forward), (&recipe.sample, &recipe.forward));
+}
+
+#[test]
+fn a_film_of_another_model_says_which() {
+    let mut gui = with_films(1280.0, 800.0);
+    tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe("f00d", "cats"))));
+    gui.run();
+    gui.get_by_label("This film needs the model cats, step 5");
+    assert_eq!(film_jobs(&mut gui), (None, None));
+    // the model inside the program is loaded by itself, and asked for once
+    tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe("f00d", "mnist28"))));
+    let commands = gui.state_mut().take_commands();
+    assert!(matches!(commands.as_slice(), [Command::Load(..)]), "{commands:?}");
+    let shipped = ModelInfo { name: "mnist28".into(), ..ModelInfo::clone(&model()) };
+    tell(&mut gui, Event::ModelChanged(shipped.into()));
+    assert!(gui.state().state.to_restore.is_none());
+    assert!(matches!(film_jobs(&mut gui), (Some(_), Some(_))), "a film of the model that is there now");
+}
