@@ -120,10 +120,10 @@ pub fn render(frame: &FilmFrame, options: &FilmOptions) -> Result<RgbImage> {
     let top = caption::HEIGHT * size + 4 * size;
     let mut canvas = RgbImage::from_pixel(width, height + top, Rgb([24; 3]));
     replace(&mut canvas, &large, 0, i64::from(top));
-    let side = width / frame.sides.len().max(1) as u32;
+    let step = (width + WIDE_GAP * scale) / frame.sides.len().max(1) as u32;
     for (i, name) in options.captions.iter().enumerate() {
         let text = format!("{name} t={}", frame.t);
-        caption::write(&mut canvas, &text, [i as u32 * side + 2 * size, 2 * size], size);
+        caption::write(&mut canvas, &text, [i as u32 * step + 2 * size, 2 * size], size);
     }
     Ok(canvas)
 }

@@ -18,6 +18,8 @@ use egui::{
     Align2, Color32, FontId, Panel, Rect, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder, WidgetInfo, vec2,
 };
 
+/// Room beside the name of a side from which its direction stands there too, and still leaves all of the badge.
+const WAY_FROM: f32 = 620.0;
 /// Height of the line that names a side.
 const HEADING: f32 = 32.0;
 /// Height of the room for the pictures from which the chain is shown under them.
@@ -245,7 +247,7 @@ fn heading(ui: &mut Ui, name: &str, way: &str, rest: impl FnOnce(&mut Ui)) {
         ui.set_min_size(size);
         ui.spacing_mut().interact_size.y = 28.0;
         ui.label(RichText::new(name).font(style::semibold(style::LARGE)));
-        if ui.available_width() > 420.0 {
+        if ui.available_width() > WAY_FROM {
             ui.label(RichText::new(way).color(style::palette(ui).weak));
         }
         rest(ui);

@@ -179,6 +179,10 @@ fn captions_make_room_for_themselves() {
     assert_eq!(below, plain);
     let ink = named.enumerate_pixels().filter(|(_, y, p)| *y < top && p.0 == [240; 3]).count();
     assert!(ink > 60, "{ink}");
+    // each caption begins two pixels into its side
+    let second = expected(0).width() + 8;
+    let column = |x: u32| (0..top).any(|y| named.get_pixel(x, y).0 == [240; 3]);
+    assert!(column(2) && !column(1) && column(second + 2) && !column(second + 1));
 }
 
 #[test]
