@@ -57,13 +57,15 @@ impl TrainingJob {
         let source = Source::parse(&request.config.data);
         let (mut trainer, claim) = match &request.out {
             Some(dir) if request.resume => {
+                // first, since another run may be saving there
+                let claim = checkpoint::claim(dir, true)?;
                 let (checkpoint, warning) = checkpoint::load_saying(dir, compute.device())?;
                 if let Some(words) = warning {
                     out.send(Event::Warning(words));
                 }
                 let trainer = Trainer::resume(plan, Arc::clone(compute), &checkpoint).map_err(|e| e.at(dir))?;
                 check_folder(dir)?;
-                (trainer, Some(checkpoint::claim(dir, true)?))
+                (trainer, Some(claim))
             }
             None if request.resume => {
                 return Err(Error::usage("cannot resume", "no folder was named", "name the folder of the run"));

@@ -4,8 +4,11 @@ use candle_core::{DType, Device, Tensor};
 use ddpm_film::checkpoint;
 use ddpm_film::data::{Dataset, Source};
 use ddpm_film::diffusion::Images;
-use ddpm_film::diffusion::schedule::ScheduleConfig;
+use ddpm_film::diffusion::noise::Purpose;
+use ddpm_film::diffusion::process::{noise_images, q_sample};
+use ddpm_film::diffusion::schedule::{Schedule, ScheduleConfig};
 use ddpm_film::kernels::Path;
+use ddpm_film::model::UNet;
 use ddpm_film::model::compute::Compute;
 use ddpm_film::train::config::{Plan, RunConfig};
 use ddpm_film::train::trainer::Trainer;
@@ -126,4 +129,25 @@ fn a_loss_that_is_not_a_number_stops_and_changes_nothing() {
     let e = trainer.step_on(&x, &[1, 2], &Images::zeros(2, [1, 16, 16])).unwrap_err();
     assert!(e.to_string().contains("NaN"), "{e}");
     assert!(bytes(&trainer) == before && trainer.steps_done() == 0);
+}
+
+/// Each shipped model predicts the noise in digits it was trained on about as well as its card says.
+#[test]
+fn shipped_models_predict_noise() {
+    for (name, shape) in [("digits16", [1, 16, 16]), ("mnist28", [1, 28, 28])] {
+        let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints").join(name);
+        let model = checkpoint::load(&dir, &Device::Cpu).unwrap();
+        let data = Dataset::load(&Source::Mnist, shape, &|_, _| true).unwrap();
+        let schedule = Schedule::new(&ScheduleConfig::default()).unwrap();
+        let x_start = data.batch(9, 0, 64);
+        let noise = noise_images(9, Purpose::Forward, 0, 0, 64, shape);
+        let t: Vec<usize> = (0..64).map(|i| 8 + i * 1000 / 64).collect();
+        let x_t = q_sample(&schedule, &x_start, &t, &noise);
+        let network = UNet::new(&model.config, &model.ema, Path::Fast).unwrap();
+        let times: Vec<f32> = t.iter().map(|&t| t as f32).collect();
+        let eps = compute(2, Path::Fast).predict(&network, &x_t, &times).unwrap();
+        let squares = eps.data.iter().zip(&noise.data).map(|(a, b)| f64::from(a - b).powi(2));
+        let loss = squares.sum::<f64>() / noise.data.len() as f64;
+        assert!(loss < 0.05, "{name}: loss {loss:.4}");
+    }
 }
