@@ -113,7 +113,10 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     fn forward(job: JobId) -> Command {
-        Command::Forward(job, ForwardRequest { which: Which::Loaded, seed: 1, n: 1, source: ForwardSource::Data })
+        Command::Forward(
+            job,
+            ForwardRequest { which: Which::Loaded, schedule: None, seed: 1, n: 1, source: ForwardSource::Data },
+        )
     }
 
     /// What the worker gets of these commands, and the jobs that end without having begun.

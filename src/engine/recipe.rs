@@ -1,6 +1,8 @@
 //! What travels inside an exported file: all that makes the film again, and whose weights it needs.
 
-use super::{ForwardRequest, ForwardSource, Predictor, SampleRequest, SamplerKind, Variance, Which};
+use super::{
+    BetaSchedule, ForwardRequest, ForwardSource, Predictor, SampleRequest, SamplerKind, ScheduleConfig, Variance, Which,
+};
 use crate::error::{Error, Result};
 use crate::model::Params;
 use serde_json::{Value, json};
@@ -60,10 +62,15 @@ impl Recipe {
             Predictor::Raw => "raw",
             Predictor::Oracle => "oracle",
         };
+        // as words, for a parser of JSON numbers may round the last digit
+        let schedule = self.forward.schedule.map(|c| {
+            let betas = [c.beta_start, c.beta_end].map(|beta| beta.to_string());
+            json!({ "name": c.kind.name(), "steps": c.steps, "betas": betas })
+        });
         let value = json!({
             "ddpm-film": 1, "model": self.model, "weights": self.hash, "step": self.step, "predictor": predictor,
             "seed": s.seed, "first": s.first, "n": s.n, "sampler": sampler, "variance": variance, "eta": eta,
-            "steps": s.steps, "clip": s.clip, "source": source,
+            "steps": s.steps, "clip": s.clip, "source": source, "schedule": schedule,
         });
         // what is not ASCII is escaped, so that every format can hold it
         let text = value.to_string();
@@ -107,6 +114,18 @@ impl Recipe {
             Value::Null => None,
             steps => Some(usize::try_from(steps.as_u64()?).ok()?),
         };
+        let schedule = match &value["schedule"] {
+            Value::Null => None,
+            s => {
+                let beta = |i: usize| s["betas"][i].as_str()?.parse().ok();
+                Some(ScheduleConfig {
+                    kind: BetaSchedule::from_name(s["name"].as_str()?)?,
+                    steps: usize::try_from(s["steps"].as_u64()?).ok()?,
+                    beta_start: beta(0)?,
+                    beta_end: beta(1)?,
+                })
+            }
+        };
         let which = Which::Loaded;
         Some(Self {
             model: value["model"].as_str()?.to_owned(),
@@ -123,7 +142,7 @@ impl Recipe {
                 clip: value["clip"].as_bool()?,
                 every_frame: true,
             },
-            forward: ForwardRequest { which, seed, n, source },
+            forward: ForwardRequest { which, schedule, seed, n, source },
         })
     }
 
@@ -185,6 +204,7 @@ mod tests {
             },
             forward: ForwardRequest {
                 which: Which::Loaded,
+                schedule: Some(ScheduleConfig { steps: 77, beta_start: 0.1 + 0.2, ..Default::default() }),
                 seed: u64::MAX,
                 n: 9,
                 source: ForwardSource::File("/tmp/a very long name/🐈".repeat(20).into()),

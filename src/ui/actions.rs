@@ -16,6 +16,8 @@ pub enum View {
     Film,
     /// True noise beside predicted noise.
     Noise,
+    /// How fast a picture drowns.
+    Schedule,
     /// What happens in one step.
     Step,
     /// A training run.
@@ -25,7 +27,7 @@ pub enum View {
 impl View {
     /// Whether it stands over the timeline, so that the keys of the film work in it.
     pub fn has_timeline(self) -> bool {
-        matches!(self, Self::Film | Self::Noise | Self::Step)
+        matches!(self, Self::Film | Self::Noise | Self::Schedule | Self::Step)
     }
 }
 
@@ -175,7 +177,7 @@ pub struct Entry {
 pub fn table() -> Vec<Entry> {
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Film, Noise, Step, Training};
+    use View::{Film, Noise, Schedule, Step, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -189,6 +191,7 @@ pub fn table() -> Vec<Entry> {
     vec![
         entry(A::Show(Film), Window, "Film", "Watch the film run both ways", Some((NONE, Key::F2))),
         entry(A::Show(Noise), Window, "Noise", "True noise beside predicted noise", Some((NONE, Key::F5))),
+        entry(A::Show(Schedule), Window, "Schedule", "How fast a picture drowns", Some((NONE, Key::F7))),
         entry(A::Show(Step), Window, "Step", "What happens in one step", Some((NONE, Key::F8))),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),

@@ -243,7 +243,8 @@ pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -
     Some(ExportRequest {
         path,
         format,
-        forward: film(&state.forward.film, forward),
+        // on a schedule of another length the two films share no timesteps
+        forward: film(&state.forward.film, forward).filter(|film| film.steps() == state.playback.steps()),
         reverse: film(&state.reverse.film, reverse),
         quantity,
         moments,
@@ -286,6 +287,7 @@ pub fn settings(recipe: Recipe) -> FilmSettings {
         n: recipe.sample.n,
         seed: recipe.sample.seed,
         source: recipe.forward.source,
+        schedule: recipe.forward.schedule,
     }
 }
 
@@ -334,6 +336,7 @@ impl Window {
         };
         let map = match quantity {
             Quantity::PredictedNoise => Map::Noise,
+            Quantity::Dose => Map::Error,
             _ => Map::Picture,
         };
         let forward = view(&self.state.forward.film, Quantity::State).map(|images| (images, Map::Picture));

@@ -7,6 +7,7 @@ use super::film_bar::FilmBar;
 use super::film_settings;
 use super::noise::NoiseView;
 use super::pictures::{self, Atlas, Map};
+use super::schedule::ScheduleView;
 use super::state::{AppState, Film, Phase};
 use super::step::StepView;
 use super::style::{self, GRID};
@@ -35,6 +36,7 @@ pub struct FilmView {
     forward: Side,
     reverse: Side,
     noise: NoiseView,
+    schedule: ScheduleView,
     /// What happens in one step.
     pub step: StepView,
     /// What the reverse side shows.
@@ -102,6 +104,7 @@ impl FilmView {
                 let chosen = self.noise.ui(ui, state, doses);
                 out.extend(chosen.map(UiAction::NoisePicture));
             }
+            View::Schedule => self.schedule.ui(ui, state, doses, out),
             View::Step => self.step.ui(ui, state, doses, out),
             View::Film | View::Training => self.sides(ui, state, doses, out),
         });
@@ -125,13 +128,15 @@ impl FilmView {
 
     fn forward_side(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
         let p = style::palette(ui);
+        let doses = state.forward_doses(doses);
         heading(ui, "Forward", "data → noise", |ui| {
             let source = state.forward.source.as_deref().unwrap_or("…");
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if !state.presenting {
                     source_menu(ui, state, out);
                 }
-                style::badge(ui, "DATA", source).on_hover_text(style::GREY_MAP);
+                let other = if state.settings.schedule.is_some() { " · edited schedule" } else { "" };
+                style::badge(ui, "DATA", &format!("{source}{other}")).on_hover_text(style::GREY_MAP);
             });
         });
         let area = picture_area(ui);

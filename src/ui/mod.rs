@@ -18,6 +18,7 @@ mod pixel;
 pub mod playback;
 mod probe;
 mod recall;
+mod schedule;
 pub mod state;
 mod step;
 mod style;

@@ -64,9 +64,9 @@ impl PixelView {
         doses: usize,
         lit: Option<Factor>,
     ) {
-        let film = match process {
-            Process::Reverse => state.reverse.film.as_ref(),
-            Process::Forward => state.forward.film.as_ref(),
+        let (film, doses) = match process {
+            Process::Reverse => (state.reverse.film.as_ref(), doses),
+            Process::Forward => (state.forward.film.as_ref(), state.forward_doses(doses)),
         };
         let Some((job, film)) = film else { return };
         let [_, h, w] = film.shape();

@@ -365,6 +365,7 @@ fn reverse(state: &AppState, doses: usize, picture: usize, form: Form) -> Option
 fn forward(state: &AppState, doses: usize, picture: usize) -> Option<Vec<Equation>> {
     let (_, film) = state.forward.film.as_ref()?;
     let made = state.forward.made.as_ref()?;
+    let doses = state.forward_doses(doses);
     let t = doses.checked_sub(1)?;
     let at = |doses: usize| {
         let frame = film.at(doses).filter(|f| f.doses == doses)?;

@@ -235,7 +235,7 @@ impl Window {
             self.state.banners.remove(i);
         }
         match self.view {
-            View::Film | View::Noise | View::Step => {
+            View::Film | View::Noise | View::Schedule | View::Step => {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Training => {
@@ -333,6 +333,7 @@ impl Window {
                 let views = [
                     (View::Film, "Film", "Watch the film run both ways (F2)"),
                     (View::Noise, "Noise", "True noise beside predicted noise (F5)"),
+                    (View::Schedule, "Schedule", "How fast a picture drowns (F7)"),
                     (View::Step, "Step", "What happens in one step: its equation as pictures that add up (F8)"),
                     (View::Training, "Training", "Watch a model learn (F3)"),
                 ];
@@ -443,7 +444,7 @@ impl Window {
             }
             A::ToggleKeys => self.keys_open ^= true,
             A::ToggleSettings => match self.view {
-                View::Film | View::Noise | View::Step => self.preferences.film_settings ^= true,
+                View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
             },
             A::Dismiss => {

@@ -7,6 +7,7 @@ mod film;
 mod film_states;
 mod noise;
 mod recall;
+mod schedule;
 mod step;
 mod support;
 mod timeline;

@@ -39,6 +39,7 @@ pub fn model() -> Arc<ModelInfo> {
         hash: "0123456789abcdef".into(),
         has_raw: true,
         schedule: schedule(),
+        schedule_config: ScheduleConfig { steps: STEPS, ..Default::default() },
     })
 }
 

@@ -124,7 +124,8 @@ fn training_is_the_same_whatever_the_window_did_meanwhile() {
         if disturb {
             engine.send(Command::Sample(engine.new_job(), self::request(1))).unwrap();
             engine.send(Command::SetTraining(TrainingState::Paused)).unwrap();
-            let forward = ForwardRequest { which: Which::Loaded, seed: 1, n: 2, source: ForwardSource::Data };
+            let forward =
+                ForwardRequest { which: Which::Loaded, schedule: None, seed: 1, n: 2, source: ForwardSource::Data };
             engine.send(Command::Forward(engine.new_job(), forward)).unwrap();
             engine.send(Command::SetTraining(TrainingState::Running)).unwrap();
             engine
@@ -282,7 +283,8 @@ fn films_that_no_machine_could_hold_are_refused() {
     checkpoint::save(tmp.path(), &large).unwrap();
     let engine = engine(1);
     engine.send(Command::Load(engine.new_job(), Origin::Folder(tmp.path().into()))).unwrap();
-    let forward = ForwardRequest { which: Which::Loaded, seed: 1, n: 256, source: ForwardSource::Photo(0) };
+    let forward =
+        ForwardRequest { which: Which::Loaded, schedule: None, seed: 1, n: 256, source: ForwardSource::Photo(0) };
     let [a, b] = [engine.new_job(), engine.new_job()];
     for (job, command) in
         [(a, Command::Sample(a, SampleRequest { n: 256, ..request(1) })), (b, Command::Forward(b, forward))]

@@ -37,6 +37,7 @@ fn recipe() -> Recipe {
             every_frame: true,
         },
         forward: ForwardRequest {
+            schedule: None,
             which,
             seed: 3,
             n: 4,
