@@ -22,7 +22,7 @@ const MOST_PICTURES: usize = 256;
 /// The most that one feature map of all pictures of a film may take.
 const MOST_MAP_BYTES: u64 = 4 << 30;
 
-fn check_count(n: usize) -> Result<()> {
+pub(super) fn check_count(n: usize) -> Result<()> {
     if (1..=MOST_PICTURES).contains(&n) {
         return Ok(());
     }
@@ -31,7 +31,7 @@ fn check_count(n: usize) -> Result<()> {
 }
 
 /// Refuses a film whose feature maps are absurdly large before anything of that size is asked of the machine.
-fn check_memory(n: usize, config: &Config) -> Result<()> {
+pub(super) fn check_memory(n: usize, config: &Config) -> Result<()> {
     let bytes = config.largest_map().saturating_mul(n as u64);
     if bytes <= MOST_MAP_BYTES {
         return Ok(());

@@ -35,6 +35,7 @@ fn kind(command: &Command) -> Option<Kind> {
         | Command::SetTraining(_)
         | Command::Load(..)
         | Command::Save(..)
+        | Command::Race(..)
         | Command::Export(..)
         | Command::ReadRecipe(..)
         | Command::Cancel(_) => None,

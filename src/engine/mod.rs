@@ -15,6 +15,7 @@ mod device;
 mod export;
 mod film;
 mod inbox;
+mod race;
 mod recipe;
 mod training;
 mod worker;
@@ -29,6 +30,7 @@ pub use crate::train::metrics::{History, Point, StepStats};
 pub use comparison::{CompareRequest, Comparison, Prediction};
 pub use device::{DeviceChoice, open as open_device};
 pub use export::{ExportRequest, Format};
+pub use race::{Lane, RaceRequest};
 pub use recipe::Recipe;
 pub(crate) use worker::load_model;
 
@@ -57,6 +59,8 @@ pub enum Command {
         /// The state.
         doses: usize,
     },
+    /// DDPM beside DDIM from the same noise; ends a race under way.
+    Race(JobId, RaceRequest),
     /// Make this the loaded model.
     Load(JobId, Origin),
     /// Save the training under way or else the loaded model as a diffusers folder.
@@ -77,6 +81,7 @@ impl Command {
             | Self::Sample(job, _)
             | Self::Forward(job, _)
             | Self::Compare(job, _)
+            | Self::Race(job, _)
             | Self::Recall { job, .. }
             | Self::Load(job, _)
             | Self::Save(job, _)
@@ -263,6 +268,8 @@ pub enum Event {
     Preview(JobId, u64, Arc<Images>),
     /// Saved into this folder.
     Saved(JobId, PathBuf),
+    /// How far both samplers of a race have come; cumulative.
+    Race(JobId, Box<[Lane; 2]>),
     /// The recipe inside that file, if it holds one.
     Recipe(JobId, PathBuf, Option<Box<Recipe>>),
     /// Something to know that stops nothing.

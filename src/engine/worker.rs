@@ -6,6 +6,7 @@ use super::denoiser::Opening;
 use super::export::ExportJob;
 use super::film::{FilmJob, Recall, forward_film};
 use super::inbox::Inbox;
+use super::race::RaceJob;
 use super::recipe::{Recipe, weights_hash};
 use super::training::TrainingJob;
 use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
@@ -150,6 +151,7 @@ struct Worker<'a> {
     out: &'a Outbox,
     loaded: Option<Model>,
     film: Option<FilmJob>,
+    race: Option<RaceJob>,
     export: Option<ExportJob>,
     training: Option<TrainingJob>,
     data: DataCache<'a>,
@@ -179,6 +181,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         out,
         loaded: None,
         film: None,
+        race: None,
         export: None,
         training: None,
         data: DataCache { held: RefCell::default(), inbox: &inbox },
@@ -206,7 +209,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
 
 impl Worker<'_> {
     fn idle(&self) -> bool {
-        let nothing = self.film.is_none() && self.recall.is_none() && self.export.is_none();
+        let nothing = self.film.is_none() && self.recall.is_none() && self.race.is_none() && self.export.is_none();
         nothing && !self.training.as_ref().is_some_and(TrainingJob::is_running)
     }
 
@@ -278,6 +281,14 @@ impl Worker<'_> {
                     self.out.finished(job, Ok(()));
                 }
             }
+            Command::Race(job, request) => {
+                self.end_race();
+                self.guard(job, |w| {
+                    let model = w.model(request.which)?;
+                    w.race = Some(RaceJob::start(request, &model, &mut w.opening(job))?);
+                    Ok(())
+                });
+            }
             Command::Export(job, request) => {
                 self.end_export();
                 self.export = Some(ExportJob::new(job, *request));
@@ -293,6 +304,9 @@ impl Worker<'_> {
                 }
             }
             Command::Cancel(job) => {
+                if self.race.as_ref().is_some_and(|r| r.job() == job) {
+                    self.end_race();
+                }
                 if self.export.as_ref().is_some_and(|e| e.job() == job) {
                     self.end_export();
                 }
@@ -329,6 +343,19 @@ impl Worker<'_> {
             });
             if !ok {
                 self.film = None;
+            }
+        } else if let Some(race) = &self.race {
+            let job = race.job();
+            let ok = self.guard(job, |w| {
+                let Some(race) = &mut w.race else { return Ok(()) };
+                if race.advance(&w.compute, w.out)? {
+                    w.race = None;
+                    w.out.finished(job, Ok(()));
+                }
+                Ok(())
+            });
+            if !ok {
+                self.race = None;
             }
         } else if let Some(export) = &self.export {
             let job = export.job();
@@ -378,6 +405,12 @@ impl Worker<'_> {
         match made.and_then(|film| film.again(job, doses)) {
             Some(recall) => self.recall = Some(recall),
             None => self.out.finished(job, Ok(())),
+        }
+    }
+
+    fn end_race(&mut self) {
+        if let Some(race) = self.race.take() {
+            self.out.finished(race.job(), Err(Error::cancelled()));
         }
     }
 

@@ -20,6 +20,8 @@ pub enum View {
     Schedule,
     /// What happens in one step.
     Step,
+    /// DDPM beside DDIM.
+    Race,
     /// A training run.
     Training,
 }
@@ -121,6 +123,10 @@ pub enum UiAction {
     NoisePicture(usize),
     /// The next line of the algorithm.
     NextLine,
+    /// Start a race.
+    StartRace,
+    /// End it.
+    StopRace,
     /// Ask how the film is to be written into a file.
     AskExport,
     /// Write it.
@@ -177,7 +183,7 @@ pub struct Entry {
 pub fn table() -> Vec<Entry> {
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Film, Noise, Schedule, Step, Training};
+    use View::{Film, Noise, Race, Schedule, Step, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -193,6 +199,7 @@ pub fn table() -> Vec<Entry> {
         entry(A::Show(Noise), Window, "Noise", "True noise beside predicted noise", Some((NONE, Key::F5))),
         entry(A::Show(Schedule), Window, "Schedule", "How fast a picture drowns", Some((NONE, Key::F7))),
         entry(A::Show(Step), Window, "Step", "What happens in one step", Some((NONE, Key::F8))),
+        entry(A::Show(Race), Window, "Race", "DDPM beside DDIM from the same noise", Some((NONE, Key::F9))),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
@@ -332,6 +339,14 @@ pub fn table() -> Vec<Entry> {
             "What the step from this state changes: x_{t−1} − x_t",
             Some((NONE, Key::C)),
         ),
+        entry(
+            A::StartRace,
+            In(Race),
+            "Start the race",
+            "Both samplers start from the same noise",
+            Some((NONE, Key::Enter)),
+        ),
+        entry(A::StopRace, In(Race), "Stop the race", "Both samplers stay where they are", Some((NONE, Key::S))),
         entry(
             A::AskExport,
             Window,

@@ -60,6 +60,7 @@ pub fn keys(ui: &Ui) -> bool {
             for (title, scope) in [
                 ("Everywhere", Scope::Window),
                 ("In the film view", Scope::In(View::Film)),
+                ("In the race view", Scope::In(View::Race)),
                 ("In the training view", Scope::In(View::Training)),
             ] {
                 super::film_settings::section(ui, title);

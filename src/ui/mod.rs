@@ -17,6 +17,7 @@ mod pictures;
 mod pixel;
 pub mod playback;
 mod probe;
+mod race;
 mod recall;
 mod schedule;
 pub mod state;

@@ -5,6 +5,7 @@ use super::axis::Scale;
 use super::export::Exporting;
 use super::noise::Noise;
 use super::playback::{Extent, Playback};
+use super::race::Race;
 use super::recall::Recall;
 use crate::diffusion::Images;
 use crate::engine::{
@@ -293,6 +294,8 @@ pub struct AppState {
     pub training: Option<Training>,
     /// Loading and saving under way.
     pub file_jobs: Vec<JobId>,
+    /// DDPM beside DDIM.
+    pub race: Option<Race>,
     /// A film being written into a file.
     pub exporting: Option<Exporting>,
     /// A film to make once its model is there.
@@ -382,6 +385,11 @@ impl AppState {
                     export.follow(job, done, total);
                 }
             }
+            Event::Race(job, lanes) => {
+                if let Some(race) = self.race.as_mut().filter(|race| race.job == job) {
+                    race.lanes = Some(lanes);
+                }
+            }
             Event::Recipe(_, _, Some(recipe)) => return Some(UiAction::Restore(recipe)),
             Event::Recipe(_, path, None) => return Some(UiAction::UsePath(PathUse::OpenImage, path)),
             // a film shows how far it has come by its frames
@@ -392,6 +400,10 @@ impl AppState {
 
     fn finished(&mut self, job: JobId, outcome: &Outcome) {
         let mut known = job == 0 || self.noise.finished(job, outcome) || self.recall.finished(job);
+        if let Some(race) = self.race.as_mut().filter(|race| race.job == job) {
+            race.over = true;
+            known = true;
+        }
         if let Some(export) = self.exporting.take_if(|e| e.job() == job) {
             if let Some((what, details)) = export.words(outcome) {
                 self.notify(Severity::Info, what, details);
@@ -475,6 +487,15 @@ impl AppState {
     pub fn running_training(&self) -> Option<&Training> {
         self.training.as_ref().filter(|t| t.phase == Phase::Busy)
     }
+}
+
+/// Any other seed, the same one for the same seed: splitmix64, kept short enough to read aloud.
+pub fn next_seed(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let short = (z ^ (z >> 31)) % 100_000;
+    if short == seed { short + 1 } else { short }
 }
 
 /// A path as it is typed: empty for none, `~` for the home folder.

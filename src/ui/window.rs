@@ -8,7 +8,8 @@ use super::dialogs::{self, Answer, PathDialog};
 use super::export::{ExportDialog, Exporting};
 use super::film::FilmView;
 use super::playback::{Mode, Repeat};
-use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, typed_path};
+use super::race::RaceView;
+use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, next_seed, typed_path};
 use super::style::{self, Icon};
 use super::training::TrainingView;
 use crate::engine::{Command, Error, Event, ForwardSource, JobId, Origin, Outcome, TrainRequest, TrainingState, Which};
@@ -73,6 +74,7 @@ pub struct Window {
     pub keys_open: bool,
     pub(super) film: FilmView,
     training: TrainingView,
+    race: RaceView,
     path: Option<PathDialog>,
     unsaved: Option<Unsaved>,
     closing: Closing,
@@ -130,6 +132,7 @@ impl Window {
             keys_open: false,
             film: FilmView::default(),
             training: TrainingView::default(),
+            race: RaceView::default(),
             path: None,
             unsaved: None,
             closing: Closing::No,
@@ -238,6 +241,7 @@ impl Window {
             View::Film | View::Noise | View::Schedule | View::Step => {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
+            View::Race => self.race.ui(ui, &self.state, &mut out),
             View::Training => {
                 let Preferences { curve, run_settings, .. } = self.preferences;
                 self.training.ui(ui, &self.state, curve, run_settings, &mut out);
@@ -335,6 +339,7 @@ impl Window {
                     (View::Noise, "Noise", "True noise beside predicted noise (F5)"),
                     (View::Schedule, "Schedule", "How fast a picture drowns (F7)"),
                     (View::Step, "Step", "What happens in one step: its equation as pictures that add up (F8)"),
+                    (View::Race, "Race", "DDPM beside DDIM from the same noise (F9)"),
                     (View::Training, "Training", "Watch a model learn (F3)"),
                 ];
                 let mut view = self.view;
@@ -446,6 +451,7 @@ impl Window {
             A::ToggleSettings => match self.view {
                 View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
+                View::Race => {}
             },
             A::Dismiss => {
                 if self.keys_open {
@@ -460,6 +466,8 @@ impl Window {
             A::ToggleContrast => self.preferences.high_contrast ^= true,
             // these need the context: `ui_root` runs them
             A::NextTheme | A::FullScreen | A::Present | A::CopyFrame => {}
+            A::StartRace => self.start_race(),
+            A::StopRace => self.stop_race(),
             A::AskExport => self.export = Some(ExportDialog::default()),
             A::Export(settings) => self.start_export(*settings),
             A::CancelExport => {
@@ -490,7 +498,7 @@ impl Window {
         }
     }
 
-    fn has_model(&self) -> bool {
+    pub(super) fn has_model(&self) -> bool {
         match self.state.settings.which {
             Which::Loaded => self.state.model.is_some(),
             Which::Training => self.state.training.as_ref().is_some_and(|t| t.model.is_some()),
@@ -571,15 +579,6 @@ impl Window {
             PathUse::TrainingData => self.state.run.config.data = path.display().to_string(),
         }
     }
-}
-
-/// Any other seed, the same one for the same seed: splitmix64, kept short enough to read aloud.
-fn next_seed(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let short = (z ^ (z >> 31)) % 100_000;
-    if short == seed { short + 1 } else { short }
 }
 
 fn next_theme(ui: &Ui) {

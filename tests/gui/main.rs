@@ -6,6 +6,7 @@ mod export;
 mod film;
 mod film_states;
 mod noise;
+mod race;
 mod recall;
 mod schedule;
 mod step;
