@@ -18,9 +18,12 @@ use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// Images that one thread takes forward and backward at a time. A batch is always cut alike, and gradients are summed in
-/// the same order, so the number of threads changes no bit.
-const MICRO_BATCH: usize = 16;
+/// Images that one thread takes forward and backward at a time: work for four threads, but not so few images that reading
+/// the weights costs more than the arithmetic. A batch is always cut alike, and gradients are summed in the same order, so
+/// the number of threads changes no bit.
+fn micro_batch(batch: usize) -> usize {
+    batch.div_ceil(4).clamp(4, 16)
+}
 
 /// A run under way. It knows no files, channels or clocks.
 pub struct Trainer {
@@ -213,9 +216,10 @@ impl Trainer {
         let vars = self.slots.iter().map(|s| Var::from_tensor(&s.param)).collect::<candle_core::Result<Vec<_>>>()?;
         let params = self.template.with_tensors(vars.iter().map(|v| v.as_tensor().clone()));
         let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
-        let micro_batches = t.len().div_ceil(MICRO_BATCH);
+        let size = micro_batch(t.len());
+        let micro_batches = t.len().div_ceil(size);
         let backward = |k: usize| -> Result<(f64, Vec<Tensor>)> {
-            let rows = k * MICRO_BATCH..((k + 1) * MICRO_BATCH).min(t.len());
+            let rows = k * size..((k + 1) * size).min(t.len());
             let tensor = |images: &Images| {
                 let (n, len, [c, h, w]) = (rows.len(), images.len_one(), images.shape());
                 Tensor::from_slice(&images.data[rows.start * len..rows.end * len], (n, c, h, w), self.compute.device())
