@@ -10,6 +10,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    ddpm_film::kernels::allocator::keep_freed_pages();
     ddpm_film::kernels::threads::keep_candle_on_the_calling_thread();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

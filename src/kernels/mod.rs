@@ -10,6 +10,7 @@ use candle_core::{Result, Tensor, Var};
 use std::sync::Arc;
 
 mod affine;
+pub mod allocator;
 mod attention;
 mod candle_path;
 mod conv;

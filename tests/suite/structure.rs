@@ -39,7 +39,7 @@ fn used(text: &str, prefix: &str) -> Vec<String> {
 /// module: (modules of this crate, outside crates) that it may use; the table of ARCHITECTURE.md.
 const LAYERS: [(&str, &[&str], &[&str]); 10] = [
     ("diffusion", &[], &["rand_chacha", "rand_distr", "half"]),
-    ("kernels", &[], &["candle_core", "candle_nn", "rayon"]),
+    ("kernels", &[], &["candle_core", "candle_nn", "libmimalloc_sys", "rayon"]),
     ("model", &["diffusion", "kernels", "error"], &["candle_core", "rayon", "serde"]),
     ("data", &["diffusion", "error"], &["image", "flate2", "rayon"]),
     ("export", &["diffusion", "error"], &["image", "png", "gif", "flate2", "rayon"]),
