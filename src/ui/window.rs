@@ -368,7 +368,9 @@ impl Window {
                     ui.spacing_mut().item_spacing.x = 2.0;
                     style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);
                     style::icon_button(ui, Icon::Theme, &UiAction::NextTheme, false, out);
-                    style::icon_button(ui, Icon::Settings, &UiAction::ToggleSettings, false, out);
+                    if self.view != View::Race {
+                        style::icon_button(ui, Icon::Settings, &UiAction::ToggleSettings, false, out);
+                    }
                     ui.add_space(style::GRID);
                     let model = match &self.state.model {
                         _ if !self.state.file_jobs.is_empty() => "reading or writing…",

@@ -18,6 +18,7 @@ fn started() -> (Gui, JobId) {
     gui.key_press(Key::F9);
     gui.run();
     gui.get_by_label("Who is first?");
+    assert!(gui.query_by_label("Settings").is_none(), "a race has no settings to open");
     gui.get_by_label("Start the race").click();
     gui.run();
     let commands = gui.state_mut().take_commands();
