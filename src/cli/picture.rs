@@ -153,8 +153,8 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
     check_file(&args.out)?;
     let session = Session::start(machine, Some(args.sampling.model.origin()))?;
     let mut forward = None;
-    let request =
-        ForwardRequest { which: Which::Loaded, seed: args.sampling.seed, n: args.n, source: ForwardSource::Data };
+    let (seed, n) = (args.sampling.seed, args.n);
+    let request = ForwardRequest { which: Which::Loaded, schedule: None, seed, n, source: ForwardSource::Data };
     session.drive(
         |job| Command::Forward(job, request),
         |event| {

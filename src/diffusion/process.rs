@@ -64,6 +64,13 @@ pub fn predict_xstart_from_v(schedule: &Schedule, x_t: &Images, t: usize, v: &Im
     Images { data: weighted_sum(ac.sqrt(), &x_t.data, -(1.0 - ac).sqrt(), &v.data), ..*x_t }
 }
 
+/// L_T of Eq. 5, KL(q(x_T|x_0) || N(0, I)), in bits per dimension: √ᾱ_T of the data is left at T, and E[x_0²] is
+/// `mean_square`.
+pub fn prior_bits_per_dim(alpha_bar: f64, mean_square: f64) -> f64 {
+    // ln(1 - ᾱ) loses all digits of a small ᾱ
+    (alpha_bar * (mean_square - 1.0) - (-alpha_bar).ln_1p()) / 2.0 / std::f64::consts::LN_2
+}
+
 /// Standard normal pictures at the addresses `(seed, purpose, [first + i, step])`.
 pub fn noise_images(seed: u64, purpose: Purpose, first: u64, step: u64, n: usize, shape: [usize; 3]) -> Images {
     let mut images = Images::zeros(n, shape);
@@ -103,6 +110,30 @@ mod tests {
             close(&predict_xstart_from_eps(&s, &x_t, t, &eps), &x0, 3e-5);
             close(&predict_eps_from_xstart(&s, &x_t, t, &x0), &eps, 3e-4);
         }
+    }
+
+    #[test]
+    fn the_prior_gap_is_that_of_the_paper_and_large_for_short_schedules() {
+        let gap = |steps: usize, mean_square: f64| {
+            let s = Schedule::new(&ScheduleConfig { steps, ..Default::default() }).unwrap();
+            prior_bits_per_dim(s.alpha_bar(steps), mean_square)
+        };
+        // Ho et al. 2020, section 4: about 1e-5 bits per dimension
+        assert!((gap(1000, 0.25) - 0.73e-5).abs() < 2e-7 && (gap(1000, 1.0) - 2.91e-5).abs() < 2e-7);
+        assert!((0.02..0.04).contains(&gap(200, 0.25)) && (0.3..0.36).contains(&gap(50, 0.25)));
+        // KL of two normal distributions of one pixel, integrated numerically
+        let (ac, x0) = (0.3_f64, 0.8);
+        let (mean, sd) = (ac.sqrt() * x0, (1.0 - ac).sqrt());
+        let density =
+            |x: f64, m: f64, s: f64| (-(x - m) * (x - m) / (2.0 * s * s)).exp() / (s * std::f64::consts::TAU.sqrt());
+        let steps = (0..200_000).map(|i| -10.0 + f64::from(i) * 1e-4);
+        let kl: f64 = steps
+            .map(|x| {
+                let q = density(x, mean, sd);
+                q * (q / density(x, 0.0, 1.0)).ln() * 1e-4
+            })
+            .sum();
+        assert!((prior_bits_per_dim(ac, x0 * x0) - kl / std::f64::consts::LN_2).abs() < 1e-6);
     }
 
     #[test]

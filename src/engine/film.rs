@@ -7,7 +7,7 @@ use crate::data;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::reel::{Again, FILM_BYTES, ForwardReel, ReverseReel};
 use crate::diffusion::sampler::{Sampler, SamplerKind};
-use crate::diffusion::schedule::Spacing;
+use crate::diffusion::schedule::{Schedule, Spacing};
 use crate::diffusion::trajectory::{Frame, Trajectory};
 use crate::diffusion::{Images, process};
 use crate::error::{Error, Result};
@@ -150,7 +150,10 @@ pub(super) fn forward_film(
 ) -> Result<(ForwardReel, Trajectory, String)> {
     check_count(request.n)?;
     let (x_start, words) = pictures(&request.source, request.seed, 0, request.n, model, with)?;
-    let schedule = Arc::clone(&model.info.schedule);
+    let schedule = match &request.schedule {
+        Some(config) => Arc::new(Schedule::new(config)?),
+        None => Arc::clone(&model.info.schedule),
+    };
     let (reel, film) = ForwardReel::record(schedule, &x_start, request.seed, FILM_BYTES);
     Ok((reel, film, words))
 }

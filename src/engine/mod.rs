@@ -144,11 +144,13 @@ pub enum ForwardSource {
     File(PathBuf),
 }
 
-/// A forward film, in the shape and on the schedule of a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A forward film, in the shape of a model.
+#[derive(Clone, Debug, PartialEq)]
 pub struct ForwardRequest {
     /// Whose shape and schedule.
     pub which: Which,
+    /// Another schedule than the model's.
+    pub schedule: Option<ScheduleConfig>,
     /// The address of all noise, and of the choice of pictures.
     pub seed: u64,
     /// Number of pictures; a single picture is drowned `n` times.
@@ -172,6 +174,8 @@ pub struct ModelInfo {
     pub has_raw: bool,
     /// Its noise schedule.
     pub schedule: Arc<Schedule>,
+    /// What that is made from.
+    pub schedule_config: ScheduleConfig,
 }
 
 /// The state of a training, cumulative.

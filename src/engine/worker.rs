@@ -95,13 +95,15 @@ impl Model {
     pub(super) fn new(checkpoint: Checkpoint, name: String) -> Result<Self> {
         let training = checkpoint.training.as_ref();
         let state = training.and_then(|t| serde_json::from_value::<State>(t.state.clone()).ok());
+        let schedule_config = checkpoint.schedule.schedule()?;
         let info = ModelInfo {
             name,
             shape: checkpoint.config.image_shape(),
             params: checkpoint.ema.count(),
             step: state.as_ref().map(|s| s.step),
             has_raw: training.is_some(),
-            schedule: Arc::new(Schedule::new(&checkpoint.schedule.schedule()?)?),
+            schedule: Arc::new(Schedule::new(&schedule_config)?),
+            schedule_config,
         };
         let data = state.map_or(Source::Mnist, |s| Source::parse(&s.run.data));
         Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })

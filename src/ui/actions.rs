@@ -15,6 +15,8 @@ pub enum View {
     Film,
     /// True noise beside predicted noise.
     Noise,
+    /// How fast a picture drowns.
+    Schedule,
     /// A training run.
     Training,
 }
@@ -22,7 +24,7 @@ pub enum View {
 impl View {
     /// Whether it stands over the timeline, so that the keys of the film work in it.
     pub fn has_timeline(self) -> bool {
-        matches!(self, Self::Film | Self::Noise)
+        matches!(self, Self::Film | Self::Noise | Self::Schedule)
     }
 }
 
@@ -154,7 +156,7 @@ pub struct Entry {
 pub fn table() -> Vec<Entry> {
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Film, Noise, Training};
+    use View::{Film, Noise, Schedule, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -168,6 +170,7 @@ pub fn table() -> Vec<Entry> {
     vec![
         entry(A::Show(Film), Window, "Film", "Watch the film run both ways", Some((NONE, Key::F2))),
         entry(A::Show(Noise), Window, "Noise", "True noise beside predicted noise", Some((NONE, Key::F5))),
+        entry(A::Show(Schedule), Window, "Schedule", "How fast a picture drowns", Some((NONE, Key::F7))),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
@@ -362,7 +365,7 @@ pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
 }
 
 fn is_function_key(key: Key) -> bool {
-    matches!(key, Key::F1 | Key::F2 | Key::F3 | Key::F4 | Key::F5 | Key::F6 | Key::F11 | Key::Escape)
+    matches!(key, Key::F1 | Key::F2 | Key::F3 | Key::F4 | Key::F5 | Key::F6 | Key::F7 | Key::F11 | Key::Escape)
 }
 
 #[cfg(test)]

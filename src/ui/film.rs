@@ -7,6 +7,7 @@ use super::film_bar::FilmBar;
 use super::film_settings;
 use super::noise::NoiseView;
 use super::pictures::{self, Atlas, Map};
+use super::schedule::ScheduleView;
 use super::state::{AppState, Film, Phase};
 use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
@@ -32,6 +33,7 @@ pub struct FilmView {
     forward: Side,
     reverse: Side,
     noise: NoiseView,
+    schedule: ScheduleView,
     /// What the reverse side shows.
     pub quantity: Option<Quantity>,
 }
@@ -97,6 +99,7 @@ impl FilmView {
                 let chosen = self.noise.ui(ui, state, doses);
                 out.extend(chosen.map(UiAction::NoisePicture));
             }
+            View::Schedule => self.schedule.ui(ui, state, doses, out),
             View::Film | View::Training => self.sides(ui, state, doses, out),
         });
     }
@@ -119,11 +122,13 @@ impl FilmView {
 
     fn forward_side(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
         let p = style::palette(ui);
+        let doses = state.forward_doses(doses);
         heading(ui, "Forward", "data → noise", |ui| {
             let source = state.forward.source.as_deref().unwrap_or("…");
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 source_menu(ui, state, out);
-                style::badge(ui, "DATA", source).on_hover_text(style::GREY_MAP);
+                let other = if state.settings.schedule.is_some() { " · edited schedule" } else { "" };
+                style::badge(ui, "DATA", &format!("{source}{other}")).on_hover_text(style::GREY_MAP);
             });
         });
         let area = picture_area(ui);

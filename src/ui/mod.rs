@@ -14,6 +14,7 @@ mod pictures;
 pub mod playback;
 mod probe;
 mod recall;
+mod schedule;
 pub mod state;
 mod style;
 mod symbols;

@@ -26,7 +26,7 @@ impl AppState {
         let reverse = self.reverse.film.as_ref().and_then(|(job, film)| Some((*job, film.missing(doses, quantity)?)));
         let forward = || {
             let (job, film) = self.forward.film.as_ref()?;
-            Some((*job, film.missing(doses, Quantity::State)?))
+            Some((*job, film.missing(self.forward_doses(doses), Quantity::State)?))
         };
         // the forward film is there at once: it goes first
         let wanted = forward().or(reverse)?;

@@ -8,7 +8,7 @@ use super::recall::Recall;
 use crate::diffusion::Images;
 use crate::engine::{
     Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor, Provenance,
-    RunConfig, SampleRequest, SamplerKind, TrainingState, Trajectory, Variance, Which,
+    RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainingState, Trajectory, Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,6 +52,8 @@ pub struct FilmSettings {
     pub seed: u64,
     /// Where the forward film starts.
     pub source: ForwardSource,
+    /// The forward film's schedule, where it is not the model's.
+    pub schedule: Option<ScheduleConfig>,
 }
 
 impl Default for FilmSettings {
@@ -68,6 +70,7 @@ impl Default for FilmSettings {
             n: 4,
             seed: 3,
             source: ForwardSource::Data,
+            schedule: None,
         }
     }
 }
@@ -93,7 +96,8 @@ impl FilmSettings {
 
     /// The forward film of these settings.
     pub fn forward_request(&self) -> ForwardRequest {
-        ForwardRequest { which: self.which, seed: self.seed, n: self.n, source: self.source.clone() }
+        let Self { which, seed, n, schedule, .. } = *self;
+        ForwardRequest { which, schedule, seed, n, source: self.source.clone() }
     }
 }
 
@@ -272,6 +276,7 @@ impl AppState {
             Event::Ready { device } => self.device = Some(device),
             Event::ModelChanged(model) => {
                 self.settings.which = Which::Loaded;
+                self.settings.schedule = None;
                 if !model.has_raw && self.settings.predictor == Predictor::Raw {
                     self.settings.predictor = Predictor::Ema;
                 }
@@ -399,6 +404,13 @@ impl AppState {
             }
             None => Extent { reached: self.forward.film.as_ref().map(|_| 0), growing: false },
         }
+    }
+
+    /// The state of the forward film at that place of the timeline, which a film on another schedule shares by length.
+    pub fn forward_doses(&self, doses: usize) -> usize {
+        let steps = self.forward.film.as_ref().map_or(0, |(_, film)| film.steps());
+        let all = self.playback.steps();
+        if steps == all || all == 0 { doses } else { (doses as f64 / all as f64 * steps as f64).round() as usize }
     }
 
     /// The training that is under way.

@@ -127,7 +127,7 @@ impl Window {
             self.state.banners.remove(i);
         }
         match self.view {
-            View::Film | View::Noise => {
+            View::Film | View::Noise | View::Schedule => {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Training => {
@@ -182,6 +182,7 @@ impl Window {
                 let views = [
                     (View::Film, "Film", "Watch the film run both ways (F2)"),
                     (View::Noise, "Noise", "True noise beside predicted noise (F5)"),
+                    (View::Schedule, "Schedule", "How fast a picture drowns (F7)"),
                     (View::Training, "Training", "Watch a model learn (F3)"),
                 ];
                 let mut view = self.view;
@@ -275,7 +276,7 @@ impl Window {
             A::Show(view) => self.view = view,
             A::ToggleKeys => self.keys_open ^= true,
             A::ToggleSettings => match self.view {
-                View::Film | View::Noise => self.preferences.film_settings ^= true,
+                View::Film | View::Noise | View::Schedule => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
             },
             A::Dismiss => {

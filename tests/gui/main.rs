@@ -5,6 +5,7 @@ mod film;
 mod film_states;
 mod noise;
 mod recall;
+mod schedule;
 mod support;
 mod timeline;
 mod training;

@@ -38,6 +38,7 @@ pub fn model() -> Arc<ModelInfo> {
         step: Some(40_000),
         has_raw: true,
         schedule: schedule(),
+        schedule_config: ScheduleConfig { steps: STEPS, ..Default::default() },
     })
 }
 

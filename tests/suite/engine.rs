@@ -122,7 +122,8 @@ fn training_is_the_same_whatever_the_window_did_meanwhile() {
         if disturb {
             engine.send(Command::Sample(engine.new_job(), self::request(1))).unwrap();
             engine.send(Command::SetTraining(TrainingState::Paused)).unwrap();
-            let forward = ForwardRequest { which: Which::Loaded, seed: 1, n: 2, source: ForwardSource::Data };
+            let forward =
+                ForwardRequest { which: Which::Loaded, schedule: None, seed: 1, n: 2, source: ForwardSource::Data };
             engine.send(Command::Forward(engine.new_job(), forward)).unwrap();
             engine.send(Command::SetTraining(TrainingState::Running)).unwrap();
             engine

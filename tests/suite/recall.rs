@@ -28,7 +28,7 @@ fn follow(engine: &Engine, job: JobId, mut each: impl FnMut(Event) -> bool) -> O
 
 fn forward(engine: &Engine, n: usize) -> (JobId, Trajectory) {
     let (job, mut film) = (engine.new_job(), None);
-    let request = ForwardRequest { which: Which::Loaded, seed: 3, n, source: ForwardSource::Data };
+    let request = ForwardRequest { which: Which::Loaded, schedule: None, seed: 3, n, source: ForwardSource::Data };
     engine.send(Command::Forward(job, request)).unwrap();
     let outcome = follow(engine, job, |event| {
         if let Event::Forward(_, made, _) = event {

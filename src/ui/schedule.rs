@@ -1,0 +1,304 @@
+//! The schedule view: how fast a picture drowns. The curves of every schedule with a cursor at the playhead; T and the
+//! ends can be changed, and the forward film follows.
+
+use super::actions::UiAction;
+use super::film_settings::{WIDTH, section};
+use super::pictures::{self, Atlas, Map};
+use super::state::{AppState, FilmSettings};
+use super::style::{self, GRID};
+use crate::diffusion::Images;
+use crate::diffusion::process::prior_bits_per_dim;
+use crate::engine::{BetaSchedule, JobId, ModelInfo, Quantity, Schedule, ScheduleConfig};
+use egui::{DragValue, Panel, Rect, RichText, Role, ScrollArea, Sense, Ui, Vec2b, WidgetInfo};
+use egui_plot::{Corner, Legend, Line, LineStyle, Plot, PlotPoint, PlotPoints, VLine};
+use std::ops::RangeInclusive;
+
+/// √ᾱ_T from which x_T still shows the picture.
+const SIGNAL_LEFT: f64 = 0.05;
+/// Points of a curve.
+const POINTS: usize = 500;
+const STEPS: RangeInclusive<usize> = 2..=4000;
+const BETAS: RangeInclusive<f64> = 1e-6..=0.999;
+
+/// What is drawn over t.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Curve {
+    Beta,
+    AlphaBar,
+    #[default]
+    Signal,
+    Noise,
+    LogSnr,
+    Posterior,
+}
+
+impl Curve {
+    const ALL: [(Self, &'static str, &'static str); 6] = [
+        (Self::Beta, "β", "β_t, the variance of one dose of noise (Ho et al. 2020, Eq. 2)"),
+        (Self::AlphaBar, "ᾱ", "ᾱ_t, the share of the picture's variance left (Eq. 4)"),
+        (Self::Signal, "√ᾱ", "√ᾱ_t, the weight of the picture in x_t (Eq. 4)"),
+        (Self::Noise, "√(1−ᾱ)", "√(1−ᾱ_t), the weight of the noise in x_t (Eq. 4)"),
+        (Self::LogSnr, "log SNR", "ln(ᾱ_t / (1−ᾱ_t)), the logarithm of the signal-to-noise ratio"),
+        (Self::Posterior, "β̃", "β̃_t, the variance of a reverse step if x_0 is known (Eq. 7)"),
+    ];
+
+    fn value(self, s: &Schedule, t: usize) -> f64 {
+        let alpha_bar = s.alphas_cumprod[t];
+        match self {
+            Self::Beta => s.betas[t],
+            Self::AlphaBar => alpha_bar,
+            Self::Signal => alpha_bar.sqrt(),
+            Self::Noise => (1.0 - alpha_bar).sqrt(),
+            Self::LogSnr => (alpha_bar / (1.0 - alpha_bar)).ln(),
+            Self::Posterior => s.posterior_variance[t],
+        }
+    }
+}
+
+/// A schedule's name, and the curve of a quantity over the share of T, where the schedule exists.
+type Drawn = (&'static str, Vec<PlotPoint>);
+
+/// What the schedule view keeps for itself.
+#[derive(Default)]
+pub struct ScheduleView {
+    curve: Curve,
+    drawn: Option<(ScheduleConfig, Curve)>,
+    lines: Vec<Drawn>,
+    atlas: Atlas,
+    holds: Option<(JobId, usize)>,
+    /// The forward film whose pictures' mean square this is.
+    mean_square: Option<(JobId, f64)>,
+}
+
+fn name(kind: BetaSchedule) -> &'static str {
+    match kind {
+        BetaSchedule::Linear => "Linear",
+        BetaSchedule::ScaledLinear => "Scaled linear",
+        BetaSchedule::Cosine => "Cosine",
+        BetaSchedule::Sigmoid => "Sigmoid",
+    }
+}
+
+/// What is wrong with a schedule that leaves so much of the picture in x_T, in words.
+fn warning(signal_left: f64) -> Option<String> {
+    (signal_left > SIGNAL_LEFT).then(|| {
+        format!(
+            "x_T still holds {:.0} % of the picture's amplitude. Sampling starts from pure noise, which a network \
+             trained on this schedule has never seen: its pictures come out wrong. Take more steps or larger betas.",
+            100.0 * signal_left
+        )
+    })
+}
+
+impl ScheduleView {
+    /// Draws the view for the state at `doses` of the timeline.
+    pub fn ui(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
+        let Some(model) = &state.model else {
+            style::placeholder(ui, "No model", "Open a model to see its schedule", None, out);
+            return;
+        };
+        let config = state.settings.schedule.unwrap_or(model.schedule_config);
+        let share = doses as f64 / state.playback.steps().max(1) as f64;
+        let fill = style::palette(ui).background;
+        let frame = egui::Frame::new().fill(fill).inner_margin(egui::Margin { left: 16, right: 0, top: 0, bottom: 0 });
+        Panel::right("schedule-settings").resizable(false).exact_size(WIDTH + 32.0).frame(frame).show(ui, |ui| {
+            ScrollArea::vertical().show(ui, |ui| self.side(ui, state, model, config, doses, out));
+        });
+        ui.horizontal(|ui| {
+            ui.label(RichText::new("Noise schedule").font(style::semibold(style::LARGE)));
+            ui.add_space(GRID);
+            style::segments(ui, &Curve::ALL, &mut self.curve);
+        });
+        self.plot(ui, config, share);
+    }
+
+    fn plot(&mut self, ui: &mut Ui, config: ScheduleConfig, share: f64) {
+        if self.drawn != Some((config, self.curve)) {
+            self.drawn = Some((config, self.curve));
+            let all = BetaSchedule::ALL.into_iter();
+            let of =
+                |kind| Some((name(kind), points(&Schedule::new(&ScheduleConfig { kind, ..config }).ok()?, self.curve)));
+            self.lines = all.filter_map(of).collect();
+        }
+        let p = style::palette(ui);
+        let plot = Plot::new("schedule")
+            .show_background(false)
+            .grid_color(p.hairline)
+            .legend(Legend::default().position(Corner::LeftTop).background_alpha(0.8))
+            .invert_x(true)
+            .include_x(0.0)
+            .include_x(config.steps as f64)
+            .x_axis_label("t, from noise to picture")
+            .y_axis_min_width(56.0)
+            .show_crosshair(false)
+            .allow_scroll(false)
+            .allow_drag(false)
+            .allow_zoom(false)
+            .allow_boxed_zoom(false)
+            .auto_bounds(Vec2b::TRUE);
+        plot.show(ui, |plot| {
+            for (i, (name, points)) in self.lines.iter().enumerate() {
+                let chosen = *name == self::name(config.kind);
+                let dashes = [
+                    LineStyle::dashed_dense(),
+                    LineStyle::dashed_loose(),
+                    LineStyle::dotted_dense(),
+                    LineStyle::dotted_loose(),
+                ];
+                let line = Line::new(*name, PlotPoints::Borrowed(points));
+                plot.line(match chosen {
+                    true => line.color(p.state).width(3.0),
+                    false => line.color(p.weak).width(1.5).style(dashes[i % dashes.len()]),
+                });
+            }
+            let cursor = VLine::new("playhead", share * config.steps as f64).color(p.text).width(1.0);
+            plot.vline(cursor.allow_hover(false));
+        });
+    }
+
+    fn side(
+        &mut self,
+        ui: &mut Ui,
+        state: &AppState,
+        model: &ModelInfo,
+        config: ScheduleConfig,
+        doses: usize,
+        out: &mut Vec<UiAction>,
+    ) {
+        section(ui, "Schedule of the forward film");
+        let mut edited = config;
+        ui.horizontal_wrapped(|ui| {
+            ui.spacing_mut().item_spacing.x = 2.0;
+            for kind in BetaSchedule::ALL {
+                if ui.selectable_label(edited.kind == kind, name(kind)).on_hover_text(kind.name()).clicked() {
+                    edited.kind = kind;
+                }
+            }
+        });
+        ui.horizontal(|ui| {
+            field(ui, "T", DragValue::new(&mut edited.steps).range(STEPS).speed(2.0));
+            let cosine = edited.kind == BetaSchedule::Cosine;
+            ui.add_enabled_ui(!cosine, |ui| {
+                for (name, beta) in [("β₁", &mut edited.beta_start), ("β_T", &mut edited.beta_end)] {
+                    let speed = *beta * 0.01;
+                    field(ui, name, DragValue::new(beta).range(BETAS).speed(speed).max_decimals(6));
+                }
+            });
+        });
+        ui.add_enabled_ui(state.settings.schedule.is_some(), |ui| {
+            let says = "The schedule that the model was trained with";
+            if ui.button("As trained").on_hover_text(says).clicked() {
+                edited = model.schedule_config;
+            }
+        });
+        match Schedule::new(&edited) {
+            Err(e) => {
+                ui.colored_label(style::palette(ui).warning, format!("There is no such schedule: {e}"));
+            }
+            Ok(schedule) => {
+                if edited != config {
+                    let schedule = (edited != model.schedule_config).then_some(edited);
+                    out.push(UiAction::SetFilm(FilmSettings { schedule, ..state.settings.clone() }));
+                }
+                self.numbers(ui, state, &schedule);
+            }
+        }
+        if state.settings.schedule.is_some() {
+            let says = "The reverse film keeps the schedule that the model was trained with.";
+            ui.label(RichText::new(says).color(style::palette(ui).weak));
+        }
+        self.picture(ui, state, doses);
+    }
+
+    fn numbers(&mut self, ui: &mut Ui, state: &AppState, schedule: &Schedule) {
+        let end = schedule.alpha_bar(schedule.steps());
+        ui.add_space(GRID);
+        ui.horizontal(|ui| {
+            ui.spacing_mut().item_spacing.x = 3.0 * GRID;
+            let signal = format!("{:.4}", end.sqrt());
+            style::readout(ui, "√ᾱ_T", &signal, "0.0000", style::LARGE, "The weight of the picture in x_T");
+            if let Some(mean_square) = self.mean_square(state) {
+                let gap = format!("{:.2e}", prior_bits_per_dim(end, mean_square)).replace('-', "−");
+                let says = "L_T, the prior gap in bits per dimension (Ho et al. 2020, Eq. 5), of the forward film's pictures: \
+                            what it costs that x_T is not quite N(0, I)";
+                style::readout(ui, "L_T, bits/dim", &gap, "0.00e−00", style::LARGE, says);
+            }
+        });
+        if let Some(text) = warning(end.sqrt()) {
+            ui.colored_label(style::palette(ui).warning, text);
+        }
+    }
+
+    /// E[x_0²] of the forward film's pictures.
+    fn mean_square(&mut self, state: &AppState) -> Option<f64> {
+        let (job, film) = state.forward.film.as_ref()?;
+        if self.mean_square.is_none_or(|(of, _)| of != *job) {
+            let x_start = film.view(film.at(0)?, Quantity::State)?;
+            let sum: f64 = x_start.data.iter().map(|v| f64::from(*v).powi(2)).sum();
+            self.mean_square = Some((*job, sum / x_start.data.len() as f64));
+        }
+        self.mean_square.map(|(_, value)| value)
+    }
+
+    /// The forward film at the playhead.
+    fn picture(&mut self, ui: &mut Ui, state: &AppState, doses: usize) {
+        let doses = state.forward_doses(doses);
+        let Some((job, film)) = &state.forward.film else { return };
+        let Some(frame) = film.at(doses) else { return };
+        if self.holds != Some((*job, frame.doses)) {
+            let Some(images) = film.view(frame, Quantity::State) else { return };
+            self.atlas.set(ui, std::iter::once((&images as &Images, 1, Map::Picture)));
+            self.holds = Some((*job, frame.doses));
+        }
+        section(ui, &format!("Forward film at t = {doses} of {}", film.steps()));
+        let side = ui.available_width().min(ui.available_height().max(96.0)).min(200.0);
+        let (area, response) = ui.allocate_exact_size(egui::Vec2::splat(side), Sense::hover());
+        response.widget_info(|| WidgetInfo::labeled(Role::Image, true, format!("Forward film at t = {doses}")));
+        let grid = pictures::layout(area, 1, self.atlas.size(), ui.pixels_per_point());
+        let place = Rect::from_min_size(area.min, grid.cells.first().map_or(area.size(), |cell| cell.size()));
+        self.atlas.paint(ui, 0, place);
+    }
+}
+
+/// A number with its name before it.
+fn field(ui: &mut Ui, name: &str, value: DragValue<'_>) {
+    let label = ui.label(RichText::new(name).color(style::palette(ui).weak));
+    ui.add(value).labelled_by(label.id);
+}
+
+/// A curve over t, thinned out evenly, with both its ends.
+fn points(schedule: &Schedule, curve: Curve) -> Vec<PlotPoint> {
+    let steps = schedule.steps();
+    let n = steps.min(POINTS);
+    let at = |i: usize| if n > 1 { i * (steps - 1) / (n - 1) } else { 0 };
+    (0..n).map(|i| PlotPoint::new((at(i) + 1) as f64, curve.value(schedule, at(i)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_tutorials_are_warned_about_and_the_paper_is_not() {
+        let left = |steps| {
+            let s = Schedule::new(&ScheduleConfig { steps, ..Default::default() }).unwrap();
+            s.alpha_bar(steps).sqrt()
+        };
+        assert_eq!(warning(left(1000)), None);
+        assert!(warning(left(200)).unwrap().contains("36 %"));
+        assert!(warning(left(50)).unwrap().contains("78 %"));
+    }
+
+    #[test]
+    fn curves_keep_both_ends_and_their_values() {
+        for steps in [1, 2, 499, 1000, 4000] {
+            let s = Schedule::new(&ScheduleConfig { steps, ..Default::default() }).unwrap();
+            for (curve, ..) in Curve::ALL {
+                let points = points(&s, curve);
+                assert!(points.len() <= POINTS && points.iter().all(|p| p.y.is_finite()));
+                assert_eq!((points[0].x, points[points.len() - 1].x), (1.0, steps as f64));
+            }
+            assert_eq!(points(&s, Curve::Signal)[0].y, s.alphas_cumprod[0].sqrt());
+        }
+    }
+}
