@@ -75,6 +75,7 @@ impl SamplingArgs {
             sampler,
             steps,
             clip: true,
+            from: None,
             every_frame,
         }
     }

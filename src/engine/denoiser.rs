@@ -58,7 +58,7 @@ impl Predicting {
         calls: usize,
     ) -> Provenance {
         let (model, step) = (model.info.name.clone(), model.info.step);
-        Provenance { model, step, predictor, oracle_images: self.oracle_images(), sampler, calls }
+        Provenance { model, step, predictor, oracle_images: self.oracle_images(), from: None, sampler, calls }
     }
 
     /// ε̂ for all of `x` at timestep `t`.

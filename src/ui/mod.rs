@@ -2,6 +2,7 @@
 
 pub mod actions;
 mod axis;
+mod canvas;
 mod chain;
 pub mod curve;
 mod dialogs;

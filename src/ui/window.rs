@@ -3,6 +3,7 @@
 
 use super::actions::{self, PathUse, UiAction, View};
 use super::axis::Scale;
+use super::canvas::Canvas;
 use super::curve::CurveSettings;
 use super::dialogs::{self, PathDialog};
 use super::film::FilmView;
@@ -237,6 +238,25 @@ impl Window {
             A::Slower => playback.change_speed(false),
             A::SetSpeed(speed) => playback.speed = speed,
             A::Look(quantity) => self.film.quantity = Some(quantity),
+            A::ToggleDrawing => {
+                self.view = View::Film;
+                let shape = self.state.model.as_ref().map(|m| m.shape);
+                self.film.drawing = shape.filter(|_| self.film.drawing.is_none()).map(Canvas::new);
+            }
+            A::Drawn(bytes) => {
+                let source = ForwardSource::Drawn(bytes);
+                self.set_film(FilmSettings { source, ..self.state.settings.clone() });
+            }
+            A::BringBack => {
+                let from = Some(self.state.playback.doses());
+                self.film.drawing = None;
+                if self.state.settings.from == from {
+                    // again, with other noise
+                    self.act(UiAction::NewSeed);
+                } else {
+                    self.set_film(FilmSettings { from, ..self.state.settings.clone() });
+                }
+            }
             A::NoisePicture(picture) => self.state.noise.picture = picture,
             A::NewSeed => {
                 self.set_film(FilmSettings { seed: next_seed(self.state.settings.seed), ..self.state.settings.clone() })

@@ -1,6 +1,7 @@
 //! The window: driven without a worker by events and clicks, and once for real on a virtual display.
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
+mod drawing;
 mod film;
 mod film_states;
 mod noise;

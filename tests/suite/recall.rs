@@ -85,6 +85,7 @@ fn a_reverse_film_that_was_stopped_computes_its_frames_again_bit_for_bit() {
         sampler: SamplerKind::Ddpm { variance: Variance::FixedLarge },
         steps: None,
         clip: true,
+        from: None,
         every_frame: true,
     };
     engine.send(Command::Sample(job, request)).unwrap();
