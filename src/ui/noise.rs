@@ -7,7 +7,7 @@ use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
 use crate::engine::{Command, CompareRequest, Comparison, JobId, Outcome, Prediction, Predictor};
 use egui::{Align2, FontId, Rect, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder, Vec2b, WidgetInfo, pos2, vec2};
-use egui_plot::{Line, Plot, PlotPoint, PlotPoints, Points, VLine};
+use egui_plot::{Line, PlotPoint, PlotPoints, Points, VLine};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -255,9 +255,7 @@ fn losses(ui: &mut Ui, rect: Rect, state: &AppState, c: &Comparison) {
     };
     let (network, oracle) = (points(0), points(1));
     ui.scope_builder(UiBuilder::new().max_rect(rect).id_salt("losses"), |ui| {
-        let plot = Plot::new("losses")
-            .show_background(false)
-            .grid_color(p.hairline)
+        let plot = style::still_plot(ui, "losses")
             .include_x(0.0)
             .include_x(steps)
             .include_y(-3.0)
@@ -268,11 +266,6 @@ fn losses(ui: &mut Ui, rect: Rect, state: &AppState, c: &Comparison) {
             .y_axis_formatter(|mark, _| {
                 if mark.value.fract().abs() < 1e-6 { format!("{}", 10f64.powf(mark.value)) } else { String::new() }
             })
-            .show_crosshair(false)
-            .allow_scroll(false)
-            .allow_drag(false)
-            .allow_zoom(false)
-            .allow_boxed_zoom(false)
             .auto_bounds(Vec2b::TRUE);
         plot.show(ui, |plot| {
             plot.vline(VLine::new("t", c.doses as f64).color(p.text).width(1.0).allow_hover(false));

@@ -9,7 +9,7 @@ use crate::diffusion::Images;
 use crate::diffusion::terms::Factor;
 use crate::engine::{JobId, Quantity};
 use egui::{Rect, RichText, Role, Sense, Stroke, StrokeKind, Ui, Vec2b, WidgetInfo, pos2, vec2};
-use egui_plot::{Line, Plot, PlotPoint, PlotPoints, VLine};
+use egui_plot::{Line, PlotPoint, PlotPoints, VLine};
 
 /// Pixels on a side of the enlarged neighbourhood.
 const PATCH: usize = 7;
@@ -130,17 +130,10 @@ impl PixelView {
 
     fn plot(&self, ui: &mut Ui, steps: usize, doses: usize, process: Process, lit: Option<Factor>) {
         let p = style::palette(ui);
-        let plot = Plot::new("pixel")
-            .show_background(false)
-            .grid_color(p.hairline)
+        let plot = style::still_plot(ui, "pixel")
             .invert_x(true)
             .x_axis_label("t")
             .y_axis_min_width(36.0)
-            .show_crosshair(false)
-            .allow_scroll(false)
-            .allow_drag(false)
-            .allow_zoom(false)
-            .allow_boxed_zoom(false)
             .include_x(0.0)
             .include_x(steps as f64)
             .include_y(-1.0)

@@ -10,7 +10,7 @@ use crate::diffusion::Images;
 use crate::diffusion::process::prior_bits_per_dim;
 use crate::engine::{BetaSchedule, JobId, ModelInfo, Quantity, Schedule, ScheduleConfig};
 use egui::{DragValue, Panel, Rect, RichText, Role, ScrollArea, Sense, Ui, Vec2b, WidgetInfo};
-use egui_plot::{Corner, Legend, Line, LineStyle, Plot, PlotPoint, PlotPoints, VLine};
+use egui_plot::{Corner, Legend, Line, LineStyle, PlotPoint, PlotPoints, VLine};
 use std::ops::RangeInclusive;
 
 /// √ᾱ_T from which x_T still shows the picture.
@@ -121,20 +121,13 @@ impl ScheduleView {
             self.lines = all.filter_map(of).collect();
         }
         let p = style::palette(ui);
-        let plot = Plot::new("schedule")
-            .show_background(false)
-            .grid_color(p.hairline)
+        let plot = style::still_plot(ui, "schedule")
             .legend(Legend::default().position(Corner::LeftTop).background_alpha(0.8))
             .invert_x(true)
             .include_x(0.0)
             .include_x(config.steps as f64)
             .x_axis_label("t, from noise to picture")
             .y_axis_min_width(56.0)
-            .show_crosshair(false)
-            .allow_scroll(false)
-            .allow_drag(false)
-            .allow_zoom(false)
-            .allow_boxed_zoom(false)
             .auto_bounds(Vec2b::TRUE);
         plot.show(ui, |plot| {
             for (i, (name, points)) in self.lines.iter().enumerate() {

@@ -408,6 +408,18 @@ pub fn readout(ui: &mut Ui, caption: &str, value: &str, sample: &str, size: f32,
     }
 }
 
+/// A plot that is only looked at: it takes no scrolling, dragging or zooming.
+pub fn still_plot(ui: &Ui, id: &str) -> egui_plot::Plot<'static> {
+    egui_plot::Plot::new(id)
+        .show_background(false)
+        .grid_color(palette(ui).hairline)
+        .show_crosshair(false)
+        .allow_scroll(false)
+        .allow_drag(false)
+        .allow_zoom(false)
+        .allow_boxed_zoom(false)
+}
+
 /// What an empty, busy or failed part of a view says: what is missing, why, and the button that mends it.
 pub fn placeholder(ui: &mut Ui, headline: &str, reason: &str, mend: Option<(&str, UiAction)>, out: &mut Vec<UiAction>) {
     ui.vertical_centered(|ui| {
