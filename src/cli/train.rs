@@ -31,6 +31,9 @@ pub(super) struct TrainArgs {
     /// Steps of linear warm-up of the learning rate
     #[arg(long, default_value_t = RunConfig::default().warmup)]
     warmup: u64,
+    /// Steps at the end over which the learning rate falls linearly to zero
+    #[arg(long, default_value_t = RunConfig::default().decay)]
+    decay: u64,
     /// Decay of the moving average of the weights
     #[arg(long, default_value_t = RunConfig::default().ema_decay)]
     ema: f64,
@@ -54,6 +57,7 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
         batch: args.batch,
         learning_rate: args.lr,
         warmup: args.warmup,
+        decay: args.decay,
         ema_decay: args.ema,
         preview_every: 0,
         ..RunConfig::default()

@@ -23,6 +23,9 @@ pub struct RunConfig {
     pub learning_rate: f64,
     /// Steps over which the learning rate rises linearly.
     pub warmup: u64,
+    /// Steps at the end of the run over which the learning rate falls linearly to zero; 0 for a constant rate, as in the
+    /// paper.
+    pub decay: u64,
     /// Largest global norm of a gradient.
     pub grad_clip: f64,
     /// Decay of the moving average.
@@ -44,6 +47,7 @@ impl Default for RunConfig {
             batch: 64,
             learning_rate: 2e-4,
             warmup: 500,
+            decay: 0,
             grad_clip: 1.0,
             ema_decay: 0.9999,
             ema_warmup: true,
@@ -94,9 +98,12 @@ impl RunConfig {
         Ok(Plan { run: self.clone(), model, schedule: ScheduleConfig::default() })
     }
 
-    /// Learning rate of `step`, from 1: linear warm-up, then constant.
+    /// Learning rate of `step`, from 1: linear warm-up, then constant, then linear decay.
     pub fn learning_rate_at(&self, step: u64) -> f64 {
-        self.learning_rate * (step as f64 / self.warmup.max(1) as f64).min(1.0)
+        let part = |of: u64, steps: u64| (of as f64 / steps.max(1) as f64).min(1.0);
+        let left = (self.steps + 1).saturating_sub(step);
+        let decayed = if self.decay == 0 { 1.0 } else { part(left, self.decay) };
+        self.learning_rate * part(step, self.warmup).min(decayed)
     }
 
     /// EMA decay of `step`, from 1: with the warm-up (1 + step) / (10 + step) up to `ema_decay`.
@@ -135,7 +142,11 @@ mod tests {
         let c = RunConfig::default();
         assert!((c.learning_rate_at(250) - 1e-4).abs() < 1e-12);
         assert_eq!(c.learning_rate_at(500), 2e-4);
-        assert_eq!(c.learning_rate_at(5000), 2e-4);
+        assert_eq!(c.learning_rate_at(20_000), 2e-4);
+        let decaying = RunConfig { decay: 1000, ..c.clone() };
+        assert_eq!(decaying.learning_rate_at(19_001), 2e-4);
+        assert!((decaying.learning_rate_at(19_501) - 1e-4).abs() < 1e-12);
+        assert!((decaying.learning_rate_at(20_000) - 2e-7).abs() < 1e-12);
         // after 1000 steps the initial weights are all but forgotten
         let left: f64 = (1..=1000).map(|s| c.ema_decay_at(s)).product();
         assert!(left < 1e-12, "{left}");
