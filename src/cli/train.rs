@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::session::{Session, progress_bar};
-use crate::engine::{Command, Event, Metrics, Result, RunConfig, TrainRequest};
+use crate::engine::{Changes, Command, Event, Metrics, Result, RunConfig, TrainRequest};
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,18 +25,18 @@ pub(super) struct TrainArgs {
     /// The same seed and settings give the same bytes
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Adam's learning rate
-    #[arg(long, default_value_t = RunConfig::default().learning_rate)]
-    lr: f64,
+    /// Adam's learning rate [default: 0.0002; with --resume that of the run]; another one is noted in the run's curves
+    #[arg(long)]
+    lr: Option<f64>,
     /// Steps of linear warm-up of the learning rate
     #[arg(long, default_value_t = RunConfig::default().warmup)]
     warmup: u64,
     /// Steps at the end over which the learning rate falls linearly to zero
     #[arg(long, default_value_t = RunConfig::default().decay)]
     decay: u64,
-    /// Decay of the moving average of the weights
-    #[arg(long, default_value_t = RunConfig::default().ema_decay)]
-    ema: f64,
+    /// Decay of the moving average of the weights [default: 0.9999; with --resume that of the run]
+    #[arg(long)]
+    ema: Option<f64>,
     /// Folder for the model, saved at the start, every two minutes and at the end; a new run needs a folder without one
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -49,18 +49,19 @@ pub(super) struct TrainArgs {
 }
 
 pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
+    let usual = RunConfig::default();
     let config = RunConfig {
         preset: args.preset.clone(),
         data: args.data.clone(),
         seed: args.seed,
         steps: args.steps,
         batch: args.batch,
-        learning_rate: args.lr,
+        learning_rate: args.lr.unwrap_or(usual.learning_rate),
         warmup: args.warmup,
         decay: args.decay,
-        ema_decay: args.ema,
+        ema_decay: args.ema.unwrap_or(usual.ema_decay),
         preview_every: 0,
-        ..RunConfig::default()
+        ..usual
     };
     config.validate()?;
     let session = Session::start(machine, None)?;
@@ -68,8 +69,10 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     let begun = Instant::now();
     let mut last = None::<Arc<Metrics>>;
     let mut logged = Instant::now();
-    let request =
-        TrainRequest { config, out: Some(args.out.clone()), resume: args.resume, save_every: args.save_every };
+    // no samples are shown here
+    let changes = Changes { learning_rate: args.lr, ema_decay: args.ema, preview_every: Some(0) };
+    let resume = args.resume.then_some(changes);
+    let request = TrainRequest { config, out: Some(args.out.clone()), resume, save_every: args.save_every };
     let result = session.drive(
         |job| Command::Train(job, Box::new(request)),
         |event| match event {

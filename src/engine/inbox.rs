@@ -33,6 +33,7 @@ fn kind(command: &Command) -> Option<Kind> {
         Command::Train(..) => Some(Kind::Train),
         Command::Recall { .. }
         | Command::SetTraining(_)
+        | Command::Change(_)
         | Command::Load(..)
         | Command::Save(..)
         | Command::Race(..)

@@ -25,6 +25,7 @@ pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spa
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
 pub use crate::export::{Container, ffmpeg};
+pub use crate::train::changes::{Change, Changes, Setting};
 pub use crate::train::config::RunConfig;
 pub use crate::train::metrics::{History, Point, StepStats};
 pub use comparison::{CompareRequest, Comparison, Prediction};
@@ -44,6 +45,8 @@ pub enum Command {
     Train(JobId, Box<TrainRequest>),
     /// Hold or go on with the training under way.
     SetTraining(TrainingState),
+    /// Other settings for the training under way, from its next step on.
+    Change(Changes),
     /// Compute a reverse film; replaces the one under way.
     Sample(JobId, SampleRequest),
     /// Compute a forward film.
@@ -87,7 +90,7 @@ impl Command {
             | Self::Save(job, _)
             | Self::Export(job, _)
             | Self::ReadRecipe(job, _) => Some(*job),
-            Self::SetTraining(_) | Self::Cancel(_) => None,
+            Self::SetTraining(_) | Self::Change(_) | Self::Cancel(_) => None,
         }
     }
 }
@@ -137,8 +140,8 @@ pub struct TrainRequest {
     pub config: RunConfig,
     /// Where checkpoints go; `None` keeps the run in memory until it is saved.
     pub out: Option<PathBuf>,
-    /// Go on from the checkpoint in `out`.
-    pub resume: bool,
+    /// Go on from the checkpoint in `out`, with these changes.
+    pub resume: Option<Changes>,
     /// Save every so many steps too, and not only by the clock and at the end.
     pub save_every: Option<u64>,
 }
@@ -226,6 +229,8 @@ pub struct Metrics {
     pub seconds_left: f64,
     /// Whether it moves.
     pub state: TrainingState,
+    /// Settings that may change, as they are now: all three are there.
+    pub settings: Changes,
     /// The curves.
     pub history: Arc<History>,
 }

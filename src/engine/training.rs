@@ -8,6 +8,7 @@ use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
 use crate::export::files::check_folder;
 use crate::model::compute::Compute;
+use crate::train::changes::Changes;
 use crate::train::trainer::Trainer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -56,18 +57,19 @@ impl TrainingJob {
         let plan = request.config.validate()?;
         let source = Source::parse(&request.config.data);
         let (mut trainer, claim) = match &request.out {
-            Some(dir) if request.resume => {
+            Some(dir) if let Some(changes) = &request.resume => {
                 // first, since another run may be saving there
                 let claim = checkpoint::claim(dir, true)?;
                 let (checkpoint, warning) = checkpoint::load_saying(dir, compute.device())?;
                 if let Some(words) = warning {
                     out.send(Event::Warning(words));
                 }
-                let trainer = Trainer::resume(plan, Arc::clone(compute), &checkpoint).map_err(|e| e.at(dir))?;
+                let mut trainer = Trainer::resume(plan, Arc::clone(compute), &checkpoint).map_err(|e| e.at(dir))?;
+                trainer.change(changes)?;
                 check_folder(dir)?;
                 (trainer, Some(claim))
             }
-            None if request.resume => {
+            None if request.resume.is_some() => {
                 return Err(Error::usage("cannot resume", "no folder was named", "name the folder of the run"));
             }
             Some(dir) => {
@@ -95,7 +97,7 @@ impl TrainingJob {
             told: now,
             saved: now,
         };
-        if !request.resume {
+        if request.resume.is_none() {
             // so that there is something to resume from the first moment, and a disk that is full is known now
             training.save()?;
         }
@@ -136,6 +138,15 @@ impl TrainingJob {
                 TrainingState::Paused => Phase::Paused,
             };
             self.pace.clear();
+            self.tell(out);
+        }
+    }
+
+    pub(super) fn change(&mut self, changes: &Changes, out: &Outbox) {
+        if self.is_open() {
+            if let Err(e) = self.trainer.change(changes) {
+                out.send(Event::Warning(e.to_string()));
+            }
             self.tell(out);
         }
     }
@@ -203,6 +214,11 @@ impl TrainingJob {
                 images_per_s,
                 seconds_left: if images_per_s > 0.0 { left / images_per_s } else { 0.0 },
                 state: if self.is_running() { TrainingState::Running } else { TrainingState::Paused },
+                settings: Changes {
+                    learning_rate: Some(run.learning_rate),
+                    ema_decay: Some(run.ema_decay),
+                    preview_every: Some(run.preview_every),
+                },
                 history: Arc::new(self.trainer.history().clone()),
             }),
         ));

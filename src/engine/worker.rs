@@ -275,6 +275,11 @@ impl Worker<'_> {
                     training.set_state(state, self.out);
                 }
             }
+            Command::Change(changes) => {
+                if let Some(training) = &mut self.training {
+                    training.change(&changes, self.out);
+                }
+            }
             Command::Save(job, dir) => {
                 if self.guard(job, |w| w.save(&dir)) {
                     self.out.send(Event::Saved(job, dir));

@@ -1,5 +1,6 @@
 //! The curves of a run, in bounded memory: the newest steps one by one, the whole run decimated.
 
+use super::changes::Change;
 use serde::{Deserialize, Serialize};
 
 const RECENT: usize = 2048;
@@ -42,11 +43,14 @@ pub struct History {
     stride: u64,
     /// Steps in the last, still open point.
     open: u64,
+    /// Settings that changed on the way, oldest first.
+    #[serde(default)]
+    pub(super) changes: Vec<Change>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { recent: std::collections::VecDeque::new(), whole: Vec::new(), stride: 1, open: 0 }
+        Self { recent: std::collections::VecDeque::new(), whole: Vec::new(), stride: 1, open: 0, changes: Vec::new() }
     }
 }
 
@@ -81,6 +85,11 @@ impl History {
     /// The whole run, decimated.
     pub fn whole(&self) -> &[Point] {
         &self.whole
+    }
+
+    /// Settings that changed on the way, oldest first.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// The newest step.

@@ -1,6 +1,7 @@
 //! One training run: Algorithm 1 of Ho et al. 2020, the same bytes for any number of threads.
 
 use super::adam::{self, Slot, Update};
+use super::changes::{self, Changes};
 use super::config::{Plan, RunConfig};
 use super::metrics::{History, StepStats};
 use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
@@ -88,8 +89,8 @@ impl Trainer {
         })
     }
 
-    /// A run as a checkpoint left it; `plan.run` may ask for more steps than before, and name
-    /// another place of the same data.
+    /// A run as a checkpoint left it; `plan.run` may ask for more steps than before, and name another place of the same
+    /// data. What may change on the way is as the run last had it: see [`Trainer::change`].
     ///
     /// # Errors
     /// If the checkpoint holds no optimiser state, or settings that decide the run's bytes differ.
@@ -101,16 +102,22 @@ impl Trainer {
         };
         let mut state: State = serde_json::from_value(training.state.clone())
             .map_err(|e| refuse(format!("its state.json is not understood: {e}"), "start a new run instead"))?;
-        let mut now = RunConfig { steps: state.run.steps, preview_every: state.run.preview_every, ..plan.run.clone() };
+        let RunConfig { steps, learning_rate, ema_decay, preview_every, .. } = state.run;
+        let mut now = RunConfig { steps, learning_rate, ema_decay, preview_every, ..plan.run.clone() };
         if state.data.is_some() {
             // the data are known by their content, so they may have moved
             now.data.clone_from(&state.run.data);
         }
         if now != state.run || plan.model != checkpoint.config {
             let why = format!("its settings differ from those asked for: {}", differences(&state.run, &now));
-            return Err(refuse(why, "resume with the settings it was started with; only the steps may change"));
+            return Err(refuse(
+                why,
+                "resume with the settings it was started with; only steps, learning rate and EMA decay may change",
+            ));
         }
-        state.run = plan.run.clone();
+        let run = RunConfig { learning_rate, ema_decay, preview_every, ..plan.run };
+        state.run = run.clone();
+        let plan = Plan { run, ..plan };
         let mut trainer = Self::from_params(plan, compute, training.raw.clone())?;
         let tensors = m.tensors().zip(v.tensors()).zip(checkpoint.ema.tensors());
         for (slot, ((m, v), ema)) in trainer.slots.iter_mut().zip(tensors) {
@@ -118,6 +125,18 @@ impl Trainer {
         }
         trainer.state = state;
         Ok(trainer)
+    }
+
+    /// Other settings from the next step on; the curves remember when.
+    ///
+    /// # Errors
+    /// Those of [`Changes::applied`]: then nothing was changed.
+    pub fn change(&mut self, changes: &Changes) -> Result<()> {
+        let run = changes.applied(&self.plan.run)?;
+        changes::note(&mut self.state.history.changes, self.state.step, &self.plan.run, &run);
+        self.state.run = run.clone();
+        self.plan.run = run;
+        Ok(())
     }
 
     /// Notes what a new run learns from.

@@ -4,7 +4,7 @@ use super::curve::CurveSettings;
 use super::export::ExportSettings;
 use super::playback::Direction;
 use super::state::{FilmSettings, RunSettings};
-use crate::engine::{Quantity, Recipe};
+use crate::engine::{Changes, Quantity, Recipe};
 use egui::{Key, KeyboardShortcut, Modifiers};
 use std::path::PathBuf;
 
@@ -147,6 +147,8 @@ pub enum UiAction {
     StartTraining,
     /// Pause or resume training.
     HoldTraining,
+    /// Other settings from the next step of training on.
+    ChangeTraining(Changes),
     /// End training.
     StopTraining,
     /// How the loss is drawn.

@@ -1,5 +1,6 @@
 //! The loss over a run: the newest steps one by one, or the whole run as a mean within its least and largest values.
 
+use super::changes;
 use super::style::{self, BODY};
 use crate::engine::{History, Metrics};
 use egui::{Color32, Stroke, Ui, Vec2b};
@@ -109,7 +110,7 @@ impl Curve {
             .auto_bounds(Vec2b::TRUE)
             .set_margin_fraction(egui::vec2(0.01, 0.05));
         let plot = if settings.log { plot.y_grid_spacer(decades) } else { plot };
-        plot.show(ui, |plot| {
+        let shown = plot.show(ui, |plot| {
             if settings.recent {
                 plot.line(
                     Line::new("each step", PlotPoints::Borrowed(&self.raw)).color(weak(p.state, 0.35)).width(1.0),
@@ -122,6 +123,7 @@ impl Curve {
             }
             plot.line(Line::new("smoothed", PlotPoints::Borrowed(&self.smooth)).color(p.state).width(2.5));
         });
+        changes::marks(ui, metrics.history.changes(), &shown.transform);
     }
 }
 
@@ -174,7 +176,7 @@ pub fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{StepStats, TrainingState};
+    use crate::engine::{Changes, StepStats, TrainingState};
 
     #[test]
     fn smoothing_keeps_the_mean_and_the_place() {
@@ -199,6 +201,7 @@ mod tests {
             images_per_s: 1.0,
             seconds_left: 0.0,
             state: TrainingState::Running,
+            settings: Changes::default(),
             history: Arc::new(history),
         });
         for recent in [false, true] {

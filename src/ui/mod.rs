@@ -4,6 +4,7 @@ pub mod actions;
 mod algorithm;
 mod axis;
 mod chain;
+mod changes;
 pub mod curve;
 mod dialogs;
 mod equations;

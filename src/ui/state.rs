@@ -9,8 +9,9 @@ use super::race::Race;
 use super::recall::Recall;
 use crate::diffusion::Images;
 use crate::engine::{
-    Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor, Provenance,
-    Recipe, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainingState, Trajectory, Variance, Which,
+    Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor,
+    Provenance, Recipe, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainRequest, TrainingState, Trajectory,
+    Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -112,6 +113,15 @@ pub struct RunSettings {
     pub out: String,
     /// Go on from the checkpoint in that folder.
     pub resume: bool,
+}
+
+impl RunSettings {
+    /// The training of these settings. One that goes on keeps what may change on the way.
+    pub fn request(&self) -> TrainRequest {
+        let out = typed_path(&self.out);
+        let resume = (self.resume && out.is_some()).then(Changes::default);
+        TrainRequest { config: self.config.clone(), out, resume, save_every: None }
+    }
 }
 
 /// How far a film has come.

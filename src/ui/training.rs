@@ -1,6 +1,7 @@
 //! The training view: the loss, the few numbers that matter, and what the model can draw by now.
 
 use super::actions::{PathUse, UiAction};
+use super::changes::ChangesForm;
 use super::curve::{self, Curve, CurveSettings};
 use super::film_settings::{WIDTH, section};
 use super::pictures::{Atlas, Map};
@@ -19,6 +20,7 @@ const CAPTION: f32 = 20.0;
 pub struct TrainingView {
     curve: Curve,
     strip: Atlas,
+    changes: ChangesForm,
     /// Training, its newest preview, and which previews are in the strip.
     holds: Option<(JobId, u64, Vec<usize>)>,
 }
@@ -37,7 +39,13 @@ impl TrainingView {
         if settings_open {
             let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::same(16));
             Panel::right("run-settings").resizable(false).exact_size(WIDTH).frame(frame).show(ui, |ui| {
-                ScrollArea::vertical().show(ui, |ui| form(ui, state, out));
+                ScrollArea::vertical().show(ui, |ui| {
+                    if let Some(metrics) = state.running_training().and_then(|t| t.metrics.as_ref()) {
+                        self.changes.ui(ui, metrics.settings, out);
+                        ui.add_space(2.0 * GRID);
+                    }
+                    form(ui, state, out);
+                });
             });
         }
         let Some(training) = &state.training else {
@@ -219,7 +227,7 @@ fn form(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     let running = state.running_training().is_some();
     ui.label(RichText::new("Training settings").font(style::semibold(style::LARGE)));
     if running {
-        ui.label(RichText::new("They can be changed when this training is over").color(style::palette(ui).weak));
+        ui.label(RichText::new("The others can be changed when this training is over").color(style::palette(ui).weak));
     }
     ui.add_enabled_ui(!running, |ui| fields(ui, &mut s, out));
     match s.config.validate() {

@@ -9,10 +9,10 @@ use super::export::{ExportDialog, Exporting};
 use super::film::FilmView;
 use super::playback::{Mode, Repeat};
 use super::race::RaceView;
-use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, next_seed, typed_path};
+use super::state::{AppState, FilmSettings, GRIDS, Phase, Training, next_seed};
 use super::style::{self, Icon};
 use super::training::TrainingView;
-use crate::engine::{Command, Error, Event, ForwardSource, JobId, Origin, Outcome, TrainRequest, TrainingState, Which};
+use crate::engine::{Command, Error, Event, ForwardSource, JobId, Origin, Outcome, TrainingState, Which};
 use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui, ViewportCommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -431,6 +431,7 @@ impl Window {
             }
             A::SetRun(run) => self.state.run = run,
             A::StartTraining => self.start_training(),
+            A::ChangeTraining(changes) => self.commands.push(Command::Change(changes)),
             A::HoldTraining => {
                 if let Some(training) = self.state.running_training() {
                     let paused = training.is_paused();
@@ -538,14 +539,9 @@ impl Window {
     }
 
     fn train(&mut self) {
-        let run = &self.state.run;
-        let out = typed_path(&run.out);
-        let in_memory = out.is_none();
-        let request =
-            TrainRequest { config: run.config.clone(), resume: run.resume && out.is_some(), out, save_every: None };
+        let request = self.state.run.request();
         let job = self.state.new_job();
-        self.state.training = Some(Training::new(job, in_memory));
-        // nothing in it can be changed until the run is over
+        self.state.training = Some(Training::new(job, request.out.is_none()));
         self.preferences.run_settings = false;
         self.commands.push(Command::Train(job, Box::new(request)));
     }

@@ -2,7 +2,7 @@
 
 use crate::support::{Gui, bare, model, tell, with_films};
 use ddpm_film::diffusion::Images;
-use ddpm_film::engine::{Command, Error, Event, History, JobId, Metrics, Outcome, StepStats, TrainingState};
+use ddpm_film::engine::{Changes, Command, Error, Event, History, JobId, Metrics, Outcome, StepStats, TrainingState};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::state::Phase;
 use egui::{Key, Modifiers, accesskit::Role};
@@ -20,6 +20,7 @@ fn metrics(step: u64, state: TrainingState) -> Arc<Metrics> {
         images_per_s: 321.0,
         seconds_left: 75.0,
         state,
+        settings: Changes { learning_rate: Some(2e-4), ema_decay: Some(0.9999), preview_every: Some(100) },
         history: Arc::new(history),
     })
 }
@@ -34,7 +35,7 @@ pub fn running() -> (Gui, JobId) {
     let commands = gui.state_mut().take_commands();
     let [Command::Train(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!((request.config.preset.as_str(), request.config.data.as_str()), ("mnist28", "mnist"));
-    assert!(request.out.is_none() && !request.resume);
+    assert!(request.out.is_none() && request.resume.is_none());
     let job = *job;
     tell(&mut gui, Event::TrainingStarted(job, model()));
     tell(&mut gui, Event::Metrics(job, metrics(1234, TrainingState::Running)));
@@ -158,7 +159,10 @@ fn a_folder_for_checkpoints_is_passed_on() {
     gui.run();
     let commands = gui.state_mut().take_commands();
     let [Command::Train(_, request)] = commands.as_slice() else { panic!("{commands:?}") };
-    assert_eq!((request.out.as_deref(), request.resume), (Some(std::path::Path::new("/tmp/run")), true));
+    assert_eq!(
+        (request.out.as_deref(), request.resume),
+        (Some(std::path::Path::new("/tmp/run")), Some(Changes::default()))
+    );
 }
 
 #[test]
@@ -310,4 +314,28 @@ fn reading_the_data_shows_how_far_it_is() {
     tell(&mut gui, Event::Progress { job, done: 1200, total: 50_000 });
     gui.run();
     gui.get_by_label("Reading the data: 1,200 of 50,000");
+}
+
+#[test]
+fn the_learning_rate_can_be_changed_while_it_runs_and_is_marked() {
+    let (mut gui, job) = running();
+    gui.key_press(Key::F4);
+    gui.run();
+    let field = gui.get_all_by_role_and_label(Role::SpinButton, "Learning rate").next().unwrap();
+    field.click();
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    gui.event(egui::Event::Text("0.0005".into()));
+    gui.run();
+    assert!(gui.state_mut().take_commands().is_empty(), "not before it is whole");
+    gui.key_press(Key::Enter);
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Change(changes)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!(changes.learning_rate, Some(5e-4));
+    let mut told = Metrics::clone(&metrics(1234, TrainingState::Running));
+    told.settings = *changes;
+    tell(&mut gui, Event::Metrics(job, Arc::new(told)));
+    gui.run();
+    assert!(gui.state_mut().take_commands().is_empty());
 }

@@ -66,9 +66,31 @@ fn a_resumed_run_ends_with_the_same_bytes_as_one_that_never_stopped() {
     assert!(said.contains("1 x 16 x 16") && said.contains("step 5 of 5"), "{said}");
     refuses(
         dir,
-        &[&RUN[..], &["--lr", "0.1", "--steps", "9", "--out", "halves", "--resume"]].concat(),
+        &[&RUN[..], &["--decay", "3", "--steps", "9", "--out", "halves", "--resume"]].concat(),
         1,
-        &["settings differ", "learning_rate was 0.0002 and is now 0.1;"],
+        &["settings differ", "decay was 0 and is now 3;"],
+    );
+}
+
+#[test]
+fn a_resumed_run_may_learn_at_another_rate_and_remembers_it() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    let train = |more: &[&str]| works(dir, &[&RUN[..], more].concat());
+    train(&["--steps", "2", "--out", "run"]);
+    train(&["--steps", "3", "--out", "run", "--resume", "--lr", "0.001", "--ema", "0.9"]);
+    // what is not named stays as it was last
+    train(&["--steps", "4", "--out", "run", "--resume"]);
+    let state: serde_json::Value = serde_json::from_slice(&bytes(&dir.join("run"), "film/state.json")).unwrap();
+    assert_eq!((&state["run"]["learning_rate"], &state["run"]["ema_decay"]), (&0.001.into(), &0.9.into()));
+    let changes = state["history"]["changes"].as_array().unwrap();
+    assert_eq!(changes[0], serde_json::json!({"after": 2, "setting": "learning_rate", "from": 2e-4, "to": 1e-3}));
+    assert!(changes[1]["setting"] == "ema_decay" && changes.len() == 2, "{changes:?}");
+    refuses(
+        dir,
+        &[&RUN[..], &["--steps", "9", "--out", "run", "--resume", "--lr=-1"]].concat(),
+        2,
+        &["learning rate is -1"],
     );
 }
 

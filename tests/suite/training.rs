@@ -10,6 +10,7 @@ use ddpm_film::diffusion::schedule::{Schedule, ScheduleConfig};
 use ddpm_film::kernels::Path;
 use ddpm_film::model::UNet;
 use ddpm_film::model::compute::Compute;
+use ddpm_film::train::changes::Changes;
 use ddpm_film::train::config::{Plan, RunConfig};
 use ddpm_film::train::trainer::Trainer;
 use std::collections::HashMap;
@@ -115,9 +116,55 @@ fn threads_pauses_and_resumes_change_no_bit() {
     assert!(bytes(&resumed) == bytes(&reference), "a resumed run ends with other bytes");
     assert_eq!(resumed.history(), reference.history());
 
-    let other = RunConfig { learning_rate: 5e-4, ..small_run(6) };
+    let other = RunConfig { grad_clip: 0.5, ..small_run(6) };
     let refused = Trainer::resume(other.validate().unwrap(), compute(1, Path::Fast), &saved).err().unwrap();
     assert!(refused.to_string().contains("settings"), "{refused}");
+}
+
+#[test]
+fn a_run_whose_settings_change_on_the_way_resumes_to_the_same_bytes() {
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let plan = || RunConfig { batch: 4, ..small_run(6) }.validate().unwrap();
+    let slower = Changes { learning_rate: Some(1e-4), ema_decay: Some(0.5), preview_every: Some(7) };
+    let quicker = Changes { learning_rate: Some(2e-3), ..Changes::default() };
+    let steps = |trainer: &mut Trainer, n| {
+        for _ in 0..n {
+            trainer.step(&data).unwrap();
+        }
+    };
+    let mut whole = Trainer::new(plan(), compute(1, Path::Fast)).unwrap();
+    steps(&mut whole, 2);
+    whole.change(&slower).unwrap();
+    steps(&mut whole, 2);
+    whole.change(&quicker).unwrap();
+    steps(&mut whole, 2);
+    assert_eq!(whole.history().last().unwrap().learning_rate, 2e-3);
+
+    let dir = tempfile::tempdir().unwrap();
+    let again = |trainer: &Trainer| {
+        checkpoint::save(dir.path(), &trainer.checkpoint().unwrap()).unwrap();
+        let saved = checkpoint::load(dir.path(), &Device::Cpu).unwrap();
+        Trainer::resume(plan(), compute(2, Path::Fast), &saved).unwrap()
+    };
+    let mut first = Trainer::new(plan(), compute(1, Path::Fast)).unwrap();
+    steps(&mut first, 2);
+    let mut second = again(&first);
+    second.change(&slower).unwrap();
+    steps(&mut second, 1);
+    let mut third = again(&second);
+    assert_eq!(third.plan().run.ema_decay, 0.5);
+    steps(&mut third, 1);
+    third.change(&quicker).unwrap();
+    steps(&mut third, 2);
+    assert!(bytes(&third) == bytes(&whole), "a resumed run ends with other bytes");
+    assert_eq!(third.history(), whole.history());
+    let after: Vec<u64> = third.history().changes().iter().map(|c| c.after).collect();
+    assert_eq!(after, [2, 2, 2, 4]);
+
+    let before = bytes(&third);
+    let nonsense = Changes { learning_rate: Some(f64::NAN), ..quicker };
+    assert!(third.change(&nonsense).unwrap_err().to_string().contains("learning rate"));
+    assert!(bytes(&third) == before && third.plan().run.learning_rate == 2e-3);
 }
 
 #[test]
