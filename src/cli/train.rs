@@ -2,7 +2,7 @@
 
 use super::Machine;
 use super::session::{Session, progress_bar};
-use crate::engine::{Changes, Command, Event, Metrics, Result, RunConfig, TrainRequest};
+use crate::engine::{Changes, Command, Event, Metrics, Result, RunConfig, Source, TrainRequest};
 use clap::Args;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,9 +13,13 @@ pub(super) struct TrainArgs {
     /// Network: digits16, mnist28, color32 or cifar10
     #[arg(long, default_value = "mnist28")]
     preset: String,
-    /// "mnist", an IDX file or folder (plain or .gz), or a folder of images
+    /// "mnist", an IDX file or folder (plain or .gz), CIFAR-10 or CIFAR-100 batches (.bin), or a folder of images; again for
+    /// more of them
     #[arg(long, default_value = "mnist")]
-    data: String,
+    data: Vec<String>,
+    /// Mirror images at random, left and right [default: on for pictures, off for digits]
+    #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
+    flip: Option<bool>,
     /// Optimiser steps in all
     #[arg(long, default_value_t = RunConfig::default().steps)]
     steps: u64,
@@ -52,7 +56,8 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     let usual = RunConfig::default();
     let config = RunConfig {
         preset: args.preset.clone(),
-        data: args.data.clone(),
+        data: Source::join(args.data.iter().map(String::as_str)),
+        flip: args.flip,
         seed: args.seed,
         steps: args.steps,
         batch: args.batch,

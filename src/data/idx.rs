@@ -1,7 +1,7 @@
 //! IDX, the format of MNIST: a big-endian header and raw bytes, plain or gzipped.
 
 use super::resize::Resizer;
-use super::{MAX_BYTES, MAX_PICTURE_BYTES, Progress, too_large};
+use super::{DAMAGED, MAX_BYTES, MAX_PICTURE_BYTES, Progress, too_large};
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use rayon::prelude::*;
@@ -11,16 +11,19 @@ use std::io::{BufRead, ErrorKind, Read};
 const IMAGES_MAGIC: u32 = 0x0803;
 const LABELS_MAGIC: u32 = 0x0801;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-const FOREIGN: &str = "give an IDX file such as train-images-idx3-ubyte, or a folder of pictures";
-const DAMAGED: &str = "copy or download the file again";
+const FOREIGN: &str =
+    "give an IDX file such as train-images-idx3-ubyte, a CIFAR batch such as data_batch_1.bin, or a folder of pictures";
 
 /// Whether a file that starts like this may be IDX, plain or gzipped.
 pub(super) fn looks_like_idx(start: &[u8]) -> bool {
     start.starts_with(&GZIP_MAGIC) || start.starts_with(&[0, 0, 8])
 }
 
-/// Reads an images file and scales it to `shape`; gives the pixels, NCHW.
-pub(super) fn read_images(reader: impl BufRead, [c, h, w]: [usize; 3], progress: Progress) -> Result<Vec<u8>> {
+/// Pixels, NCHW, and the [width, height] that the images had.
+type ImagesOfSize = (Vec<u8>, [usize; 2]);
+
+/// Reads an images file and scales it to `shape`.
+pub(super) fn read_images(reader: impl BufRead, [c, h, w]: [usize; 3], progress: Progress) -> Result<ImagesOfSize> {
     let mut reader = unpacked(reader)?;
     match read_u32(&mut reader)? {
         IMAGES_MAGIC => {}
@@ -60,7 +63,7 @@ pub(super) fn read_images(reader: impl BufRead, [c, h, w]: [usize; 3], progress:
         }
     }
     end(&mut reader)?;
-    Ok(pixels)
+    Ok((pixels, [columns, rows]))
 }
 
 /// Reads the labels of `n` images.

@@ -1,15 +1,22 @@
 //! Pictures to learn from: held as bytes at the model's size, handed out as f32 in [-1, 1], NCHW.
 
 mod batching;
+mod cifar;
 mod idx;
+mod part;
 mod pictures;
 mod resize;
+mod source;
 
+pub use part::Found;
 pub use pictures::{decode_picture, load_picture, photos};
+pub use source::Source;
 
 use crate::diffusion::Images;
-use crate::error::{Error, Result};
-use std::fmt;
+use crate::error::{Error, Kind, Result};
+use part::Part;
+use std::cell::Cell;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -23,35 +30,12 @@ const MAX_BYTES: usize = 2 << 30;
 /// The most that one picture may take unpacked.
 const MAX_PICTURE_BYTES: u64 = 256 << 20;
 
+const DAMAGED: &str = "copy or download the file again";
+
 const MNIST_IMAGES: &[u8] = include_bytes!("../../assets/mnist/train-images-idx3-ubyte.gz");
 const MNIST_LABELS: &[u8] = include_bytes!("../../assets/mnist/train-labels-idx1-ubyte.gz");
 const MNIST_TEST_IMAGES: &[u8] = include_bytes!("../../assets/mnist/t10k-images-idx3-ubyte.gz");
 const MNIST_TEST_LABELS: &[u8] = include_bytes!("../../assets/mnist/t10k-labels-idx1-ubyte.gz");
-
-/// Where a data set comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// The 60,000 training images of MNIST, part of this program.
-    Mnist,
-    /// An IDX file or a folder with one, a folder of pictures, or one picture.
-    Path(PathBuf),
-}
-
-impl Source {
-    /// "mnist", or a path; a folder of that name is "./mnist".
-    pub fn parse(text: &str) -> Self {
-        if text == "mnist" { Self::Mnist } else { Self::Path(text.into()) }
-    }
-}
-
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mnist => f.write_str("mnist"),
-            Self::Path(path) => path.display().fmt(f),
-        }
-    }
-}
 
 /// Images of one size, and what is known about them.
 #[derive(Clone, Debug)]
@@ -64,10 +48,14 @@ pub struct Dataset {
     pub n: usize,
     /// n·c·h·w bytes, NCHW, 0 black.
     pub pixels: Vec<u8>,
-    /// One class per image.
-    pub labels: Option<Vec<u8>>,
+    /// Names of the classes, in the order in which they first appear: digits, CIFAR's classes, or folders.
+    pub classes: Vec<String>,
+    /// Index into `classes`, one per image. Where nothing says what an image is, its class is its file or folder.
+    pub labels: Vec<u32>,
     /// Whether a mirrored image is as good an example: so for pictures, not so for digits.
     pub flip: bool,
+    /// What the images were on disk.
+    pub found: Found,
     /// Files that could not be read, each with the reason.
     pub skipped: Vec<(PathBuf, String)>,
 }
@@ -75,59 +63,67 @@ pub struct Dataset {
 impl Dataset {
     /// Loads `source`, scaled and centre-cropped to `shape` = [c, h, w] of the model, grey or colour as c is 1 or 3.
     ///
-    /// `progress` hears (done, total) and stops the loading by answering false. Fails if nothing can be read, or past
-    /// 2 GiB of pixels.
+    /// `progress` hears (done, total) and stops the loading by answering false. Fails if one of its places cannot be read
+    /// at all, or past 2 GiB of pixels.
     pub fn load(source: &Source, shape: [usize; 3], progress: &dyn Fn(usize, usize) -> bool) -> Result<Self> {
         check_shape(shape)?;
-        match source {
-            Source::Mnist => Self::bundled("mnist", MNIST_IMAGES, MNIST_LABELS, shape, progress),
-            Source::Path(path) => Self::open(path, shape, progress),
+        let places = source.places();
+        let mut seen = (places.len() > 1).then(HashSet::new);
+        let (mut all, mut names) = (Part { flip: true, ..Part::default() }, Vec::new());
+        let (before, last) = (Cell::new(0), Cell::new(0));
+        let progress = |done, total| {
+            last.set(total);
+            progress(before.get() + done, before.get() + total)
+        };
+        for place in places {
+            let (name, part) = match place {
+                Source::Path(path) => Self::open(path, shape, &mut seen, &progress)?,
+                _ => ("mnist".to_owned(), bundled(MNIST_IMAGES, MNIST_LABELS, shape, &progress)?),
+            };
+            if all.pixels.len() + part.pixels.len() > MAX_BYTES {
+                return Err(too_large("more than fits"));
+            }
+            let flip = all.flip && part.flip;
+            all.append(part);
+            all.flip = flip;
+            names.push(name);
+            before.set(before.get() + last.get());
         }
+        if all.pixels.is_empty() {
+            return Err(Error::usage("cannot read the data set", "no path was named", "name a file or a folder"));
+        }
+        Ok(Self::new(names.join(" + "), shape, all))
     }
 
     /// The 10,000 test images of MNIST, as [`Dataset::load`].
     pub fn mnist_test(shape: [usize; 3], progress: &dyn Fn(usize, usize) -> bool) -> Result<Self> {
         check_shape(shape)?;
-        Self::bundled("mnist-test", MNIST_TEST_IMAGES, MNIST_TEST_LABELS, shape, progress)
+        let part = bundled(MNIST_TEST_IMAGES, MNIST_TEST_LABELS, shape, progress)?;
+        Ok(Self::new("mnist-test".to_owned(), shape, part))
     }
 
-    fn bundled(name: &str, images: &[u8], labels: &[u8], shape: [usize; 3], progress: Progress) -> Result<Self> {
-        let mut data = Self::new(name.to_owned(), shape, idx::read_images(images, shape, progress)?);
-        data.labels = Some(idx::read_labels(labels, data.n)?);
-        Ok(data)
-    }
-
-    fn open(path: &Path, shape: [usize; 3], progress: Progress) -> Result<Self> {
-        let name = path.canonicalize().map_err(|e| unreadable(&e, path))?;
-        let name = name.file_name().map_or_else(|| "folder".to_owned(), |v| v.to_string_lossy().into_owned());
-        match idx_images(path)? {
-            Some(images) => Self::open_idx(name, &images, shape, progress),
-            None => {
-                let (pixels, skipped) = pictures::read(path, shape, progress)?;
-                Ok(Self { flip: true, skipped, ..Self::new(name, shape, pixels) })
+    /// The name and the images of a file or folder, without the files that were `seen`.
+    fn open(path: &Path, shape: [usize; 3], seen: &mut Seen, progress: Progress) -> Result<(String, Part)> {
+        let place = path.canonicalize().map_err(|e| unreadable(&e, path))?;
+        let name = place.file_name().map_or_else(|| "folder".to_owned(), |v| v.to_string_lossy().into_owned());
+        let part = if let Some(images) = idx_images(path)? {
+            match known(&images, seen) {
+                Some(part) => part,
+                None => open_idx(&name, &images, shape, progress)?,
             }
-        }
+        } else if let Some((files, missing)) = cifar::batches(path) {
+            open_cifar(files, missing, shape, seen, progress)?
+        } else if let Some(e) = cifar::for_python(path) {
+            return Err(e);
+        } else {
+            pictures::read(path, &name, shape, seen, progress)?
+        };
+        Ok((name, part))
     }
 
-    fn open_idx(name: String, images: &Path, shape: [usize; 3], progress: Progress) -> Result<Self> {
-        let file = File::open(images).map_err(|e| unreadable(&e, images))?;
-        let pixels = idx::read_images(BufReader::new(file), shape, progress).map_err(|e| e.at(images))?;
-        let mut data = Self::new(name, shape, pixels);
-        if let Some(path) = labels_beside(images) {
-            let labels = File::open(&path)
-                .map_err(|e| unreadable(&e, &path))
-                .and_then(|file| idx::read_labels(BufReader::new(file), data.n));
-            match labels {
-                Ok(labels) => data.labels = Some(labels),
-                Err(e) => data.skipped.push((path, e.why)), // an unconditional model does without
-            }
-        }
-        Ok(data)
-    }
-
-    fn new(name: String, shape: [usize; 3], pixels: Vec<u8>) -> Self {
-        let n = pixels.len() / shape.iter().product::<usize>();
-        Self { name, shape, n, pixels, labels: None, flip: false, skipped: Vec::new() }
+    fn new(name: String, shape: [usize; 3], part: Part) -> Self {
+        let Part { pixels, labels, classes, found, flip, skipped } = part;
+        Self { name, shape, n: labels.len(), pixels, classes, labels, flip, found, skipped }
     }
 
     /// Number, shape and CRC-32 of all that decides a batch: "60000 images of 1x28x28, CRC-32 0a1b2c3d".
@@ -168,6 +164,87 @@ impl AsRef<[u8]> for Dataset {
 /// 0..=255 to [-1, 1].
 fn to_images(n: usize, shape: [usize; 3], pixels: &[u8]) -> Images {
     Images::new(n, shape, pixels.iter().map(|&v| f32::from(v) / 127.5 - 1.0).collect())
+}
+
+/// Files that were read, where a data set has several places.
+type Seen = Option<HashSet<PathBuf>>;
+
+/// Notes that a file is read; if it was before, what it adds, which is nothing.
+fn known(file: &Path, seen: &mut Seen) -> Option<Part> {
+    let is_new = seen.as_mut().is_none_or(|seen| file.canonicalize().is_ok_and(|place| seen.insert(place)));
+    (!is_new).then(|| Part { flip: true, skipped: vec![(file.to_owned(), READ_BEFORE.to_owned())], ..Part::default() })
+}
+
+const READ_BEFORE: &str = "it was read already, under another of the paths";
+
+fn bundled(images: &[u8], labels: &[u8], shape: [usize; 3], progress: Progress) -> Result<Part> {
+    let (mut part, n) = idx_part(idx::read_images(images, shape, progress)?, shape);
+    set_labels(&mut part, &idx::read_labels(labels, n)?);
+    Ok(part)
+}
+
+fn open_idx(name: &str, images: &Path, shape: [usize; 3], progress: Progress) -> Result<Part> {
+    let file = File::open(images).map_err(|e| unreadable(&e, images))?;
+    let read = idx::read_images(BufReader::new(file), shape, progress).map_err(|e| e.at(images))?;
+    let (mut part, n) = idx_part(read, shape);
+    let labels = labels_beside(images).map(|path| {
+        let file = File::open(&path).map_err(|e| unreadable(&e, &path));
+        file.and_then(|file| idx::read_labels(BufReader::new(file), n)).map_err(|e| (path, e.why))
+    });
+    match labels {
+        Some(Ok(labels)) => set_labels(&mut part, &labels),
+        // an unconditional model does without
+        missing => {
+            part.skipped.extend(missing.and_then(|result| result.err()));
+            (part.classes, part.labels) = (vec![name.to_owned()], vec![0; n]);
+        }
+    }
+    Ok(part)
+}
+
+fn idx_part((pixels, size): (Vec<u8>, [usize; 2]), shape: [usize; 3]) -> (Part, usize) {
+    let n = pixels.len() / shape.iter().product::<usize>();
+    let mut part = Part { pixels, ..Part::default() };
+    part.found.note(size, "IDX, grey", n);
+    (part, n)
+}
+
+fn set_labels(part: &mut Part, labels: &[u8]) {
+    part.classes = (0..=labels.iter().copied().max().unwrap_or(0)).map(|label| label.to_string()).collect();
+    part.labels = labels.iter().map(|&label| label.into()).collect();
+}
+
+/// All batches that can be read, if any can.
+fn open_cifar(
+    files: Vec<PathBuf>,
+    missing: Vec<PathBuf>,
+    shape: [usize; 3],
+    seen: &mut Seen,
+    progress: Progress,
+) -> Result<Part> {
+    let mut all = Part { flip: true, ..Part::default() };
+    let (count, mut failed) = (files.len(), None);
+    for (i, file) in files.into_iter().enumerate() {
+        // batches have one size, so the first tells how many images there are in all
+        let progress = |done, total| progress(i * total + done, count * total);
+        let part = match known(&file, seen) {
+            Some(part) => Ok(part),
+            None => cifar::read(&file, shape, &progress),
+        };
+        match part {
+            Ok(part) => all.append(part),
+            Err(e) if e.kind == Kind::Cancelled => return Err(e),
+            Err(e) => {
+                all.skipped.push((file, e.why.clone()));
+                failed = Some(e);
+            }
+        }
+    }
+    all.skipped.extend(missing.into_iter().map(|file| (file, "the file is missing".to_owned())));
+    match failed {
+        Some(e) if all.pixels.is_empty() => Err(e),
+        _ => Ok(all),
+    }
 }
 
 /// The IDX file of images that `path` is or, if a folder, holds under one of the usual names.

@@ -1,16 +1,18 @@
 //! Pictures as people have them: PNG, JPEG, GIF (first frame), BMP and WebP of any size and mode, alone or in folders.
 
+use super::part::Part;
 use super::resize::Resizer;
-use super::{MAX_BYTES, MAX_PICTURE_BYTES, Progress, check_shape, too_large};
+use super::{MAX_BYTES, MAX_PICTURE_BYTES, Progress, Seen, check_shape, too_large};
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder as _, ImageError, ImageReader, Limits};
+use image::{ColorType, DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "gif", "bmp", "webp"];
 const READS: &str = "PNG, JPEG, GIF, BMP and WebP pictures are read";
@@ -18,6 +20,9 @@ const READS: &str = "PNG, JPEG, GIF, BMP and WebP pictures are read";
 const MAX_SIDE: u32 = 32_768;
 /// Larger pictures are decoded one at a time, so that many together do not take the memory of all.
 const LARGE_BYTES: u64 = 32 << 20;
+/// Pictures are decoded so many at once that it takes about this long.
+const LEAST: Duration = Duration::from_millis(10);
+const MOST_AT_ONCE: usize = 1024;
 
 /// The bundled photos: name and file contents, for [`decode_picture`].
 pub fn photos() -> &'static [(&'static str, &'static [u8])] {
@@ -32,69 +37,101 @@ pub fn photos() -> &'static [(&'static str, &'static [u8])] {
 /// Reads one picture and fits it to `shape` = [c, h, w]; fails if the file is no picture or a side of it is past 32,768.
 pub fn load_picture(path: &Path, shape: [usize; 3]) -> Result<Images> {
     check_shape(shape)?;
-    let pixels = decode_file(path, shape, MAX_PICTURE_BYTES)
-        .and_then(|pixels| pixels.ok_or_else(past_limits))
+    let picture = decode_file(path, shape, MAX_PICTURE_BYTES)
+        .and_then(|picture| picture.ok_or_else(past_limits))
         .map_err(|why| Error::new("cannot open the picture", why, READS).at(path))?;
-    Ok(super::to_images(1, shape, &pixels))
+    Ok(super::to_images(1, shape, &picture.pixels))
 }
 
 /// As [`load_picture`], from the contents of a file called `name`.
 pub fn decode_picture(name: &str, bytes: &[u8], shape: [usize; 3]) -> Result<Images> {
     check_shape(shape)?;
-    let pixels = decode(ImageReader::new(Cursor::new(bytes)), shape, MAX_PICTURE_BYTES)
-        .and_then(|pixels| pixels.ok_or_else(past_limits))
+    let picture = decode(Cursor::new(bytes), None, shape, MAX_PICTURE_BYTES)
+        .and_then(|picture| picture.ok_or_else(past_limits))
         .map_err(|why| Error::new("cannot open the picture", why, READS).at(name))?;
-    Ok(super::to_images(1, shape, &pixels))
+    Ok(super::to_images(1, shape, &picture.pixels))
 }
 
-/// The pictures of a data set: pixels NCHW, and the files that could not be read with the reason.
-pub(super) type Pictures = (Vec<u8>, Vec<(PathBuf, String)>);
-
-/// Reads all pictures below `folder`, or the single picture `folder`, in the order of their paths.
-pub(super) fn read(folder: &Path, shape: [usize; 3], progress: Progress) -> Result<Pictures> {
+/// Reads all pictures below `folder`, or the single picture `folder`, in the order of their paths. The class of a picture
+/// is the folder that it is in, next below `folder`, or else `name`.
+pub(super) fn read(folder: &Path, name: &str, shape: [usize; 3], seen: &mut Seen, progress: Progress) -> Result<Part> {
     let fail = |why: String| Error::new("cannot read the data set", why, READS).at(folder);
     let len_one: usize = shape.iter().product();
-    let (files, mut skipped) = if folder.is_dir() {
+    let (mut files, skipped) = if folder.is_dir() {
         find(folder, MAX_BYTES / len_one, progress)?
     } else {
         (vec![folder.to_owned()], Vec::new())
     };
-    if files.is_empty() && skipped.is_empty() {
+    let mut part = Part { flip: true, skipped, ..Part::default() };
+    if files.is_empty() && part.skipped.is_empty() {
         return Err(fail("there are no pictures in this folder".to_owned()));
     }
-    let mut pixels = Vec::new();
-    let at_once = 2 * rayon::current_num_threads();
-    for (chunk, files_at_once) in files.chunks(at_once).enumerate() {
+    let all = files.len();
+    if let Some(seen) = seen {
+        files.retain(|file| file.canonicalize().is_ok_and(|place| seen.insert(place)));
+    }
+    if files.len() < all {
+        let read_before = match all - files.len() {
+            1 => "one of its pictures was".to_owned(),
+            n => format!("{n} of its pictures were"),
+        };
+        part.skipped.push((folder.to_owned(), format!("{read_before} read already, under another of the paths")));
+        if files.is_empty() {
+            return Ok(part);
+        }
+    }
+    let (mut done, mut at_once) = (0, rayon::current_num_threads());
+    while done < files.len() {
+        let begun = Instant::now();
+        let files_at_once = &files[done..files.len().min(done + at_once)];
         let decoded: Vec<_> = files_at_once.par_iter().map(|path| decode_file(path, shape, LARGE_BYTES)).collect();
-        for (i, (path, decoded)) in files_at_once.iter().zip(decoded).enumerate() {
+        for (path, decoded) in files_at_once.iter().zip(decoded) {
             let decoded = match decoded {
                 Ok(None) => decode_file(path, shape, MAX_PICTURE_BYTES),
                 decoded => decoded,
             };
             match decoded.and_then(|picture| picture.ok_or_else(past_limits)) {
-                Ok(picture) => pixels.extend_from_slice(&picture),
-                Err(why) => skipped.push((path.clone(), why)),
-            }
-            if !progress(chunk * at_once + i + 1, files.len()) {
-                return Err(Error::cancelled());
+                Ok(picture) => {
+                    part.pixels.extend_from_slice(&picture.pixels);
+                    part.found.note(picture.size, &picture.mode, 1);
+                    let mut below = path.strip_prefix(folder).unwrap_or(path).components();
+                    let class = match (below.next(), below.next()) {
+                        (Some(class), Some(_)) => class.as_os_str().to_string_lossy(),
+                        _ => name.into(),
+                    };
+                    let label = part.class(&class);
+                    part.labels.push(label);
+                }
+                Err(why) => part.skipped.push((path.clone(), why)),
             }
         }
+        done += files_at_once.len();
+        if !progress(done, files.len()) {
+            return Err(Error::cancelled());
+        }
+        // so few that a cancel is soon heard, so many that the threads rarely wait for each other
+        at_once = match begun.elapsed() {
+            took if took < LEAST => at_once.saturating_mul(2).min(MOST_AT_ONCE),
+            took if took > 4 * LEAST => (at_once / 2).max(rayon::current_num_threads()),
+            _ => at_once,
+        };
     }
-    match skipped.first() {
-        Some((_, why)) if pixels.is_empty() && !folder.is_dir() => Err(fail(why.clone())),
-        Some((path, why)) if pixels.is_empty() => {
+    match part.skipped.first() {
+        Some((_, why)) if part.pixels.is_empty() && !folder.is_dir() => Err(fail(why.clone())),
+        Some((path, why)) if part.pixels.is_empty() => {
             let name = path.strip_prefix(folder).unwrap_or(path).display();
             Err(fail(format!("nothing in this folder can be read, and for {name} the reason is: {why}")))
         }
-        _ => Ok((pixels, skipped)),
+        _ => Ok(part),
     }
 }
 
 /// Files and what could not be looked into.
-type Found = (Vec<PathBuf>, Vec<(PathBuf, String)>);
+type Listed = (Vec<PathBuf>, Vec<(PathBuf, String)>);
 
-/// Every picture file below `root`, sorted by path. Hidden files and links to folders are left out.
-fn find(root: &Path, most: usize, progress: Progress) -> Result<Found> {
+/// Every picture file below `root`, sorted by path. Hidden files and links to folders are left out, so that no chain of
+/// links has no end.
+fn find(root: &Path, most: usize, progress: Progress) -> Result<Listed> {
     let (mut files, mut skipped, mut folders) = (Vec::new(), Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
         if !progress(0, files.len()) {
@@ -115,17 +152,30 @@ fn find(root: &Path, most: usize, progress: Progress) -> Result<Found> {
             if name.as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let kind = entry.file_type();
+            if kind.as_ref().is_ok_and(|kind| kind.is_dir()) {
                 folders.push(path);
-            } else if path.extension().and_then(OsStr::to_str).is_some_and(is_picture) && path.is_file() {
-                files.push(path);
-                if files.len() > most {
-                    return Err(too_large(&format!("more than {most} pictures")).at(root));
-                }
+                continue;
+            }
+            if !path.extension().and_then(OsStr::to_str).is_some_and(is_picture) {
+                continue;
+            }
+            let is_file = match kind {
+                Ok(kind) if !kind.is_symlink() => Ok(kind.is_file()),
+                _ => fs::metadata(&path).map(|target| target.is_file()),
+            };
+            match is_file {
+                Ok(true) => files.push(path),
+                Ok(false) => {}
+                Err(e) => skipped.push((path, e.to_string())),
+            }
+            if files.len() > most {
+                return Err(too_large(&format!("more than {most} pictures")).at(root));
             }
         }
     }
     files.sort();
+    skipped.sort();
     Ok((files, skipped))
 }
 
@@ -141,19 +191,32 @@ fn decode_file(path: &Path, shape: [usize; 3], most: u64) -> Decoded {
         return Err(if kind.is_dir() { "it is a folder" } else { "it is not a regular file" }.to_owned());
     }
     let file = File::open(path).map_err(|e| e.to_string())?;
-    let mut reader = ImageReader::new(BufReader::new(file));
-    if let Ok(format) = image::ImageFormat::from_path(path) {
-        reader.set_format(format);
-    }
-    decode(reader, shape, most)
+    decode(BufReader::new(file), ImageFormat::from_path(path).ok(), shape, most)
 }
 
-/// c·h·w bytes; none of a picture that is past its limits; or the reason why not.
-type Decoded = std::result::Result<Option<Vec<u8>>, String>;
+/// None of a picture that is past its limits; or the reason why not.
+type Decoded = std::result::Result<Option<Picture>, String>;
+
+/// A picture at the model's size, and what it was before.
+struct Picture {
+    /// c·h·w bytes.
+    pixels: Vec<u8>,
+    /// [width, height] as it is seen.
+    size: [usize; 2],
+    /// Format and colour mode.
+    mode: String,
+}
 
 /// One picture of [`MAX_SIDE`] and `most` bytes unpacked. What the contents look like counts more than the file's name.
-fn decode(reader: ImageReader<impl BufRead + Seek>, shape: [usize; 3], most: u64) -> Decoded {
+fn decode(mut file: impl BufRead + Seek, named: Option<ImageFormat>, shape: [usize; 3], most: u64) -> Decoded {
+    // decoders unfold palettes; byte 25 of a PNG tells
+    let palette = file.fill_buf().is_ok_and(|start| start.starts_with(b"\x89PNG") && start.get(25) == Some(&3));
+    let mut reader = ImageReader::new(file);
+    if let Some(format) = named {
+        reader.set_format(format);
+    }
     let mut reader = reader.with_guessed_format().map_err(|e| e.to_string())?;
+    let format = reader.format();
     let mut limits = Limits::default();
     (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE), Some(MAX_SIDE));
     limits.max_alloc = Some(most);
@@ -175,11 +238,27 @@ fn decode(reader: ImageReader<impl BufRead + Seek>, shape: [usize; 3], most: u64
         return Err("the picture has no pixels".to_owned());
     }
     picture.apply_orientation(orientation);
-    Ok(Some(fit(picture, shape)))
+    let size = [picture.width(), picture.height()].map(|v| v as usize);
+    let mode = mode(format, palette, picture.color());
+    Ok(Some(Picture { pixels: fit(picture, shape), size, mode }))
+}
+
+/// "PNG, RGB 16 bit".
+fn mode(format: Option<ImageFormat>, palette: bool, color: ColorType) -> String {
+    let format_name = format.map_or_else(String::new, |format| format!("{format:?}").to_uppercase());
+    let colours = match (color.has_color(), color.has_alpha()) {
+        _ if palette || format == Some(ImageFormat::Gif) => "palette",
+        (false, false) => "grey",
+        (false, true) => "grey and alpha",
+        (true, false) => "RGB",
+        (true, true) => "RGBA",
+    };
+    let bits = 8 * u16::from(color.bytes_per_pixel() / color.channel_count());
+    if bits == 8 { format!("{format_name}, {colours}") } else { format!("{format_name}, {colours} {bits} bit") }
 }
 
 /// Grey or colour as `c` asks, transparency on white, scaled and cropped to h × w.
-fn fit(picture: DynamicImage, [c, h, w]: [usize; 3]) -> Vec<u8> {
+pub(super) fn fit(picture: DynamicImage, [c, h, w]: [usize; 3]) -> Vec<u8> {
     let size = [picture.height() as usize, picture.width() as usize];
     let transparent = picture.color().has_alpha();
     let (mut pixels, stride) = match (c, transparent) {

@@ -20,6 +20,7 @@ mod recipe;
 mod training;
 mod worker;
 
+pub use crate::data::Source;
 pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct RunConfig {
     /// Name of a network preset.
     pub preset: String,
-    /// "mnist", or a path to IDX files or a folder of images.
+    /// "mnist", or a path to IDX files, CIFAR batches or a folder of images; or several with semicolons between.
     pub data: String,
+    /// Whether images are mirrored at random; `None` mirrors pictures but not digits.
+    pub flip: Option<bool>,
     /// The address of all randomness.
     pub seed: u64,
     /// Optimiser steps in all.
@@ -42,6 +44,7 @@ impl Default for RunConfig {
         Self {
             preset: "mnist28".into(),
             data: "mnist".into(),
+            flip: None,
             seed: 0,
             steps: 20_000,
             batch: 64,

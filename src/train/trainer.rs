@@ -216,7 +216,7 @@ impl Trainer {
     /// If the loss or the gradient is not a number: then nothing was changed.
     pub fn step(&mut self, data: &Dataset) -> Result<StepStats> {
         let (seed, step, n) = (self.plan.run.seed, self.state.step + 1, self.plan.run.batch);
-        let x_start = data.batch(seed, step - 1, n);
+        let x_start = data.batch(seed, step - 1, n, self.plan.run.flip.unwrap_or(data.flip));
         let mut times = stream(seed, Purpose::TrainTime, [step, 0]);
         let t: Vec<usize> = (0..n).map(|_| times.below(self.schedule.steps())).collect();
         let mut noise = Images::zeros(n, x_start.shape());

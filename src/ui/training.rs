@@ -257,7 +257,7 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
         }
     });
     list.response.labelled_by(caption.id).on_hover_text("Size and shape of the network, and of its pictures");
-    section(ui, "Data: mnist, or a path to IDX files or a folder of images");
+    section(ui, "Data: mnist, IDX or CIFAR files, or folders of images; several with a semicolon between");
     path_field(ui, data, "Data", PathUse::TrainingData, out);
     section(ui, "Run");
     egui::Grid::new("run").num_columns(2).spacing([GRID, 4.0]).show(ui, |ui| {

@@ -35,7 +35,7 @@ fn the_bundled_digits_are_mnist() {
     let sum = |pixels: &[u8]| pixels.iter().map(|&v| u64::from(v)).sum::<u64>();
     let data = mnist([1, 28, 28]);
     assert_eq!((data.len(), data.n, data.shape, data.flip), (60_000, 60_000, [1, 28, 28], false));
-    assert_eq!(data.labels.as_deref().unwrap()[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
+    assert_eq!(data.labels[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
     assert_eq!(sum(&data.pixels), 1_567_298_545);
     assert_eq!([0, 1, 2, 59_999].map(|i| sum(data.image(i))), [27_525, 31_095, 19_443, 20_920]);
     let pair = data.images(&[1, 0]);
@@ -45,7 +45,7 @@ fn the_bundled_digits_are_mnist() {
 
     let test = Dataset::mnist_test([1, 28, 28], &|_, _| true).unwrap();
     assert_eq!((test.n, sum(&test.pixels)), (10_000, 264_923_200));
-    assert_eq!(test.labels.unwrap()[..5], [7, 2, 1, 0, 4]);
+    assert_eq!(test.labels[..5], [7, 2, 1, 0, 4]);
 }
 
 #[test]
@@ -64,10 +64,10 @@ fn digits_come_in_any_size_and_in_colour() {
 #[test]
 fn batches_are_decided_by_seed_and_step() {
     let data = mnist([1, 28, 28]);
-    let batch = data.batch(1, 937, 64);
+    let batch = data.batch(1, 937, 64, false);
     assert_eq!((batch.n, batch.shape()), (64, [1, 28, 28]));
-    assert_eq!(batch, mnist([1, 28, 28]).batch(1, 937, 64));
-    assert_ne!(batch, data.batch(1, 938, 64));
+    assert_eq!(batch, mnist([1, 28, 28]).batch(1, 937, 64, false));
+    assert_ne!(batch, data.batch(1, 938, 64, false));
 }
 
 #[test]
@@ -94,15 +94,17 @@ fn idx_files_plain_gzipped_or_in_a_folder() {
     fs::write(dir.path().join("train-labels-idx1-ubyte"), idx(&[5], &[3, 1, 4, 1, 5])).unwrap();
 
     let plain = load(&dir.path().join("anything"), [1, 4, 3]).unwrap();
-    assert_eq!((plain.n, &plain.pixels, plain.labels, plain.flip), (5, &pixels, None, false));
+    assert_eq!((plain.n, &plain.pixels, plain.flip), (5, &pixels, false));
+    assert_eq!((plain.classes, plain.labels), (vec!["anything".to_owned()], vec![0; 5]));
+    assert_eq!(plain.found.sizes, [([3, 4], 5)].into());
     for path in [dir.path().to_owned(), dir.path().join("train-images-idx3-ubyte.gz")] {
         let data = load(&path, [1, 4, 3]).unwrap();
-        assert_eq!((data.pixels, data.labels), (pixels.clone(), Some(vec![3, 1, 4, 1, 5])));
+        assert_eq!((data.pixels, data.labels), (pixels.clone(), vec![3, 1, 4, 1, 5]));
     }
 
     fs::write(dir.path().join("train-labels-idx1-ubyte"), idx(&[4], &[3, 1, 4, 1])).unwrap();
     let data = load(dir.path(), [1, 4, 3]).unwrap();
-    assert_eq!((data.n, data.labels), (5, None));
+    assert_eq!((data.n, data.labels), (5, vec![0; 5]));
     assert!(data.skipped[0].1.contains("4 labels for 5 images"), "{:?}", data.skipped);
 }
 
@@ -166,6 +168,22 @@ fn every_mode_of_picture_is_read() {
         let data = load(dir.path(), [c, 8, 8]).unwrap();
         assert!((data.n, data.skipped.len(), data.flip) == (11, 0, true), "{:?}", data.skipped);
         assert!(data.pixels.iter().all(|v| v.abs_diff(100) <= 1), "{:?}", data.pixels);
+        assert_eq!(data.found.sizes, [([9, 7], 11)].into());
+        let modes: Vec<_> = data.found.modes.iter().map(|(mode, n)| (mode.as_str(), *n)).collect();
+        let expected = [
+            ("BMP, RGB", 1),
+            ("GIF, palette", 1),
+            ("JPEG, RGB", 1),
+            ("PNG, RGB", 1),
+            ("PNG, RGB 16 bit", 1),
+            ("PNG, RGBA", 1),
+            ("PNG, grey", 1),
+            ("PNG, grey 16 bit", 1),
+            ("PNG, grey and alpha", 1),
+            ("PNG, palette", 1),
+            ("WEBP, RGB", 1),
+        ];
+        assert_eq!(modes, expected);
     }
 }
 
@@ -311,4 +329,13 @@ fn sources_parse() {
     assert_eq!(Source::parse("mnist"), Source::Mnist);
     assert_eq!(Source::parse("./mnist"), Source::Path("./mnist".into()));
     assert_eq!(Source::parse("mnist").to_string(), "mnist");
+    assert_eq!(Source::parse("a;;b"), Source::Path("a;b".into()));
+    assert_eq!(Source::parse("a b "), Source::Path("a b ".into()));
+    let several = Source::parse("mnist; ./a;;b ;c;");
+    let places = ["./a;b", "c"].map(|path| Source::Path(path.into()));
+    assert_eq!(several, Source::Several([Source::Mnist].into_iter().chain(places).collect()));
+    assert_eq!(Source::parse(&several.to_string()), several);
+    assert_eq!(Source::parse(&Source::join(["x;y"])), Source::Path("x;y".into()));
+    let e = Dataset::load(&Source::parse("; "), [1, 8, 8], &|_, _| true).unwrap_err();
+    assert_eq!(e.kind, Kind::Usage);
 }

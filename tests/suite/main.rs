@@ -12,6 +12,7 @@ mod export_film;
 mod golden;
 mod golden_diffusion;
 mod oracle;
+mod own_data;
 mod race;
 mod recall;
 mod saves;

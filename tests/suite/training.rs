@@ -186,7 +186,7 @@ fn shipped_models_predict_noise() {
         let model = checkpoint::load(&dir, &Device::Cpu).unwrap();
         let data = Dataset::load(&Source::Mnist, shape, &|_, _| true).unwrap();
         let schedule = Schedule::new(&ScheduleConfig::default()).unwrap();
-        let x_start = data.batch(9, 0, 64);
+        let x_start = data.batch(9, 0, 64, false);
         let noise = noise_images(9, Purpose::Forward, 0, 0, 64, shape);
         let t: Vec<usize> = (0..64).map(|i| 8 + i * 1000 / 64).collect();
         let x_t = q_sample(&schedule, &x_start, &t, &noise);
