@@ -10,6 +10,7 @@
 //! | `film/adam.safetensors` | the optimiser's moments, `m.<path>` and `v.<path>`; may be missing |
 //! | `film/state.json` | step, seed, settings, curves |
 //! | `film/checksums.json` | length and CRC-32 of all of these |
+//! | `film/snapshots/` | what the model drew at chosen steps, a file each: [`Snapshot`] |
 //! | `film/previous/` | the save before this one, whole, in the same layout |
 
 use crate::error::{Error, Result};
@@ -24,6 +25,7 @@ mod folder;
 mod save;
 mod schedule;
 mod shipped;
+mod snapshots;
 mod tensors;
 
 use files::Files;
@@ -31,6 +33,7 @@ pub use folder::{Claim, claim};
 pub use save::save;
 pub use schedule::ScheduleSettings;
 pub use shipped::shipped;
+pub use snapshots::{Snapshot, drop_snapshots, read_snapshots, write_snapshot};
 
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";

@@ -96,7 +96,7 @@ fn write(folder: &Path, checkpoint: &Checkpoint) -> Result<()> {
 }
 
 /// Writes a file and its folder, to disk and not only to memory.
-fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         make_parent(path)?;
         let mut file = change(|| File::create(path))?;
@@ -125,11 +125,11 @@ fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn not_saved(e: impl Display) -> Error {
+pub(super) fn not_saved(e: impl Display) -> Error {
     Error::new("cannot save the model", e.to_string(), "")
 }
 
-fn disk_failed(e: &io::Error) -> Error {
+pub(super) fn disk_failed(e: &io::Error) -> Error {
     let (why, hint) = match e.kind() {
         ErrorKind::StorageFull => ("the disk is full".to_owned(), "free some space, or choose another disk"),
         ErrorKind::QuotaExceeded => ("the disk quota is used up".to_owned(), "free some space, or choose another disk"),
@@ -170,7 +170,7 @@ fn make_parent(path: &Path) -> io::Result<()> {
 }
 
 /// Removes a file, or a folder with all that is in it; nothing there is fine.
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     let removed = change(|| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) });
     match removed {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
@@ -193,7 +193,7 @@ fn sync_folders(save: &Path) -> io::Result<()> {
 }
 
 /// Every change on disk goes through here, so that a test can cut the power before any of them.
-fn change<T>(f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn change<T>(f: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     #[cfg(test)]
     tests::power()?;
     f()

@@ -38,6 +38,17 @@ impl Frame {
         Self { prediction: Some(prediction), ..Self::state(doses, x) }
     }
 
+    /// x_t in half precision, little-endian, for a file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.x.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    /// A state without predictions of what [`Frame::to_bytes`] gave.
+    pub fn from_bytes(doses: usize, bytes: &[u8]) -> Self {
+        let value = |pair: &[u8; 2]| f16::from_le_bytes(*pair);
+        Self { doses, x: bytes.as_chunks().0.iter().map(value).collect(), prediction: None }
+    }
+
     /// The weights of the step that leaves this state, on a reverse film.
     pub fn step(&self) -> Option<Coefficients> {
         self.prediction.as_ref().map(|p| p.step)
@@ -306,6 +317,8 @@ mod tests {
         assert_eq!(whole.view(&frame, Quantity::PredictedNoise), Some(eps));
         assert_eq!(whole.view(&frame, Quantity::PredictedStart), Some(xstart));
         assert_eq!(frame.step(), Some(c));
+        let again = Frame::from_bytes(20, &frame.to_bytes());
+        assert_eq!(whole.view(&again, Quantity::State), whole.view(&frame, Quantity::State));
         for quantity in [Quantity::State, Quantity::PredictedStart, Quantity::PredictedNoise] {
             let all = whole.view(&frame, quantity).unwrap();
             assert_eq!(whole.value(&frame, quantity, 5), Some(all.data[5]));

@@ -6,15 +6,13 @@ use super::{Event, ForwardRequest, ForwardSource, JobId, SampleRequest};
 use crate::data;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::reel::{Again, FILM_BYTES, ForwardReel, ReverseReel};
-use crate::diffusion::sampler::{Sampler, SamplerKind};
+use crate::diffusion::sampler::Sampler;
 use crate::diffusion::schedule::{Schedule, Spacing};
 use crate::diffusion::trajectory::{Frame, Trajectory};
 use crate::diffusion::{Images, process};
 use crate::error::{Error, Result};
 use crate::model::Config;
-use crate::model::UNet;
 use crate::model::compute::Compute;
-use crate::train::trainer::Trainer;
 use std::sync::Arc;
 
 /// Pictures that one film may show.
@@ -127,35 +125,6 @@ impl FilmJob {
         Ok(recall.again.wants().is_none())
     }
 }
-
-/// A short reverse film for a preview, from the same noise each time.
-pub(super) struct Preview {
-    network: Predicting,
-    sampler: Sampler,
-}
-
-impl Preview {
-    pub(super) fn start(trainer: &Trainer, n: usize, steps: usize, compute: &Compute) -> Result<Self> {
-        let network = UNet::new(&trainer.plan().model, &trainer.ema(), compute.path())?;
-        let schedule = trainer.schedule().spaced(steps, Spacing::Trailing)?;
-        let x = process::noise_images(PREVIEW_SEED, Purpose::Start, 0, 0, n, network.shape());
-        let sampler = Sampler::new(schedule, SamplerKind::Ddim { eta: 0.0 }, true, x)?;
-        Ok(Self { network: Predicting::Network(Box::new(network)), sampler })
-    }
-
-    /// One network call; the pictures when done.
-    pub(super) fn advance(&mut self, compute: &Compute) -> Result<Option<Images>> {
-        if let Some(t) = self.sampler.wants() {
-            let eps = self.network.predict(compute, self.sampler.x(), t)?;
-            // DDIM with eta 0 draws no noise
-            self.sampler.advance(&eps, |_| Images::zeros(0, [0; 3]));
-        }
-        Ok(self.sampler.wants().is_none().then(|| self.sampler.x().clone()))
-    }
-}
-
-/// Previews of every run start from the noise of this seed, so runs can be compared.
-const PREVIEW_SEED: u64 = 42;
 
 /// The forward film that was asked for, what it takes to compute its frames again, and where its pictures come from.
 pub(super) fn forward_film(

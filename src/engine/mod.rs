@@ -17,6 +17,7 @@ mod film;
 mod inbox;
 mod race;
 mod recipe;
+mod snapshots;
 mod training;
 mod worker;
 
@@ -34,6 +35,7 @@ pub use device::{DeviceChoice, open as open_device};
 pub use export::{ExportRequest, Format};
 pub use race::{Lane, RaceRequest};
 pub use recipe::Recipe;
+pub use snapshots::Snapshot;
 pub(crate) use worker::load_model;
 
 /// Names a request, chosen by its sender: [`Engine::new_job`].
@@ -272,6 +274,8 @@ pub enum Event {
     Metrics(JobId, Arc<Metrics>),
     /// EMA samples from the same noise at a training step.
     Preview(JobId, u64, Arc<Images>),
+    /// What a training drew at a step that is kept; a run that goes on sends those that it has, too.
+    Snapshot(JobId, Arc<Snapshot>),
     /// Saved into this folder.
     Saved(JobId, PathBuf),
     /// How far both samplers of a race have come; cumulative.

@@ -1,6 +1,6 @@
 //! The training job: steps, previews between them, metrics for the window, saves on a schedule.
 
-use super::film::Preview;
+use super::snapshots::{Album, Drawing};
 use super::worker::{DataCache, Model, Outbox};
 use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
 use crate::checkpoint::{self, Claim};
@@ -15,8 +15,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const PREVIEW_IMAGES: usize = 8;
-const PREVIEW_STEPS: usize = 20;
 const SAVE_EVERY: Duration = Duration::from_secs(120);
 const TELL_EVERY: Duration = Duration::from_millis(50);
 
@@ -31,7 +29,8 @@ pub(super) struct TrainingJob {
     save_every: Option<u64>,
     compute: Arc<Compute>,
     phase: Phase,
-    preview: Option<(u64, Preview)>,
+    drawing: Option<Drawing>,
+    album: Album,
     /// Ends of the last steps, for the speed.
     pace: VecDeque<Instant>,
     told: Instant,
@@ -85,6 +84,7 @@ impl TrainingJob {
         let mut training = Self {
             job,
             saved_step: trainer.steps_done(),
+            album: Album::default(),
             trainer,
             data,
             out_dir: request.out,
@@ -92,7 +92,7 @@ impl TrainingJob {
             save_every: request.save_every,
             compute: Arc::clone(compute),
             phase: Phase::Running,
-            preview: None,
+            drawing: None,
             pace: VecDeque::new(),
             told: now,
             saved: now,
@@ -102,6 +102,10 @@ impl TrainingJob {
             training.save()?;
         }
         out.send(Event::TrainingStarted(job, training.model()?.info));
+        training.album = Album::open(training.out_dir.as_deref(), &training.trainer, job, out);
+        if !training.trainer.is_done() {
+            training.drawing = Drawing::due(&training.trainer, &training.album, compute)?;
+        }
         training.tell(out);
         Ok(training)
     }
@@ -127,7 +131,7 @@ impl TrainingJob {
     /// No more steps; the model stays.
     pub(super) fn halt(&mut self) {
         self.phase = Phase::Over;
-        self.preview = None;
+        self.drawing = None;
         self.claim = None;
     }
 
@@ -151,13 +155,12 @@ impl TrainingJob {
         }
     }
 
-    /// One step, or one network call of a preview.
+    /// One step, or one network call of a preview or snapshot.
     pub(super) fn advance(&mut self, out: &Outbox) -> Result<()> {
-        if let Some((step, preview)) = &mut self.preview {
-            if let Some(images) = preview.advance(&self.compute)? {
-                out.send(Event::Preview(self.job, *step, Arc::new(images)));
-                self.preview = None;
-                // the pause for the preview is not training speed
+        if let Some(drawing) = &mut self.drawing {
+            if drawing.advance(&self.compute)? {
+                self.drawing.take().into_iter().for_each(|drawing| drawing.finish(self.job, &mut self.album, out));
+                // the pause for the pictures is not training speed
                 self.pace.clear();
             }
             return Ok(());
@@ -180,10 +183,8 @@ impl TrainingJob {
         if self.pace.len() > 64 {
             self.pace.pop_front();
         }
-        let (step, every) = (self.trainer.steps_done(), self.trainer.plan().run.preview_every);
-        if every > 0 && (step.is_multiple_of(every) || self.trainer.is_done()) {
-            self.preview = Some((step, Preview::start(&self.trainer, PREVIEW_IMAGES, PREVIEW_STEPS, &self.compute)?));
-        }
+        let step = self.trainer.steps_done();
+        self.drawing = Drawing::due(&self.trainer, &self.album, &self.compute)?;
         if self.told.elapsed() >= TELL_EVERY || self.trainer.is_done() {
             self.tell(out);
             self.told = Instant::now();
@@ -229,6 +230,11 @@ impl TrainingJob {
         Model::new(self.trainer.checkpoint()?, format!("{} in training", self.trainer.plan().run.preset))
     }
 
+    /// Its snapshots.
+    pub(super) fn album(&self) -> &Album {
+        &self.album
+    }
+
     /// Whether this run holds that folder.
     pub(super) fn writes_to(&self, dir: &Path) -> bool {
         let same = |own: &PathBuf| own == dir || own.canonicalize().ok() == dir.canonicalize().ok();
@@ -241,7 +247,7 @@ impl TrainingJob {
             self.saved = Instant::now();
             self.saved_step = self.trainer.steps_done();
         }
-        Ok(())
+        self.album.write()
     }
 
     /// Saves steps that no file holds yet.

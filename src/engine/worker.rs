@@ -499,6 +499,11 @@ impl Worker<'_> {
         let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
         checkpoint::save(dir, &self.model(which)?.checkpoint)?;
+        match &self.training {
+            Some(_) if own => {}
+            Some(training) => training.album().copy_to(dir)?,
+            None => checkpoint::drop_snapshots(dir, None)?,
+        }
         self.saved.push(place(dir));
         Ok(())
     }

@@ -151,6 +151,8 @@ pub enum UiAction {
     ChangeTraining(Changes),
     /// End training.
     StopTraining,
+    /// EMA beside raw in the place of the curve, and back.
+    EnlargeSnapshots,
     /// How the loss is drawn.
     SetCurve(CurveSettings),
     /// Linear or logarithmic loss axis.
@@ -380,6 +382,13 @@ pub fn table() -> Vec<Entry> {
         ),
         entry(A::HoldTraining, In(Training), "Pause", "Pause or resume training", Some((NONE, Key::Space))),
         entry(A::StopTraining, In(Training), "Stop", "End this training", Some((COMMAND, Key::Period))),
+        entry(
+            A::EnlargeSnapshots,
+            In(Training),
+            "Enlarge",
+            "EMA beside raw, as they drew after so many steps, in the place of the curve; and back",
+            Some((NONE, Key::E)),
+        ),
         entry(A::ToggleLog, In(Training), "Logarithmic", "Linear or logarithmic loss axis", Some((NONE, Key::L))),
     ]
 }

@@ -21,6 +21,7 @@ mod probe;
 mod race;
 mod recall;
 mod schedule;
+mod snapshots;
 pub mod state;
 mod step;
 mod style;

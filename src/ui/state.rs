@@ -10,14 +10,12 @@ use super::recall::Recall;
 use crate::diffusion::Images;
 use crate::engine::{
     Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor,
-    Provenance, Recipe, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainRequest, TrainingState, Trajectory,
-    Variance, Which,
+    Provenance, Recipe, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, Snapshot, TrainRequest, TrainingState,
+    Trajectory, Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Previews of a training that are kept; past that every second one goes. An even number, so that the newest stays.
-const PREVIEWS: usize = 24;
 /// Messages that wait to be read; past that the oldest goes.
 const BANNERS: usize = 4;
 /// Grid sizes.
@@ -197,17 +195,16 @@ pub struct Training {
     pub phase: Phase,
     /// Its numbers.
     pub metrics: Option<Arc<Metrics>>,
-    /// EMA samples from the same noise, with their training step, oldest first: evenly thinned, and the newest.
-    pub previews: Vec<(u64, Arc<Images>)>,
+    /// The newest EMA samples, with their training step.
+    pub preview: Option<(u64, Arc<Images>)>,
+    /// What it drew at the training steps that are kept, from the same noise, earliest first.
+    pub snapshots: Vec<Arc<Snapshot>>,
     /// Data read so far, and in all, before it begins.
     pub reading: Option<(u64, u64)>,
     /// Whether it writes no files by itself.
     in_memory: bool,
     /// The step at which it was saved by hand.
     saved_step: u64,
-    /// Previews seen, of which one in `stride` is kept.
-    seen: usize,
-    stride: usize,
 }
 
 impl Training {
@@ -218,12 +215,11 @@ impl Training {
             model: None,
             phase: Phase::Busy,
             metrics: None,
-            previews: Vec::new(),
+            preview: None,
+            snapshots: Vec::new(),
             reading: None,
             in_memory,
             saved_step: 0,
-            seen: 0,
-            stride: 1,
         }
     }
 
@@ -236,18 +232,6 @@ impl Training {
     /// Whether it is held.
     pub fn is_paused(&self) -> bool {
         self.phase == Phase::Busy && self.metrics.as_ref().is_some_and(|m| m.state == TrainingState::Paused)
-    }
-
-    fn add_preview(&mut self, step: u64, images: Arc<Images>) {
-        if self.seen > 0 && !(self.seen - 1).is_multiple_of(self.stride) {
-            self.previews.pop();
-        }
-        self.previews.push((step, images));
-        self.seen += 1;
-        if self.previews.len() > PREVIEWS {
-            self.stride *= 2;
-            self.previews = self.previews.iter().step_by(2).cloned().collect();
-        }
     }
 }
 
@@ -374,7 +358,12 @@ impl AppState {
             }
             Event::Preview(job, step, images) => {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
-                    t.add_preview(step, images);
+                    t.preview = Some((step, images));
+                }
+            }
+            Event::Snapshot(job, snapshot) => {
+                if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
+                    t.snapshots.push(snapshot);
                 }
             }
             Event::Saved(job, path) => {

@@ -4,25 +4,18 @@ use super::actions::{PathUse, UiAction};
 use super::changes::ChangesForm;
 use super::curve::{self, Curve, CurveSettings};
 use super::film_settings::{WIDTH, section};
-use super::pictures::{Atlas, Map};
+use super::snapshots::{self, SnapshotsView};
 use super::state::{AppState, Phase, RunSettings, Training};
 use super::style::{self, GRID};
-use crate::engine::{self, JobId, RunConfig};
-use egui::{Align, DragValue, FontId, Layout, Margin, Panel, Rect, RichText, ScrollArea, Ui, pos2, vec2};
-
-/// Pictures of one preview on screen, one under the other.
-const ROWS: usize = 2;
-/// Room for the step under a preview.
-const CAPTION: f32 = 20.0;
+use crate::engine::{self, RunConfig};
+use egui::{Align, DragValue, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
 
 /// What the training view keeps for itself.
 #[derive(Default)]
 pub struct TrainingView {
     curve: Curve,
-    strip: Atlas,
+    pub(super) snapshots: SnapshotsView,
     changes: ChangesForm,
-    /// Training, its newest preview, and which previews are in the strip.
-    holds: Option<(JobId, u64, Vec<usize>)>,
 }
 
 impl TrainingView {
@@ -58,12 +51,12 @@ impl TrainingView {
         };
         let frame = egui::Frame::new().fill(p.background);
         let height = ui.available_height();
-        Panel::bottom("previews")
+        Panel::bottom("snapshots")
             .resizable(false)
             .show_separator_line(false)
             .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 4, bottom: 12 }))
-            .exact_size(strip_height(training, height * 0.22, ui.pixels_per_point()))
-            .show(ui, |ui| self.previews(ui, training));
+            .exact_size(snapshots::height(training, height * 0.22, ui.pixels_per_point()))
+            .show(ui, |ui| self.snapshots.ui(ui, training, out));
         Panel::bottom("numbers")
             .resizable(false)
             .show_separator_line(false)
@@ -74,13 +67,16 @@ impl TrainingView {
             .show(ui, |ui| {
                 let bar = vec2(ui.available_width(), style::CONTROL);
                 ui.allocate_ui_with_layout(bar, Layout::right_to_left(Align::Center), |ui| {
-                    out.extend(curve::controls(ui, curve).map(UiAction::SetCurve));
+                    if !self.snapshots.enlarged {
+                        out.extend(curve::controls(ui, curve).map(UiAction::SetCurve));
+                    }
                     ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
                         run_buttons(ui, state, training, out);
                         status(ui, training);
                     });
                 });
                 match &training.metrics {
+                    _ if self.snapshots.enlarged => self.snapshots.large(ui, training),
                     Some(metrics) if metrics.history.last().is_some() => self.curve.ui(ui, metrics, curve),
                     _ if training.phase == Phase::Busy && state.extent().growing => {
                         let stop = Some(("Stop computing the film", UiAction::StopFilm));
@@ -100,65 +96,6 @@ impl TrainingView {
                 }
             });
     }
-
-    fn previews(&mut self, ui: &mut Ui, training: &Training) {
-        let area = ui.available_rect_before_wrap();
-        let p = style::palette(ui);
-        let Some((newest, images)) = training.previews.last() else {
-            ui.label(
-                RichText::new("Samples of the EMA weights, always from the same noise, will stand here").color(p.weak),
-            );
-            return;
-        };
-        let ppp = ui.pixels_per_point();
-        let rows = ROWS.min(images.n).max(1);
-        let exact = (area.height() - CAPTION) * ppp / (rows * images.h.max(1)) as f32;
-        let scale = if exact >= 1.0 { exact.floor() } else { exact.max(0.01) } / ppp;
-        let side = vec2(images.w as f32, images.h as f32) * scale;
-        let column = side.x.max(56.0) + GRID;
-        let room = ((area.width() + GRID) / column).floor().max(1.0) as usize;
-        let shown = spread(training.previews.len(), room);
-        let key = (training.job, *newest, shown);
-        if self.holds.as_ref() != Some(&key) {
-            let batches = key.2.iter().filter_map(|i| training.previews.get(*i));
-            self.strip.set(ui, batches.map(|(_, images)| (&**images, rows, Map::Picture)));
-            self.holds = Some(key.clone());
-        }
-        for (column_index, i) in key.2.iter().enumerate() {
-            let left = ((area.left() + column_index as f32 * column) * ppp).round() / ppp;
-            for row in 0..rows {
-                let min = pos2(left, area.top() + row as f32 * (side.y + 1.0 / ppp));
-                self.strip.paint(ui, column_index * rows + row, Rect::from_min_size(min, side));
-            }
-            let step = training.previews.get(*i).map_or(0, |(step, _)| *step);
-            let at = pos2(left, area.top() + rows as f32 * (side.y + 1.0 / ppp) + 2.0);
-            let font = FontId::proportional(style::SMALL);
-            ui.painter().text(at, egui::Align2::LEFT_TOP, style::thousands(step), font, p.weak);
-        }
-        let spoken = format!("EMA samples of {} training steps, up to step {newest}", key.2.len());
-        let response = ui.allocate_rect(area, egui::Sense::hover());
-        response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Image, true, &spoken));
-        response.on_hover_text("MODEL · in training, EMA: always from the same noise; the number is the training step");
-    }
-}
-
-/// Room for previews at the whole-number scale that comes nearest to `wish`.
-fn strip_height(training: &Training, wish: f32, pixels_per_point: f32) -> f32 {
-    let rows = training.previews.last().map_or(ROWS * 28, |(_, images)| ROWS.min(images.n) * images.h).max(1) as f32;
-    let scale = ((wish - CAPTION) * pixels_per_point / rows).round().max(1.0);
-    // one point of slack, so that rounding never costs a whole scale
-    rows * scale / pixels_per_point + CAPTION + 1.0
-}
-
-/// `room` of `n` places, evenly, with the first and the last.
-fn spread(n: usize, room: usize) -> Vec<usize> {
-    if n <= room {
-        return (0..n).collect();
-    }
-    if room == 1 {
-        return vec![n - 1];
-    }
-    (0..room).map(|i| i * (n - 1) / (room - 1)).collect()
 }
 
 fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec<UiAction>) {
@@ -304,19 +241,4 @@ fn path_field(ui: &mut Ui, text: &mut String, name: &str, usage: PathUse, out: &
             out.push(UiAction::AskPath(usage));
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::spread;
-
-    #[test]
-    fn a_full_strip_keeps_its_ends() {
-        assert_eq!(spread(3, 5), [0, 1, 2]);
-        assert_eq!(spread(9, 3), [0, 4, 8]);
-        assert_eq!(spread(24, 1), [23]);
-        assert!(spread(0, 4).is_empty());
-        let s = spread(24, 15);
-        assert!(s.len() == 15 && s[0] == 0 && s[14] == 23 && s.windows(2).all(|w| w[0] < w[1]));
-    }
 }

@@ -444,6 +444,7 @@ impl Window {
                     self.commands.push(Command::Cancel(training.job));
                 }
             }
+            A::EnlargeSnapshots => self.training.snapshots.enlarged ^= true,
             A::SetCurve(curve) => self.preferences.curve = curve,
             A::ToggleLog => self.preferences.curve.log ^= true,
             A::Show(view) => {

@@ -1,8 +1,11 @@
 //! The training view: from the settings to a finished run.
 
-use crate::support::{Gui, bare, model, tell, with_films};
+use crate::support::{Gui, bare, model, schedule, tell, with_films};
 use ddpm_film::diffusion::Images;
-use ddpm_film::engine::{Changes, Command, Error, Event, History, JobId, Metrics, Outcome, StepStats, TrainingState};
+use ddpm_film::engine::{
+    Changes, Command, Error, Event, Frame, History, JobId, Metrics, Outcome, Snapshot, StepStats, TrainingState,
+    Trajectory,
+};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::state::Phase;
 use egui::{Key, Modifiers, accesskit::Role};
@@ -113,22 +116,61 @@ fn the_curve_has_its_choices() {
     gui.run();
 }
 
-#[test]
-fn previews_are_bounded_evenly_thinned_and_keep_the_newest() {
-    let (mut gui, job) = running();
-    for i in 1..=1000 {
-        tell(&mut gui, Event::Preview(job, i * 100, Arc::new(Images::zeros(8, [1, 8, 8]))));
-        tell(&mut gui, Event::Preview(job + 1, i, Arc::new(Images::zeros(8, [1, 8, 8]))));
-        let previews = &gui.state().state.training.as_ref().unwrap().previews;
-        assert!(previews.len() <= 24);
-        assert_eq!((previews[0].0, previews.last().unwrap().0), (100, i * 100));
-        let steps: Vec<u64> = previews.iter().map(|p| p.0).collect();
-        let gaps: Vec<u64> = steps.windows(2).map(|w| w[1] - w[0]).collect();
-        if let [even @ .., last] = gaps.as_slice() {
-            assert!(even.iter().all(|g| g == &even[0]) && even.first().is_none_or(|g| last <= g), "{steps:?}");
+/// Films of three states whose pictures are as bright as their step is late.
+fn snapshot(step: u64) -> Arc<Snapshot> {
+    let film = |raw: f32| {
+        let mut film = Trajectory::new(8, [1, 8, 8], schedule());
+        for doses in [50, 25, 0] {
+            let value = step as f32 / 1000.0 - doses as f32 / 50.0 + raw;
+            film.insert(Arc::new(Frame::state(doses, &Images::new(8, [1, 8, 8], vec![value; 8 * 64]))));
         }
+        film
+    };
+    Arc::new(Snapshot { step, ema: film(0.0), raw: film(0.1) })
+}
+
+#[test]
+fn the_same_noise_is_scrubbed_over_training_steps_and_over_t() {
+    let (mut gui, job) = running();
+    let images = Arc::new(Images::zeros(8, [1, 8, 8]));
+    for step in [0, 42, 84] {
+        tell(&mut gui, Event::Snapshot(job, snapshot(step)));
+        tell(&mut gui, Event::Snapshot(job + 1, snapshot(step + 1)));
     }
+    tell(&mut gui, Event::Preview(job, 100, images));
     gui.run();
+    assert_eq!(gui.state().state.training.as_ref().unwrap().snapshots.len(), 3);
+    gui.get_by_label("EMA samples of 4 training steps, up to step 100");
+    gui.key_press(Key::E);
+    gui.run();
+    let says = |gui: &Gui, step: u64, t: usize| {
+        for copy in ["EMA", "raw"] {
+            gui.get_by_label(&format!("MODEL · tiny, step {step}, {copy}, DDIM, t = {t}"));
+        }
+    };
+    says(&gui, 84, 0);
+    // it follows the newest until it is moved
+    tell(&mut gui, Event::Snapshot(job, snapshot(126)));
+    gui.run();
+    says(&gui, 126, 0);
+    gui.get_by_role_and_label(Role::Slider, "Training step").set_value_accesskit(1.0);
+    gui.run();
+    gui.get_by_role_and_label(Role::Slider, "t").set_value_accesskit(1.0);
+    gui.run();
+    says(&gui, 42, 25);
+    // a preview has no state at t = 25
+    gui.get_by_label("EMA samples of 4 training steps, up to step 126");
+    tell(&mut gui, Event::Snapshot(job, snapshot(168)));
+    gui.run();
+    says(&gui, 42, 25);
+    gui.get_by_role_and_label(Role::Slider, "Training step").set_value_accesskit(4.0);
+    gui.run();
+    tell(&mut gui, Event::Snapshot(job, snapshot(210)));
+    gui.run();
+    says(&gui, 210, 25);
+    gui.get_by_label("Show the curve").click();
+    gui.run();
+    gui.get_by_label("Whole run");
 }
 
 #[test]

@@ -16,5 +16,6 @@ mod own_data;
 mod race;
 mod recall;
 mod saves;
+mod snapshots;
 mod structure;
 mod training;
