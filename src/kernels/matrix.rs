@@ -190,6 +190,10 @@ unsafe fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     width: usize,
     add: bool,
 ) {
+    /// Products of so few rows wait for b, which then comes from memory.
+    const FEW_ROWS: usize = 4;
+    /// How far ahead of its use b is asked for.
+    const AHEAD: usize = 256;
     /// Columns of the widest tile.
     const WIDEST: usize = 2 * PANEL;
     let full = VECTORS * S::LANES;
@@ -214,7 +218,11 @@ unsafe fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
             let mut b_row = [S::splat(0.0); VECTORS];
             for (j, value) in b_row.iter_mut().enumerate() {
                 let column = j * S::LANES;
-                *value = S::load(b.add(column / PANEL * b_panel + column % PANEL));
+                let b = b.add(column / PANEL * b_panel + column % PANEL);
+                *value = S::load(b);
+                if column % PANEL == 0 && HEIGHT > 1 && HEIGHT <= FEW_ROWS {
+                    S::prefetch(b.wrapping_add(AHEAD));
+                }
             }
             for (i, sum) in sums.iter_mut().enumerate() {
                 let x = S::splat(*a.add(i * a_row));
