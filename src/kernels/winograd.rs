@@ -148,7 +148,7 @@ fn block_size(channels: usize) -> usize {
 
 /// The same for the gradients. Every block adds to all of dU, which for many channels leaves the caches: fewer blocks.
 fn backward_block_size(channels: usize) -> usize {
-    (channels / 2).clamp(24, 128)
+    (channels / 2).clamp(48, 128)
 }
 
 /// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out].
@@ -339,6 +339,11 @@ pub(super) struct Gradients<'a> {
     pub db: Option<&'a mut [f32]>,
 }
 
+/// Numbers between two points of dU.
+fn du_stride(g: &Geometry) -> usize {
+    g.ci * g.co + GAP
+}
+
 /// Adds the gradients for `dy` [n, h, w, out].
 pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradients) {
     let tiling = Tiling::new(g);
@@ -348,7 +353,7 @@ pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradi
     let mut d = Slabs::new(tiles, g.co);
     let mut v = Slabs::new(tiles, if gradients.dw.is_some() { g.ci } else { 0 });
     let mut dv = Slabs::new(tiles, 2 * PANEL);
-    let mut du = Scratch::new(if gradients.dw.is_some() { POINTS * g.ci * g.co } else { 0 });
+    let mut du = Scratch::new(if gradients.dw.is_some() { POINTS * du_stride(g) } else { 0 });
     for i in 0..blocks {
         let tiles = part(count, blocks, i);
         let margin = Scratch::zeros(g.ci.max(g.co));
@@ -363,7 +368,7 @@ pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradi
             for panel in 0..g.co / PANEL {
                 let mut kernels = [[0.0; PANEL]; 9];
                 // SAFETY: du has this row and panel at each point.
-                unsafe { transform_back(du.as_ptr().add(i * g.co + panel * PANEL), g.ci * g.co, &mut kernels) };
+                unsafe { transform_back(du.as_ptr().add(i * g.co + panel * PANEL), du_stride(g), &mut kernels) };
                 for lane in 0..PANEL {
                     let to = &mut dw[((panel * PANEL + lane) * g.ci + i) * 9..][..9];
                     to.iter_mut().zip(&kernels).for_each(|(to, from)| *to += from[lane]);
@@ -451,7 +456,7 @@ unsafe fn backward_block_simd<S: Simd>(
             transform_input::<S>(tiling, tiles.clone(), x, v, margin);
             for point in 0..POINTS {
                 let (v, d) = (v.at(point, 0, 0), d.at(point, 0, 0));
-                gemm(ci, co, len, v, 1, ci, d, co, PANEL, du.0.add(point * ci * co), co, du.1);
+                gemm(ci, co, len, v, 1, ci, d, co, PANEL, du.0.add(point * du_stride(&tiling.g)), co, du.1);
             }
         }
         let Some((dx, weights)) = &mut gradients.dx else { return };
