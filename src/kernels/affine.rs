@@ -2,13 +2,17 @@
 
 use super::layout::add_pixels;
 use super::matrix::{Matrix, Panels, multiply};
-use super::memory::{Reader, for_each, slice, storage, tensor, written};
+use super::memory::{Reader, for_each, part, slice, storage, tensor, written};
 use super::tape::{apply3, wants_gradient};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// Rows of x that one task takes.
+/// Most rows of x that one task takes.
 const CHUNK: usize = 192;
+
+/// Products that are worth a thread of their own.
+const SHARE: usize = 500_000;
 
 /// What a layer prepares from its weight.
 #[derive(Debug, Default)]
@@ -45,14 +49,16 @@ impl CustomOp3 for Affine {
         let (co, ci) = sizes(lx.shape(), lw.shape())?;
         let panels = self.prepared.forward.get_or_init(|| Panels::pack(Matrix::new(weight, co, ci, ci).t()));
         let rows = x.len() / ci;
-        // SAFETY: the chunks cover all rows; each is first filled with the bias.
+        // no number depends on how rows are shared out
+        let shares = (rows * ci * co).div_ceil(SHARE).clamp(1, rayon::current_num_threads());
+        let parts = rows.div_ceil(CHUNK).next_multiple_of(shares).min(rows);
+        // SAFETY: the parts cover all rows; each is first filled with the bias.
         let y = unsafe {
             written(rows * co, |y| {
-                for_each(rows.div_ceil(CHUNK), |i| {
-                    let first = i * CHUNK;
-                    let count = CHUNK.min(rows - first);
-                    let y = fill_rows(y.ptr(first * co), count, bias);
-                    let x = Matrix::new(&x[first * ci..], count, ci, ci);
+                for_each(parts, |i| {
+                    let Range { start, end } = part(rows, parts, i);
+                    let y = fill_rows(y.ptr(start * co), end - start, bias);
+                    let x = Matrix::new(&x[start * ci..], end - start, ci, ci);
                     multiply(y, co, x, panels, true);
                 });
             })

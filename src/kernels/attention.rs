@@ -1,11 +1,15 @@
 //! Attention among the pixels of each image, one (image, head) at a time.
 
 use super::matrix::{Matrix, Panels, multiply};
-use super::memory::{Reader, for_each, slice, storage, tensor, written};
+use super::memory::{Reader, for_each, part, slice, storage, tensor, written};
 use super::pixels::exp;
 use super::simd::{Simd, dispatch};
 use super::tape::{apply3, wants_gradient};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use std::ops::Range;
+
+/// Pixels of one image that are worth a thread of their own.
+const PART: usize = 64;
 
 /// softmax(q kᵀ / √d) v for `q`, `k`, `v` [n, h, w, c] in `heads` heads of d = c / `heads` channels.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
@@ -44,10 +48,16 @@ impl Sizes {
         (start, Matrix::new(&x[start..], self.pixels, self.d, self.c))
     }
 
-    /// softmax(q kᵀ · scale), [pixels, pixels].
-    fn weights(self, q: Matrix, k: Matrix) -> Vec<f32> {
+    /// The part of a head's matrix that some pixels have in it.
+    fn pixels<'a>(self, x: &'a [f32], image: usize, head: usize, pixels: &Range<usize>) -> Matrix<'a> {
+        let start = (image * self.pixels + pixels.start) * self.c + head * self.d;
+        Matrix::new(&x[start..], pixels.len(), self.d, self.c)
+    }
+
+    /// softmax(q kᵀ · scale) for the `rows` pixels of q, [rows, pixels].
+    fn weights(self, q: Matrix, k: Matrix, rows: usize) -> Vec<f32> {
         let l = self.pixels;
-        let mut weights = vec![0.0; l * l];
+        let mut weights = vec![0.0; rows * l];
         multiply(&mut weights, l, q, &Panels::pack(k.t()), false);
         // SAFETY: no contract beyond its slices.
         unsafe { softmax(&mut weights, l, self.scale()) };
@@ -102,17 +112,19 @@ impl CustomOp3 for Attention {
     ) -> Result<(CpuStorage, Shape)> {
         let s = Sizes::new(lq.shape(), lk.shape(), lv.shape(), self.heads)?;
         let (q, k, v) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
-        // SAFETY: the heads of an image cover it, and each task has an image of its own.
+        // no number depends on how pixels are shared out
+        let parts = s.pixels.div_ceil(PART).min(rayon::current_num_threads());
+        // SAFETY: the heads of all pixels cover the output, and each task has pixels of its own.
         let y = unsafe {
             written(q.len(), |y| {
-                for_each(s.n, |image| {
-                    let start = image * s.pixels * s.c;
-                    let y = y.part(start, s.pixels * s.c);
+                for_each(s.n * parts, |task| {
+                    let (image, pixels) = (task / parts, part(s.pixels, parts, task % parts));
+                    let y = y.part((image * s.pixels + pixels.start) * s.c, pixels.len() * s.c);
                     for head in 0..self.heads {
-                        let [(at, q), (_, k), (_, v)] = [q, k, v].map(|x| s.head(x, image, head));
-                        let weights = s.weights(q, k);
-                        let weights = Matrix::new(&weights, s.pixels, s.pixels, s.pixels);
-                        multiply(&mut y[at - start..], s.c, weights, &Panels::pack(v), false);
+                        let [(_, k), (_, v)] = [k, v].map(|x| s.head(x, image, head));
+                        let weights = s.weights(s.pixels(q, image, head, &pixels), k, pixels.len());
+                        let weights = Matrix::new(&weights, pixels.len(), s.pixels, s.pixels);
+                        multiply(&mut y[head * s.d..], s.c, weights, &Panels::pack(v), false);
                     }
                 });
             })
@@ -139,7 +151,7 @@ impl CustomOp3 for Attention {
         for image in 0..s.n {
             for head in 0..self.heads {
                 let [(at, q), (_, k), (_, v), (_, dy)] = [q_data, k_data, v_data, dy].map(|x| s.head(x, image, head));
-                let p = s.weights(q, k);
+                let p = s.weights(q, k, l);
                 multiply(&mut dv[at..], s.c, Matrix::new(&p, l, l, l).t(), &Panels::pack(dy), false);
                 multiply(&mut dp, l, dy, &Panels::pack(v.t()), false);
                 // through the softmax: ds = p (dp − Σ p dp)
