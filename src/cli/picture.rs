@@ -4,12 +4,13 @@ use super::session::{Session, progress_bar};
 use super::{Machine, ModelArg, SamplerArg, WeightsArg};
 use crate::diffusion::Images;
 use crate::engine::{
-    Command, Error, Event, ForwardRequest, ForwardSource, Predictor, Provenance, Quantity, Result, SampleRequest,
-    SamplerKind, Trajectory, Variance, Which,
+    Command, Container, Error, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Predictor, Provenance,
+    Quantity, Recipe, Result, SampleRequest, SamplerKind, Trajectory, Variance, Which,
 };
+use crate::export;
 use crate::export::files::check_file;
-use crate::export::{self, FilmFrame, FilmOptions};
 use clap::Args;
+use indicatif::ProgressBar;
 use std::path::{Path, PathBuf};
 
 /// Pictures computed at a time; which ones are together changes none of them.
@@ -54,7 +55,7 @@ pub(super) struct FilmArgs {
     /// Number of pictures on either side
     #[arg(long, default_value_t = 4)]
     n: usize,
-    /// .gif (animated) or .png (strip)
+    /// .gif or .webp (animated), or .png (strip)
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
@@ -101,11 +102,11 @@ fn extension(path: &Path) -> String {
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 
-fn check_out(path: &Path, allowed: [&str; 2]) -> Result<()> {
+fn check_out(path: &Path, allowed: &[&str]) -> Result<()> {
     if allowed.contains(&extension(path).as_str()) {
         return Ok(());
     }
-    let hint = format!("name a file that ends in .{} or .{}", allowed[0], allowed[1]);
+    let hint = format!("name a file that ends in .{}", allowed.join(" or ."));
     Err(Error::usage("cannot write that kind of file", "its ending says no format that we write", hint).at(path))
 }
 
@@ -120,7 +121,7 @@ fn check_total(n: usize, some: &Images) -> Result<()> {
 }
 
 pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
-    check_out(&args.out, ["npz", "png"])?;
+    check_out(&args.out, &["npz", "png"])?;
     if args.n == 0 {
         return Err(Error::usage("cannot sample", "the number of pictures is 0", "ask for at least 1"));
     }
@@ -165,72 +166,80 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
 }
 
 pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
-    check_out(&args.out, ["gif", "png"])?;
+    check_out(&args.out, &["gif", "webp", "png"])?;
     check_file(&args.out)?;
     let session = Session::start(machine, Some(args.sampling.model.origin()))?;
-    let mut forward = None;
     let (seed, n) = (args.sampling.seed, args.n);
-    let request = ForwardRequest { which: Which::Loaded, schedule: None, seed, n, source: ForwardSource::Data };
+    let forward = ForwardRequest { which: Which::Loaded, schedule: None, seed, n, source: ForwardSource::Data };
+    let (mut drowned, mut made) = (None, None);
     session.drive(
-        |job| Command::Forward(job, request),
+        |job| Command::Forward(job, forward.clone()),
         |event| {
-            if let Event::Forward(_, film, _) = event {
-                forward = Some(film);
+            if let Event::Forward(job, film, _) = event {
+                drowned = Some((job, Trajectory::clone(&film)));
             }
         },
     )?;
-    let mut reverse: Option<Box<Trajectory>> = None;
-    let mut whose = String::new();
     let bar = progress_bar(0, "network calls");
+    let follow = |bar: &ProgressBar, done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
     session.drive(
-        |job| Command::Sample(job, args.sampling.request(0, args.n, true)),
+        |job| Command::Sample(job, args.sampling.request(0, n, true)),
         |event| match event {
-            Event::SampleStarted(_, film, p) => {
-                whose = args.sampling.provenance(&p);
-                reverse = Some(film);
-            }
+            Event::SampleStarted(job, film, by) => made = Some((job, *film, by)),
             Event::Frame(_, frame) => {
-                if let Some(film) = &mut reverse {
+                if let Some((_, film, _)) = &mut made {
                     film.insert(frame);
                 }
             }
-            Event::Progress { done, total, .. } => {
-                bar.set_length(total);
-                bar.set_position(done);
-            }
+            Event::Progress { done, total, .. } => follow(&bar, done, total),
             _ => {}
         },
     )?;
     bar.finish_and_clear();
-    let (Some(forward), Some(reverse)) = (forward, reverse) else {
+    let (Some((_, shape)), Some((job, film, by))) = (drowned.as_ref().map(|(job, film)| (job, film.shape())), made)
+    else {
         return Err(Error::new("cannot write the film", "no frame arrived", "report this"));
     };
-    let gif = extension(&args.out) == "gif";
-    let shown = if gif { 100 } else { 10 };
-    let view = |film: &Trajectory, doses| film.view(film.at(doses)?, Quantity::State);
-    let total = forward.steps();
-    let frames: Vec<FilmFrame> = (0..=shown)
-        .rev()
-        .filter_map(|k| {
-            let doses = total * k / shown;
-            Some(FilmFrame { t: doses, sides: vec![view(&forward, doses)?, view(&reverse, doses)?] })
-        })
-        .collect();
-    let scale = (112 / forward.shape()[1]).max(1);
-    let total_frames = frames.len();
-    if gif {
-        let options = FilmOptions {
-            timesteps: total,
-            columns: columns(args.n),
-            scale,
-            delay_ms: 60,
-            captions: Vec::new(),
-            comment: whose.clone(),
-        };
-        export::write_film_gif(&args.out, frames.into_iter(), &options, &|_, _| true)?;
-    } else {
-        export::write_film_strip(&args.out, &frames, scale.min(2), &[("Comment", &whose)])?;
-    }
-    println!("{} frames in {} ({whose})", total_frames, args.out.display());
+    let (format, shown) = match extension(&args.out).as_str() {
+        "gif" => (Format::Movie(Container::Gif), 100),
+        "webp" => (Format::Movie(Container::Webp), 100),
+        _ => (Format::Strip, 10),
+    };
+    let moments: Vec<usize> = (0..=shown).rev().map(|k| film.steps() * k / shown).collect();
+    let (frames, whose) = (moments.len(), args.sampling.provenance(&by));
+    let scale = (112 / shape[1]).max(1);
+    let request = ExportRequest {
+        path: args.out.clone(),
+        format,
+        forward: drowned,
+        reverse: Some((job, film)),
+        quantity: Quantity::State,
+        moments,
+        scale: if format == Format::Strip { scale.min(2) } else { scale },
+        delay_ms: 60,
+        captions: false,
+        oracle: false,
+        recipe: Recipe {
+            model: by.model,
+            hash: by.hash,
+            step: by.step,
+            sample: args.sampling.request(0, n, true),
+            forward,
+        },
+    };
+    let bar = progress_bar(frames as u64, "frames");
+    session.drive(
+        |job| Command::Export(job, Box::new(request)),
+        |event| {
+            if let Event::Progress { done, total, .. } = event {
+                follow(&bar, done, total);
+            }
+        },
+    )?;
+    bar.finish_and_clear();
+    println!("{frames} frames in {} ({whose})", args.out.display());
     Ok(())
 }

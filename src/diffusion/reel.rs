@@ -37,11 +37,12 @@ impl Budget {
         Self { frames: (half / frame).max(FEWEST_FRAMES), every: Some(states.div_ceil(keys)) }
     }
 
-    /// Which states to show again for the one that is asked for: all from a kept one to before the next, or as many as
-    /// can be held beside the evenly spaced ones. In steps from the start of the film.
+    /// Which states to show again for the one that is asked for: all from a kept one to the next, or as many as can be
+    /// held beside the evenly spaced ones. The state after the one that is asked for is always among them, since a dose
+    /// lies between two. In steps from the start of the film.
     fn around(self, asked: usize, every: usize) -> std::ops::Range<usize> {
         let key = asked - asked % every;
-        if every <= self.frames / 2 { key..key + every } else { asked..asked + self.frames / 2 }
+        if every < self.frames / 2 { key..key + every + 1 } else { asked..asked + self.frames / 2 }
     }
 }
 
@@ -183,6 +184,11 @@ impl Again {
         (!self.over).then(|| self.sampler.wants().map(|t| (self.sampler.x(), t))).flatten()
     }
 
+    /// Whether all frames that are to be shown have been.
+    pub fn is_over(&self) -> bool {
+        self.wants().is_none()
+    }
+
     /// One step with the ε̂ that was wanted; returns the frame, if it is one to show.
     pub fn step(&mut self, eps: &Images) -> Option<Frame> {
         let taken = self.steps - self.sampler.steps_left();
@@ -317,6 +323,6 @@ mod tests {
         assert!(forward_bytes <= FILM_BYTES && reverse_bytes <= FILM_BYTES, "{forward_bytes} {reverse_bytes}");
         assert!(forward_bytes + reverse_bytes > 200 << 20, "and use it: {forward_bytes} {reverse_bytes}");
         assert_eq!((forward.budget.every, reel.budget.every), (Some(12), Some(12)));
-        assert!(forward.again(500).len() == 12 && reel.again(500).is_some());
+        assert!(forward.again(500).len() == 13 && reel.again(500).is_some());
     }
 }

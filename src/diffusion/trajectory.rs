@@ -156,7 +156,7 @@ impl Trajectory {
     }
 
     /// The state that the film is in at `doses`: that one, or the nearest noisier one, or else the noisiest.
-    fn state(&self, doses: usize) -> usize {
+    pub fn state(&self, doses: usize) -> usize {
         let i = self.states.partition_point(|state| *state < doses).min(self.states.len() - 1);
         self.states[i]
     }

@@ -1,16 +1,22 @@
-//! Films as files, one frame at a time.
+//! Films as files, one frame at a time, each the very frame of its timestep: what a film left out for want of memory is
+//! computed again before it is written.
 
+use super::film::FilmJob;
 use super::recipe::Recipe;
 use super::worker::Outbox;
 use super::{Event, JobId};
 use crate::diffusion::Images;
+use crate::diffusion::reel::{Again, ForwardReel};
 use crate::diffusion::terms::moments;
 use crate::diffusion::trajectory::{Quantity, Trajectory};
 use crate::error::{Error, Result};
 use crate::export::files::{cannot_write, save_atomically};
 use crate::export::{self, Container, FilmFrame, FilmOptions, Movie};
+use crate::model::compute::Compute;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a film is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +38,10 @@ pub struct ExportRequest {
     pub path: PathBuf,
     /// As what.
     pub format: Format,
-    /// The forward film, if it is to be seen.
-    pub forward: Option<Trajectory>,
-    /// The reverse film, if it is to be seen.
-    pub reverse: Option<Trajectory>,
+    /// The forward film and the job that made it, if it is to be seen.
+    pub forward: Option<(JobId, Trajectory)>,
+    /// The reverse film and the job that made it, if it is to be seen.
+    pub reverse: Option<(JobId, Trajectory)>,
     /// What of the reverse film.
     pub quantity: Quantity,
     /// The states, in doses, in the order in which they are shown.
@@ -52,61 +58,164 @@ pub struct ExportRequest {
     pub recipe: Recipe,
 }
 
+/// What it takes to compute frames again.
+#[derive(Clone, Default)]
+pub(super) struct Sources {
+    /// The newest reverse film that is over.
+    pub reverse: Option<Rc<FilmJob>>,
+    /// The newest forward film.
+    pub forward: Option<(JobId, Rc<ForwardReel>)>,
+}
+
 /// An export under way.
 pub(super) struct ExportJob {
     job: JobId,
     request: ExportRequest,
-    movie: Option<Movie>,
+    /// Of the films in the request, as long as they were to be had.
+    sources: Sources,
+    /// Frames of the reverse film on their way.
+    again: Option<Again>,
+    output: Output,
     done: usize,
+}
+
+/// What has been made so far.
+enum Output {
+    Nothing,
+    Movie(Movie),
+    Strip(Vec<FilmFrame>),
+    Csv(String),
 }
 
 impl ExportJob {
     pub(super) fn new(job: JobId, request: ExportRequest) -> Self {
-        Self { job, request, movie: None, done: 0 }
+        Self { job, request, sources: Sources::default(), again: None, output: Output::Nothing, done: 0 }
     }
 
     pub(super) fn job(&self) -> JobId {
         self.job
     }
 
-    /// Writes the next frame of a movie, or all of anything else; true when the file is whole.
-    pub(super) fn advance(&mut self, out: &Outbox) -> Result<bool> {
-        let r = &self.request;
-        let text = r.recipe.to_text();
-        let total = r.moments.len();
-        let Format::Movie(container) = r.format else {
-            match r.format {
-                Format::Csv => r.table(&text)?,
-                Format::Strip => {
-                    let frames = r.moments.iter().map(|doses| r.frame(*doses)).collect::<Result<Vec<_>>>()?;
-                    export::write_film_strip(&r.path, &frames, r.scale, &[("Comment", &text)])?;
-                }
-                Format::Grid | Format::Movie(_) => {
-                    let last = r.moments.last().ok_or_else(nothing)?;
-                    let picture = export::render(&r.frame(*last)?, &r.options(&text))?;
-                    export::write_png(&r.path, &picture, &[("Comment", &text)])?;
-                }
-            }
-            return Ok(true);
-        };
-        let doses = *r.moments.get(self.done).ok_or_else(nothing)?;
-        let picture = export::render(&r.frame(doses)?, &r.options(&text))?;
-        let movie = match &mut self.movie {
-            Some(movie) => movie,
-            none => {
-                let size = picture.dimensions().into();
-                none.insert(Movie::create(&r.path, container, size, total, r.delay_ms, &text)?)
-            }
-        };
-        movie.add(&picture)?;
+    /// Keeps what it needs of the worker's films, so that newer ones may take their place.
+    pub(super) fn keep(&mut self, sources: &Sources) {
+        let job = |film: &Option<(JobId, Trajectory)>| film.as_ref().map(|(job, _)| *job);
+        if let Some(made) = &sources.reverse
+            && job(&self.request.reverse) == Some(made.job())
+        {
+            self.sources.reverse = Some(Rc::clone(made));
+        }
+        if let Some((made, reel)) = &sources.forward
+            && job(&self.request.forward) == Some(*made)
+        {
+            self.sources.forward = Some((*made, Rc::clone(reel)));
+        }
+    }
+
+    /// Brings the export one frame further, or one network call nearer to the next; true when the file is whole.
+    pub(super) fn advance(&mut self, compute: &Compute, out: &Outbox) -> Result<bool> {
+        let total = self.request.moments.len();
+        let doses = *self.request.moments.get(self.done).ok_or_else(nothing)?;
+        if !self.complete(doses, compute)? {
+            return Ok(false);
+        }
+        self.write(doses)?;
         self.done += 1;
         out.send_or_skip(Event::Progress { job: self.job, done: self.done as u64, total: total as u64 });
         if self.done < total {
             return Ok(false);
         }
-        self.movie.take().map_or(Ok(()), Movie::finish)?;
+        self.finish()?;
         Ok(true)
     }
+
+    /// Brings the frames at `doses` back if they were left out; false while a network call is still to come.
+    fn complete(&mut self, doses: usize, compute: &Compute) -> Result<bool> {
+        let r = &mut self.request;
+        if let Some((_, film)) = &mut r.forward
+            && let Some(state) = film.missing(doses, Quantity::State)
+        {
+            let (_, reel) = self.sources.forward.as_ref().ok_or_else(replaced)?;
+            reel.again(state).into_iter().for_each(|frame| film.insert(frame));
+            if film.missing(doses, Quantity::State).is_some() {
+                return Err(replaced());
+            }
+        }
+        let Some((_, film)) = &mut r.reverse else { return Ok(true) };
+        if film.reached().is_none_or(|reached| film.state(doses) < reached) {
+            return Err(Error::new(
+                "cannot export the film",
+                format!("it has not come to t = {doses} yet"),
+                "wait until it is computed, or export the part that is there",
+            ));
+        }
+        let Some(state) = film.missing(doses, r.quantity) else {
+            self.again = None;
+            return Ok(true);
+        };
+        let made = self.sources.reverse.as_ref().ok_or_else(replaced)?;
+        let again = match &mut self.again {
+            Some(again) => again,
+            none => none.insert(made.begin_again(state).ok_or_else(replaced)?),
+        };
+        made.one_more(again, compute, |frame| film.insert(Arc::new(frame)))?;
+        if again.is_over() {
+            self.again = None;
+            if film.missing(doses, r.quantity) == Some(state) {
+                return Err(replaced());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes in the frame at `doses`.
+    fn write(&mut self, doses: usize) -> Result<()> {
+        let r = &self.request;
+        let text = r.recipe.to_text();
+        match (r.format, &mut self.output) {
+            (Format::Csv, Output::Csv(table)) => r.row(doses, table),
+            (Format::Csv, output) => {
+                let mut table = r.head(&text);
+                r.row(doses, &mut table);
+                *output = Output::Csv(table);
+            }
+            (Format::Strip, Output::Strip(frames)) => frames.push(r.frame(doses)?),
+            (Format::Strip, output) => *output = Output::Strip(vec![r.frame(doses)?]),
+            (Format::Grid, _) => {
+                let picture = export::render(&r.frame(doses)?, &r.options(doses, &text))?;
+                export::write_png(&r.path, &picture, &[("Comment", &text)])?;
+            }
+            (Format::Movie(container), output) => {
+                let picture = export::render(&r.frame(doses)?, &r.options(doses, &text))?;
+                if !matches!(output, Output::Movie(_)) {
+                    let (size, frames) = (picture.dimensions().into(), r.moments.len());
+                    *output = Output::Movie(Movie::create(&r.path, container, size, frames, r.delay_ms, &text)?);
+                }
+                if let Output::Movie(movie) = output {
+                    movie.add(&picture)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let r = &self.request;
+        match std::mem::replace(&mut self.output, Output::Nothing) {
+            Output::Nothing => Ok(()),
+            Output::Movie(movie) => movie.finish(),
+            Output::Strip(frames) => {
+                export::write_film_strip(&r.path, &frames, r.scale, &[("Comment", &r.recipe.to_text())])
+            }
+            Output::Csv(table) => {
+                save_atomically(&r.path, |file| file.write_all(table.as_bytes()).map_err(|e| cannot_write(&e)))
+            }
+        }
+    }
+}
+
+fn replaced() -> Error {
+    let why = "another film took its place before all its frames were written";
+    Error::new("cannot export the film", why, "make it again with the same seed, then export it")
 }
 
 fn nothing() -> Error {
@@ -117,61 +226,61 @@ impl ExportRequest {
     /// The films that are to be seen, with the quantity and the caption of each.
     fn sides(&self) -> impl Iterator<Item = (&Trajectory, Quantity, &'static str)> {
         let maker = if self.oracle { "ORACLE" } else { "MODEL" };
-        let forward = self.forward.as_ref().map(|film| (film, Quantity::State, "DATA"));
-        forward.into_iter().chain(self.reverse.as_ref().map(|film| (film, self.quantity, maker)))
+        let forward = self.forward.as_ref().map(|(_, film)| (film, Quantity::State, "DATA"));
+        forward.into_iter().chain(self.reverse.as_ref().map(|(_, film)| (film, self.quantity, maker)))
     }
 
-    fn options(&self, text: &str) -> FilmOptions {
+    /// Each caption names the very state that is shown: a film of fewer steps stays in one for several timesteps.
+    fn options(&self, doses: usize, text: &str) -> FilmOptions {
         let film = self.sides().next();
+        let captions = self.sides().map(|(film, _, name)| format!("{name} t={}", film.state(doses)));
         FilmOptions {
             timesteps: film.map_or(1, |(film, ..)| film.steps()),
             columns: film.map_or(1, |(film, ..)| (film.n() as f64).sqrt().ceil() as usize),
             scale: self.scale,
             delay_ms: self.delay_ms,
-            captions: if self.captions { self.sides().map(|(.., name)| name.to_owned()).collect() } else { Vec::new() },
+            captions: if self.captions { captions.collect() } else { Vec::new() },
             comment: text.to_owned(),
         }
     }
 
     fn frame(&self, doses: usize) -> Result<FilmFrame> {
         let sides = self.sides().map(|(film, quantity, _)| {
-            let frame = film.at(doses).ok_or_else(nothing)?;
-            let images =
-                film.view(frame, quantity).or_else(|| film.view(frame, Quantity::State)).ok_or_else(nothing)?;
+            let frame = film.at(doses).filter(|frame| frame.doses == film.state(doses)).ok_or_else(nothing)?;
+            let images = film.view(frame, quantity).ok_or_else(nothing)?;
             Ok(if quantity == Quantity::PredictedNoise { shrunk(images) } else { images })
         });
         Ok(FilmFrame { t: doses, sides: sides.collect::<Result<_>>()? })
     }
 
-    /// The numbers of every moment, one line each, under the recipe as a comment.
-    fn table(&self, text: &str) -> Result<()> {
+    /// The first two lines of a table: the recipe as a comment, and the names of its columns.
+    fn head(&self, text: &str) -> String {
         let mut table = format!("# {text}\nt,beta,alphas_cumprod,snr");
-        let mut columns = Vec::new();
-        for (film, quantity, name) in self.sides() {
+        for (.., name) in self.sides() {
             let name = name.to_lowercase();
             // writing to a string cannot fail
             write!(table, ",{name}_mean,{name}_sd").unwrap_or_default();
-            columns.push((film, quantity));
         }
-        table.push_str(",c_x_t,c_xstart,c_eps,sigma\n");
-        let (first, _) = columns.first().ok_or_else(nothing)?;
-        let schedule = first.schedule();
-        for &doses in &self.moments {
-            let beta = doses.checked_sub(1).and_then(|t| schedule.betas.get(t)).copied().unwrap_or_default();
-            let snr = schedule.snr(doses);
-            write!(table, "{doses},{beta},{},{snr}", schedule.alpha_bar(doses)).unwrap_or_default();
-            for (film, quantity) in &columns {
-                let images = film.at(doses).and_then(|frame| film.view(frame, *quantity));
-                let [mean, sd] = images.map_or([f64::NAN; 2], |images| moments(&images));
-                write!(table, ",{mean},{sd}").unwrap_or_default();
-            }
-            let step = self.reverse.as_ref().and_then(|film| film.at(doses)?.step());
-            match step {
-                Some(c) => writeln!(table, ",{},{},{},{}", c.x_t, c.xstart, c.eps, c.noise).unwrap_or_default(),
-                None => table.push_str(",,,,\n"),
-            }
+        table + ",c_x_t,c_xstart,c_eps,sigma\n"
+    }
+
+    /// The numbers at `doses`.
+    fn row(&self, doses: usize, table: &mut String) {
+        let Some((film, ..)) = self.sides().next() else { return };
+        let schedule = film.schedule();
+        let beta = doses.checked_sub(1).and_then(|t| schedule.betas.get(t)).copied().unwrap_or_default();
+        let snr = schedule.snr(doses);
+        write!(table, "{doses},{beta},{},{snr}", schedule.alpha_bar(doses)).unwrap_or_default();
+        for (film, quantity, _) in self.sides() {
+            let images = film.at(doses).and_then(|frame| film.view(frame, quantity));
+            let [mean, sd] = images.map_or([f64::NAN; 2], |images| moments(&images));
+            write!(table, ",{mean},{sd}").unwrap_or_default();
         }
-        save_atomically(&self.path, |file| file.write_all(table.as_bytes()).map_err(|e| cannot_write(&e)))
+        let step = self.reverse.as_ref().and_then(|(_, film)| film.at(doses)?.step());
+        match step {
+            Some(c) => writeln!(table, ",{},{},{},{}", c.x_t, c.xstart, c.eps, c.noise).unwrap_or_default(),
+            None => table.push_str(",,,,\n"),
+        }
     }
 }
 

@@ -113,16 +113,23 @@ impl FilmJob {
 
     /// One network call; true when all frames of the recall are there.
     pub(super) fn recall(&self, recall: &mut Recall, compute: &Compute, out: &Outbox) -> Result<bool> {
-        if let Some((x, t)) = recall.again.wants() {
+        self.one_more(&mut recall.again, compute, |frame| out.send(Event::Frame(self.job, Arc::new(frame))))?;
+        Ok(recall.again.is_over())
+    }
+
+    /// Begins to compute the frame at `doses` again; `None` if it cannot be missing.
+    pub(super) fn begin_again(&self, doses: usize) -> Option<Again> {
+        self.reel.again(doses)
+    }
+
+    /// One network call of a part that is computed again; `take` is given the frames that come of it.
+    pub(super) fn one_more(&self, again: &mut Again, compute: &Compute, mut take: impl FnMut(Frame)) -> Result<()> {
+        if let Some((x, t)) = again.wants() {
             let eps = self.denoiser.predict(compute, x, t)?;
-            if let Some(frame) = recall.again.step(&eps) {
-                out.send(Event::Frame(self.job, Arc::new(frame)));
-            }
+            again.step(&eps).into_iter().for_each(&mut take);
         }
-        if let Some(picture) = recall.again.picture() {
-            out.send(Event::Frame(self.job, Arc::new(picture)));
-        }
-        Ok(recall.again.wants().is_none())
+        again.picture().into_iter().for_each(take);
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
-use super::export::ExportJob;
+use super::export::{ExportJob, Sources};
 use super::film::{FilmJob, Recall, forward_film};
 use super::inbox::Inbox;
 use super::race::RaceJob;
@@ -12,7 +12,6 @@ use super::training::TrainingJob;
 use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::{Dataset, Source};
-use crate::diffusion::reel::ForwardReel;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Kind, Result};
 use crate::model::compute::Compute;
@@ -22,6 +21,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -155,10 +155,8 @@ struct Worker<'a> {
     export: Option<ExportJob>,
     training: Option<TrainingJob>,
     data: DataCache<'a>,
-    /// The newest reverse film, once it is over.
-    shown: Option<FilmJob>,
-    /// The newest forward film.
-    forward: Option<(JobId, ForwardReel)>,
+    /// The newest films, as far as they are over.
+    shown: Sources,
     /// Frames that were asked for again.
     recall: Option<Recall>,
     /// What the last comparison of noise was made with.
@@ -185,8 +183,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         export: None,
         training: None,
         data: DataCache { held: RefCell::default(), inbox: &inbox },
-        shown: None,
-        forward: None,
+        shown: Sources::default(),
         recall: None,
         comparer: None,
         saved: Vec::new(),
@@ -237,9 +234,9 @@ impl Worker<'_> {
             Command::Forward(job, request) => {
                 let done = self.guard(job, |w| {
                     let model = w.model(request.which)?;
-                    w.forward = None;
+                    w.shown.forward = None;
                     let (reel, film, words) = forward_film(&request, &model, &mut w.opening(job))?;
-                    w.forward = Some((job, reel));
+                    w.shown.forward = Some((job, Rc::new(reel)));
                     w.out.send(Event::Forward(job, Arc::new(film), words));
                     Ok(())
                 });
@@ -249,7 +246,7 @@ impl Worker<'_> {
             }
             Command::Sample(job, request) => {
                 self.end_film();
-                (self.shown, self.recall) = (None, None);
+                (self.shown.reverse, self.recall) = (None, None);
                 self.guard(job, |w| {
                     let model = w.model(request.which)?;
                     w.film = Some(FilmJob::start(request, &model, &mut w.opening(job))?);
@@ -296,7 +293,9 @@ impl Worker<'_> {
             }
             Command::Export(job, request) => {
                 self.end_export();
-                self.export = Some(ExportJob::new(job, *request));
+                let mut export = ExportJob::new(job, *request);
+                export.keep(&self.shown);
+                self.export = Some(export);
             }
             Command::ReadRecipe(job, path) => {
                 let done = self.guard(job, |w| {
@@ -328,7 +327,8 @@ impl Worker<'_> {
     fn advance(&mut self) {
         if let Some(mut recall) = self.recall.take() {
             self.guard(recall.job, |w| {
-                let made = [&w.film, &w.shown].into_iter().flatten().find(|f| f.job() == recall.film);
+                let made = [w.film.as_ref(), w.shown.reverse.as_deref()];
+                let made = made.into_iter().flatten().find(|f| f.job() == recall.film);
                 if made.map_or(Ok(true), |film| film.recall(&mut recall, &w.compute, w.out))? {
                     w.out.finished(recall.job, Ok(()));
                 } else {
@@ -341,7 +341,7 @@ impl Worker<'_> {
             let ok = self.guard(job, |w| {
                 let Some(film) = &mut w.film else { return Ok(()) };
                 if film.advance(&w.compute, w.out)? {
-                    w.shown = w.film.take();
+                    w.film_over();
                     w.out.finished(job, Ok(()));
                 }
                 Ok(())
@@ -366,7 +366,7 @@ impl Worker<'_> {
             let job = export.job();
             let ok = self.guard(job, |w| {
                 let Some(export) = &mut w.export else { return Ok(()) };
-                if export.advance(w.out)? {
+                if export.advance(&w.compute, w.out)? {
                     w.export = None;
                     w.out.finished(job, Ok(()));
                 }
@@ -394,7 +394,16 @@ impl Worker<'_> {
     fn end_film(&mut self) {
         if let Some(film) = self.film.take() {
             self.out.finished(film.job(), Err(Error::cancelled()));
-            self.shown = Some(film);
+            self.film = Some(film);
+            self.film_over();
+        }
+    }
+
+    /// The film under way has come to its end: its frames can be computed again.
+    fn film_over(&mut self) {
+        self.shown.reverse = self.film.take().map(Rc::new);
+        if let Some(export) = &mut self.export {
+            export.keep(&self.shown);
         }
     }
 
@@ -403,10 +412,10 @@ impl Worker<'_> {
         if let Some(old) = self.recall.take() {
             self.out.finished(old.job, Err(Error::cancelled()));
         }
-        if let Some((_, reel)) = self.forward.as_ref().filter(|(made, _)| *made == film) {
+        if let Some((_, reel)) = self.shown.forward.as_ref().filter(|(made, _)| *made == film) {
             reel.again(doses).into_iter().for_each(|frame| self.out.send(Event::Frame(film, frame)));
         }
-        let made = [&self.film, &self.shown].into_iter().flatten().find(|f| f.job() == film);
+        let made = [self.film.as_ref(), self.shown.reverse.as_deref()].into_iter().flatten().find(|f| f.job() == film);
         match made.and_then(|film| film.again(job, doses)) {
             Some(recall) => self.recall = Some(recall),
             None => self.out.finished(job, Ok(())),

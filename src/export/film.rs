@@ -2,7 +2,6 @@
 
 use super::caption;
 use super::draw::{MID_GREY, grid, paste};
-use super::movie::{Container, Movie};
 use super::write_png;
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
@@ -38,39 +37,10 @@ pub struct FilmOptions {
     pub scale: usize,
     /// Time a frame stays, in steps of 10 ms, 20 at least.
     pub delay_ms: u32,
-    /// What each side is called over its pictures, with t; empty for no captions. Of capitals, digits, spaces and t.
+    /// What stands over the pictures of each side; empty for no captions. Of capitals, digits, spaces and t.
     pub captions: Vec<String>,
     /// Where the film comes from: goes into the file as a comment.
     pub comment: String,
-}
-
-/// Writes a looping GIF. Grey films keep every grey exactly; a frame in colour gets the best 256 colours for it.
-///
-/// `progress` hears (done, total) frames and stops the export by answering false; then no file is left. Fails without
-/// frames, if the frames differ in size, or past 65,535 pixels a side.
-pub fn write_film_gif(
-    path: &Path,
-    frames: impl ExactSizeIterator<Item = FilmFrame>,
-    options: &FilmOptions,
-    progress: &dyn Fn(usize, usize) -> bool,
-) -> Result<()> {
-    let total = frames.len();
-    let mut movie: Option<Movie> = None;
-    for (i, frame) in frames.enumerate() {
-        let picture = render(&frame, options)?;
-        let movie = match &mut movie {
-            Some(movie) => movie,
-            none => {
-                let size = picture.dimensions().into();
-                none.insert(Movie::create(path, Container::Gif, size, total, options.delay_ms, &options.comment)?)
-            }
-        };
-        movie.add(&picture)?;
-        if !progress(i + 1, total) {
-            return Err(Error::cancelled());
-        }
-    }
-    movie.ok_or_else(|| fail("it has no frames", "choose at least one step"))?.finish()
 }
 
 /// A PNG with time running from left to right through `frames`; every picture has a row for each side. `text` as in
@@ -121,9 +91,8 @@ pub fn render(frame: &FilmFrame, options: &FilmOptions) -> Result<RgbImage> {
     let mut canvas = RgbImage::from_pixel(width, height + top, Rgb([24; 3]));
     replace(&mut canvas, &large, 0, i64::from(top));
     let step = (width + WIDE_GAP * scale) / frame.sides.len().max(1) as u32;
-    for (i, name) in options.captions.iter().enumerate() {
-        let text = format!("{name} t={}", frame.t);
-        caption::write(&mut canvas, &text, [i as u32 * step + 2 * size, 2 * size], size);
+    for (i, text) in options.captions.iter().enumerate() {
+        caption::write(&mut canvas, text, [i as u32 * step + 2 * size, 2 * size], size);
     }
     Ok(canvas)
 }

@@ -6,9 +6,10 @@ pub mod files;
 mod film;
 mod movie;
 mod npz;
+mod webp;
 
 pub use draw::{grid, to_u8};
-pub use film::{FilmFrame, FilmOptions, render, write_film_gif, write_film_strip};
+pub use film::{FilmFrame, FilmOptions, render, write_film_strip};
 pub use movie::{Container, Movie, ffmpeg};
 pub use npz::write_npz;
 

@@ -355,7 +355,7 @@ pub fn table() -> Vec<Entry> {
             A::AskExport,
             Window,
             "Export film…",
-            "Write the film as GIF, APNG, MP4, PNG or CSV, with all that makes it again",
+            "Write the film as GIF, APNG, WebP, MP4, PNG or CSV, with all that makes it again",
             Some((COMMAND, Key::E)),
         ),
         entry(A::CancelExport, Window, "Cancel export", "Stop writing; no file is left", None),

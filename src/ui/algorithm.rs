@@ -10,6 +10,8 @@ use crate::diffusion::terms::{Factor, Form};
 use egui::{Align, Align2, Layout, Rect, RichText, Role, Sense, Ui, WidgetInfo, pos2, vec2};
 
 const LINE: f32 = 25.0;
+/// Of a line with a fraction.
+const TALL: f32 = 40.0;
 
 /// A line: its formula with what each piece stands for, and its value now.
 pub struct Line {
@@ -86,14 +88,11 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
             rule.extend([text("a "), sign(symbols::STATE, Some(x)), text(" + b "), sign(symbols::XSTART, Some(xstart))])
         }
         Form::Epsilon => rule.extend([
-            text("1/√"),
-            sign(symbols::ALPHA, None),
+            (Part::Fraction(&[Part::Text("1")], &[Part::RootAlpha]), None),
             text(" ("),
             sign(symbols::STATE, Some(x)),
             text(" − "),
-            sign(symbols::BETA, None),
-            text("/"),
-            (Part::RootOneMinusAlphaBar, None),
+            (Part::Fraction(&[Part::Symbol(symbols::BETA)], &[Part::RootOneMinusAlphaBar]), None),
             text(" "),
             sign(symbols::EPS, Some(eps)),
             text(")"),
@@ -197,7 +196,8 @@ impl Algorithm {
         let mut under = None;
         let width = ui.available_width();
         for (i, line) in listing.lines.iter().enumerate() {
-            let (rect, _) = ui.allocate_exact_size(vec2(width, LINE), Sense::hover());
+            let tall = line.pieces.iter().any(|(part, _)| matches!(part, Part::Fraction(..)));
+            let (rect, _) = ui.allocate_exact_size(vec2(width, if tall { TALL } else { LINE }), Sense::hover());
             if rect.bottom() > ui.max_rect().bottom() + 1.0 {
                 break;
             }
@@ -222,8 +222,8 @@ impl Algorithm {
         let parts: Vec<Part> = line.pieces.iter().map(|(part, _)| part.clone()).collect();
         let place = Rect::from_min_max(pos2(left, rect.top()), rect.max);
         let mut under = None;
-        for (piece, at, tooltip) in symbols::write(ui, &parts, style::BODY, place) {
-            let id = ui.scope_id().with(("piece", i, piece));
+        for (k, (piece, at, tooltip)) in symbols::write(ui, &parts, style::BODY, place).into_iter().enumerate() {
+            let id = ui.scope_id().with(("piece", i, k));
             if ui.interact(at, id, Sense::hover()).on_hover_text(tooltip).hovered() {
                 under = line.pieces.get(piece).and_then(|(_, factor)| *factor);
             }

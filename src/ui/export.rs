@@ -48,8 +48,8 @@ pub struct Exporting {
 
 impl Exporting {
     /// An export that was asked for.
-    pub fn new(job: JobId, settings: &ExportSettings) -> Self {
-        Self { job, path: settings.path.clone(), progress: [0, settings.moments.len() as u64] }
+    pub fn new(job: JobId, request: &ExportRequest) -> Self {
+        Self { job, path: request.path.clone(), progress: [0, request.moments.len() as u64] }
     }
 
     /// Its job.
@@ -126,6 +126,7 @@ fn ending(format: Format) -> &'static str {
     match format {
         Format::Movie(Container::Gif) => "gif",
         Format::Movie(Container::Apng) | Format::Strip | Format::Grid => "png",
+        Format::Movie(Container::Webp) => "webp",
         Format::Movie(Container::Mp4) => "mp4",
         Format::Csv => "csv",
     }
@@ -151,6 +152,7 @@ impl ExportDialog {
         let mut formats = vec![
             (Format::Movie(Container::Gif), "GIF", "A looping film that every program shows"),
             (Format::Movie(Container::Apng), "APNG", "A looping film with every colour exact; browsers show it"),
+            (Format::Movie(Container::Webp), "WebP", "The same in a fraction of the bytes; browsers show it"),
             (Format::Strip, "Strip", "A PNG with time from left to right"),
             (Format::Grid, "Grid", "A PNG of the last state"),
             (Format::Csv, "CSV", "The numbers of every state"),
@@ -176,8 +178,9 @@ impl ExportDialog {
             (Way::Bounce, "There and back", "To the image and back to noise"),
         ];
         style::segments(ui, &ways, &mut self.way);
-        let range =
-            [state.playback.marks()[0].unwrap_or(state.playback.steps()), state.playback.marks()[1].unwrap_or(0)];
+        let [from, to] = state.playback.marks();
+        let reached = state.extent().reached.filter(|_| self.sides[1]).unwrap_or(0);
+        let range = [from.unwrap_or(state.playback.steps()), to.unwrap_or(0).max(reached)];
         ui.horizontal(|ui| {
             let number = |ui: &mut Ui, name: &str, tooltip: &str, value: DragValue<'_>| {
                 let label = ui.label(name);
@@ -189,7 +192,7 @@ impl ExportDialog {
             number(ui, "Scale", "Pixels for each pixel of the model", DragValue::new(&mut self.scale).range(1..=32));
         });
         style::checkbox(ui, &mut self.captions, "Captions: t, and data or model")
-            .on_hover_text("They stand over the pictures of GIF, APNG, MP4 and grid");
+            .on_hover_text("They stand over the pictures of GIF, APNG, WebP, MP4 and grid");
         ui.label(RichText::new("Seed, settings and the weights' hash travel inside").color(style::palette(ui).weak))
             .on_hover_text("Such a file dropped on the window makes the same film again");
         let width = ui.available_width() - 2.0 * GRID;
@@ -237,15 +240,24 @@ fn progress(ui: &mut Ui, export: &Exporting, out: &mut Vec<UiAction>) -> bool {
 /// What the worker is asked for.
 pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -> Option<ExportRequest> {
     let ExportSettings { path, format, forward, reverse, moments, scale, delay_ms, captions } = settings;
-    let film = |film: &Option<(JobId, Trajectory)>, wanted: bool| {
-        film.as_ref().filter(|_| wanted).map(|(_, film)| film.clone())
-    };
+    let forward = state.forward.film.clone().filter(|_| forward);
+    let reverse = state.reverse.film.clone().filter(|_| reverse);
+    let mut moments = moments;
+    if let Some((_, film)) = &reverse {
+        if format == Format::Csv {
+            // one row for each state that a film of fewer steps passes
+            moments.iter_mut().for_each(|doses| *doses = film.state(*doses));
+            moments.dedup();
+        }
+        // at the end nothing is left to predict
+        moments.retain(|doses| *doses > 0 || matches!(quantity, Quantity::State | Quantity::PredictedStart));
+    }
     Some(ExportRequest {
         path,
         format,
         // on a schedule of another length the two films share no timesteps
-        forward: film(&state.forward.film, forward).filter(|film| film.steps() == state.playback.steps()),
-        reverse: film(&state.reverse.film, reverse),
+        forward: forward.filter(|(_, film)| film.steps() == state.playback.steps()),
+        reverse,
         quantity,
         moments,
         scale,
@@ -294,9 +306,8 @@ pub fn settings(recipe: Recipe) -> FilmSettings {
 impl Window {
     pub(super) fn start_export(&mut self, settings: ExportSettings) {
         let job = self.state.new_job();
-        let exporting = Exporting::new(job, &settings);
         if let Some(request) = request(&self.state, self.film.quantity(), settings) {
-            self.state.exporting = Some(exporting);
+            self.state.exporting = Some(Exporting::new(job, &request));
             self.commands.push(Command::Export(job, Box::new(request)));
         }
     }

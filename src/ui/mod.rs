@@ -3,6 +3,7 @@
 pub mod actions;
 mod algorithm;
 mod axis;
+mod bend;
 mod chain;
 mod changes;
 pub mod curve;
@@ -28,6 +29,7 @@ mod style;
 mod symbols;
 mod timeline;
 mod training;
+mod weights;
 mod window;
 
 pub use probe::{Probe, Seen, Task};

@@ -22,6 +22,8 @@ pub enum Task {
     Film,
     /// The same during training.
     Training,
+    /// A film that stands still during training.
+    Paused,
 }
 
 /// Times in a window, in seconds.
@@ -35,6 +37,8 @@ pub struct Seen {
     pub gaps: Vec<f64>,
     /// From a move of the slider to the end of the frame that first shows its picture.
     pub slider: Vec<f64>,
+    /// Training steps a second behind a film that stands still.
+    pub steps_per_s: Option<f64>,
 }
 
 /// Drives a window through its task.
@@ -59,6 +63,8 @@ enum Stage {
     Computing,
     /// Training was asked for.
     Training,
+    /// Training goes on behind a film that stands still, since that step at that time.
+    Holding { step: u64, since: Instant },
     /// The film plays since then.
     Playing(Instant),
     /// The slider, at `rect`, is moved for the `count`th time at `due`; `from` is the state shown till then.
@@ -125,7 +131,7 @@ impl Probe {
             }
             Stage::Computing if self.task == Task::Start => self.close(ctx),
             Stage::Computing if state.reverse.phase == Phase::Done => {
-                if self.task == Task::Training {
+                if matches!(self.task, Task::Training | Task::Paused) {
                     window.act(UiAction::StartTraining);
                     self.stage = Stage::Training;
                 } else {
@@ -134,8 +140,20 @@ impl Probe {
             }
             Stage::Training => match &state.training {
                 Some(t) if t.phase == Phase::Busy && t.metrics.as_ref().is_none_or(|m| m.step < 2) => {}
+                Some(t) if t.phase == Phase::Busy && self.task == Task::Paused => {
+                    let step = t.metrics.as_ref().map_or(0, |m| m.step);
+                    window.state.playback.seek(window.state.playback.steps() / 2);
+                    self.stage = Stage::Holding { step, since: Instant::now() };
+                }
                 Some(t) if t.phase == Phase::Busy => self.play(ctx, window),
                 _ => self.close(ctx),
+            },
+            Stage::Holding { step, since } => match state.training.as_ref().and_then(|t| t.metrics.as_ref()) {
+                Some(metrics) if since.elapsed().as_secs_f64() > self.seconds => {
+                    self.seen.steps_per_s = Some((metrics.step - step) as f64 / since.elapsed().as_secs_f64());
+                    self.close(ctx);
+                }
+                _ => wake(ctx, since + Duration::from_secs_f64(self.seconds)),
             },
             Stage::Playing(since) => {
                 self.shows = Some(Shows::Playing);

@@ -2,6 +2,7 @@
 //! ends can be changed, and the forward film follows.
 
 use super::actions::UiAction;
+use super::bend::{self, End};
 use super::film_settings::{WIDTH, section};
 use super::pictures::{self, Atlas, Map};
 use super::state::{AppState, FilmSettings};
@@ -9,8 +10,10 @@ use super::style::{self, GRID};
 use crate::diffusion::Images;
 use crate::diffusion::process::prior_bits_per_dim;
 use crate::engine::{BetaSchedule, JobId, ModelInfo, Quantity, Schedule, ScheduleConfig};
-use egui::{DragValue, Panel, Rect, RichText, Role, ScrollArea, Sense, Ui, Vec2b, WidgetInfo};
-use egui_plot::{Corner, Legend, Line, LineStyle, PlotPoint, PlotPoints, VLine};
+use egui::{
+    CursorIcon, DragValue, Panel, Pos2, Rect, RichText, Role, ScrollArea, Sense, Stroke, Ui, Vec2b, WidgetInfo,
+};
+use egui_plot::{Corner, Legend, Line, LineStyle, PlotBounds, PlotPoint, PlotPoints, PlotResponse, VLine};
 use std::ops::RangeInclusive;
 
 /// √ᾱ_T from which x_T still shows the picture.
@@ -19,6 +22,9 @@ const SIGNAL_LEFT: f64 = 0.05;
 const POINTS: usize = 500;
 const STEPS: RangeInclusive<usize> = 2..=4000;
 const BETAS: RangeInclusive<f64> = 1e-6..=0.999;
+/// So near to the pointer the curve can be taken hold of.
+const REACH: f32 = 18.0;
+const GRIP: f32 = 7.0;
 
 /// What is drawn over t.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +74,17 @@ pub struct ScheduleView {
     holds: Option<(JobId, usize)>,
     /// The forward film whose pictures' mean square this is.
     mean_square: Option<(JobId, f64)>,
+    /// What the pointer holds, while it is down.
+    hold: Option<Hold>,
+}
+
+/// What is being dragged in the plot.
+#[derive(Clone, Copy, Debug)]
+enum Hold {
+    /// The curve, at step `t`, while the axes stand still.
+    Curve { end: End, t: usize, bounds: PlotBounds },
+    /// The playhead.
+    Playhead,
 }
 
 fn name(kind: BetaSchedule) -> &'static str {
@@ -109,10 +126,16 @@ impl ScheduleView {
             ui.add_space(GRID);
             style::segments(ui, &Curve::ALL, &mut self.curve);
         });
-        self.plot(ui, config, share);
+        let edited = self.plot(ui, config, share, |share| {
+            out.push(UiAction::Seek((share * state.playback.steps() as f64).round() as usize));
+        });
+        if edited != config {
+            set(state, model, edited, out);
+        }
     }
 
-    fn plot(&mut self, ui: &mut Ui, config: ScheduleConfig, share: f64) {
+    /// Draws the curves. Returns the schedule as it is to be, and hands `seek` the share of T where the playhead is to be.
+    fn plot(&mut self, ui: &mut Ui, config: ScheduleConfig, share: f64, seek: impl FnOnce(f64)) -> ScheduleConfig {
         if self.drawn != Some((config, self.curve)) {
             self.drawn = Some((config, self.curve));
             let all = BetaSchedule::ALL.into_iter();
@@ -129,7 +152,11 @@ impl ScheduleView {
             .x_axis_label("t, from noise to picture")
             .y_axis_min_width(56.0)
             .auto_bounds(Vec2b::TRUE);
-        plot.show(ui, |plot| {
+        let shown = plot.show(ui, |plot| {
+            match self.hold {
+                Some(Hold::Curve { bounds, .. }) => plot.set_plot_bounds(bounds),
+                _ => plot.set_auto_bounds(Vec2b::TRUE),
+            }
             for (i, (name, points)) in self.lines.iter().enumerate() {
                 let chosen = *name == self::name(config.kind);
                 let dashes = [
@@ -140,13 +167,83 @@ impl ScheduleView {
                 ];
                 let line = Line::new(*name, PlotPoints::Borrowed(points));
                 plot.line(match chosen {
-                    true => line.color(p.state).width(3.0),
+                    true => line.color(p.text).width(3.0),
                     false => line.color(p.weak).width(1.5).style(dashes[i % dashes.len()]),
                 });
             }
-            let cursor = VLine::new("playhead", share * config.steps as f64).color(p.text).width(1.0);
+            let cursor = VLine::new("playhead", share * config.steps as f64).color(p.accent).width(2.0);
             plot.vline(cursor.allow_hover(false));
         });
+        self.drag(ui, &shown, config, seek)
+    }
+
+    /// Lets the pointer bend the chosen curve, or move the playhead from anywhere else.
+    fn drag(
+        &mut self,
+        ui: &Ui,
+        shown: &PlotResponse<()>,
+        config: ScheduleConfig,
+        seek: impl FnOnce(f64),
+    ) -> ScheduleConfig {
+        let (response, transform) = (&shown.response, &shown.transform);
+        let down = response.is_pointer_button_down_on() && ui.input(|i| i.pointer.primary_down());
+        let at = response.interact_pointer_pos().filter(|_| down).or(response.hover_pos());
+        let Some(at) = at else {
+            self.hold = None;
+            return config;
+        };
+        if !down {
+            self.hold = None;
+        } else if self.hold.is_none() {
+            self.hold = Some(match self.near(shown, config, at).filter(|_| bend::has_ends(config.kind)) {
+                Some(t) => Hold::Curve { end: End::of(t, config.steps), t, bounds: *transform.bounds() },
+                None => Hold::Playhead,
+            });
+        }
+        let pulled = transform.value_from_position(at);
+        let near = match self.hold {
+            Some(Hold::Playhead) => {
+                seek((pulled.x / config.steps as f64).clamp(0.0, 1.0));
+                return config;
+            }
+            Some(Hold::Curve { t, .. }) => t,
+            None => match self.near(shown, config, at) {
+                Some(t) => t,
+                None => return config,
+            },
+        };
+        let edited = match self.hold {
+            Some(Hold::Curve { end, t, .. }) => bend::bend(config, end, pulled.y, |s| self.curve.value(s, t)),
+            _ => config,
+        };
+        if !bend::has_ends(config.kind) {
+            response
+                .clone()
+                .on_hover_text_at_pointer("The cosine schedule has no ends to move: choose another to bend it");
+            return config;
+        }
+        if let Ok(schedule) = Schedule::new(&edited) {
+            let p = style::palette(ui);
+            let grip =
+                transform.position_from_point(&PlotPoint::new((near + 1) as f64, self.curve.value(&schedule, near)));
+            ui.painter().circle(grip, GRIP, p.accent, Stroke::new(2.0, p.background));
+        }
+        ui.set_cursor_icon(if self.hold.is_some() { CursorIcon::Grabbing } else { CursorIcon::Grab });
+        if self.hold.is_none() {
+            let end = End::of(near, config.steps).name();
+            response
+                .clone()
+                .on_hover_text_at_pointer(format!("Drag the curve: {end} follows; “As trained” takes it back"));
+        }
+        edited
+    }
+
+    /// The step of the chosen curve that is within reach of `at`.
+    fn near(&self, shown: &PlotResponse<()>, config: ScheduleConfig, at: Pos2) -> Option<usize> {
+        let (_, points) = self.lines.iter().find(|(name, _)| *name == self::name(config.kind))?;
+        let apart = |point: &&PlotPoint| shown.transform.position_from_point(point).distance(at);
+        let nearest = points.iter().min_by(|a, b| apart(a).total_cmp(&apart(b)))?;
+        (apart(&nearest) < REACH).then(|| nearest.x as usize - 1)
     }
 
     fn side(
@@ -190,8 +287,7 @@ impl ScheduleView {
             }
             Ok(schedule) => {
                 if edited != config {
-                    let schedule = (edited != model.schedule_config).then_some(edited);
-                    out.push(UiAction::SetFilm(FilmSettings { schedule, ..state.settings.clone() }));
+                    set(state, model, edited, out);
                 }
                 self.numbers(ui, state, &schedule);
             }
@@ -253,9 +349,15 @@ impl ScheduleView {
     }
 }
 
+/// Makes the forward film on that schedule from now on.
+fn set(state: &AppState, model: &ModelInfo, edited: ScheduleConfig, out: &mut Vec<UiAction>) {
+    let schedule = (edited != model.schedule_config).then_some(edited);
+    out.push(UiAction::SetFilm(FilmSettings { schedule, ..state.settings.clone() }));
+}
+
 /// A number with its name before it.
 fn field(ui: &mut Ui, name: &str, value: DragValue<'_>) {
-    let label = ui.label(RichText::new(name).color(style::palette(ui).weak));
+    let label = ui.label(style::indexed(name, style::BODY, style::palette(ui).weak));
     ui.add(value).labelled_by(label.id);
 }
 

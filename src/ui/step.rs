@@ -8,6 +8,7 @@ use super::pixel::PixelView;
 use super::state::AppState;
 use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
+use super::weights::WeightsView;
 use crate::diffusion::Images;
 use crate::diffusion::noise::{self, Purpose};
 use crate::diffusion::terms::{self, Factor, Form, Term};
@@ -23,6 +24,12 @@ const CAPTION: f32 = 30.0;
 /// Height of a product, as a share of its picture.
 const PRODUCT: f32 = 0.4;
 const VALUE: f32 = 20.0;
+/// Share of the width that the algorithm takes, and the most that it takes.
+const LISTING: f32 = 0.38;
+const LISTING_WIDEST: f32 = 620.0;
+const LISTING_HEIGHT: f32 = 240.0;
+/// Share of the rest that the pixel takes.
+const PROBE: f32 = 0.55;
 
 /// Which way the step goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +76,7 @@ pub struct StepView {
     equations: Vec<Equation>,
     algorithm: Algorithm,
     pixel: PixelView,
+    weights: WeightsView,
     /// Whether the algorithm is to go to its next line.
     pub advance: bool,
 }
@@ -85,7 +93,7 @@ impl StepView {
         let mut lit = None;
         let area = ui.available_rect_before_wrap();
         let (mut top, mut bottom) = (area, area);
-        top.set_bottom(area.top() + (area.height() * 0.55).min(360.0));
+        top.set_bottom(area.top() + (area.height() - LISTING_HEIGHT).clamp(area.height() * 0.55, area.height() * 0.65));
         bottom.set_top(top.bottom() + GRID);
         if self.equations.is_empty() {
             let (headline, why) = self.nothing(state, doses);
@@ -98,7 +106,7 @@ impl StepView {
             lit = self.strip(ui, Rect::from_min_size(pos2(left, top.top()), vec2(width, top.height())), i).or(lit);
         }
         let (mut left, mut right) = (bottom, bottom);
-        left.set_right(bottom.left() + bottom.width() * 0.5 - GRID);
+        left.set_right(bottom.left() + (bottom.width() * LISTING).min(LISTING_WIDEST));
         right.set_left(left.right() + 2.0 * GRID);
         let lines = match self.process {
             Process::Reverse => algorithm::sampling(state, doses, form, self.equations.first()),
@@ -111,8 +119,14 @@ impl StepView {
         if let Some(target) = go.and_then(|go| algorithm::target(go, state, doses)) {
             out.push(UiAction::Seek(target));
         }
-        ui.scope_builder(UiBuilder::new().max_rect(right).id_salt("probe"), |ui| {
+        let (mut probe, mut weights) = (right, right);
+        probe.set_right(right.left() + right.width() * PROBE - GRID);
+        weights.set_left(probe.right() + 2.0 * GRID);
+        ui.scope_builder(UiBuilder::new().max_rect(probe).id_salt("probe"), |ui| {
             self.pixel.ui(ui, state, self.process, self.picture, doses, self.lit);
+        });
+        ui.scope_builder(UiBuilder::new().max_rect(weights).id_salt("weights"), |ui| {
+            self.weights.ui(ui, state, self.process, form, doses, self.lit);
         });
         if lit != self.lit {
             self.lit = lit;

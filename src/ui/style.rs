@@ -3,8 +3,9 @@
 use super::actions::{self, UiAction};
 use super::icons;
 pub use super::icons::Icon;
+use egui::text::{LayoutJob, TextFormat};
 use egui::{
-    Color32, FontData, FontDefinitions, FontFamily, FontId, Response, RichText, Role, Sense, Stroke, StrokeKind,
+    Align, Color32, FontData, FontDefinitions, FontFamily, FontId, Response, RichText, Role, Sense, Stroke, StrokeKind,
     TextStyle, Theme, Ui, Vec2, WidgetInfo, pos2, vec2,
 };
 use std::sync::Arc;
@@ -345,7 +346,9 @@ pub fn segments<T: Copy + PartialEq>(ui: &mut Ui, choices: &[(T, &str, &str)], c
             let Some(&(choice, label, tooltip)) = choices.get(if backwards { choices.len() - 1 - i } else { i }) else {
                 continue;
             };
-            let response = ui.selectable_label(choice == old, label);
+            let on = choice == old;
+            let color = if on { ui.visuals().selection.stroke.color } else { ui.visuals().text_color() };
+            let response = ui.selectable_label(on, indexed(label, BODY, color));
             let response = if tooltip.is_empty() { response } else { response.on_hover_text(tooltip) };
             if response.clicked() {
                 *chosen = choice;
@@ -378,9 +381,9 @@ pub fn badge(ui: &mut Ui, kind: &str, rest: &str) -> Response {
     let p = palette(ui);
     let text = if rest.is_empty() { kind.to_owned() } else { format!("{kind} · {rest}") };
     let room = (ui.available_width() - 2.0 * GRID).max(0.0);
-    let job = egui::text::LayoutJob {
+    let job = LayoutJob {
         wrap: egui::text::TextWrapping::truncate_at_width(room),
-        ..egui::text::LayoutJob::simple_singleline(text.clone(), semibold(SMALL), p.text)
+        ..LayoutJob::simple_singleline(text.clone(), semibold(SMALL), p.text)
     };
     let galley = ui.painter().layout_job(job);
     let (rect, response) = ui.allocate_exact_size(galley.size() + vec2(2.0 * GRID, 8.0), Sense::hover());
@@ -390,13 +393,30 @@ pub fn badge(ui: &mut Ui, kind: &str, rest: &str) -> Response {
     response
 }
 
+/// A line of text in which `_` lowers the character after it: an index.
+pub fn indexed(text: &str, size: f32, color: Color32) -> LayoutJob {
+    let mut job = LayoutJob::default();
+    let mut write = |text: &str, size: f32, valign: Align| {
+        let format = TextFormat { font_id: FontId::proportional(size), color, valign, ..TextFormat::default() };
+        job.append(text, 0.0, format);
+    };
+    let mut pieces = text.split('_');
+    write(pieces.next().unwrap_or_default(), size, Align::BOTTOM);
+    for piece in pieces {
+        let (index, rest) = piece.split_at(piece.chars().next().map_or(0, char::len_utf8));
+        write(index, size * 0.72, Align::BOTTOM);
+        write(rest, size, Align::BOTTOM);
+    }
+    job
+}
+
 /// A caption over a number that changes. `sample` is the widest text it will hold, so that nothing moves.
 pub fn readout(ui: &mut Ui, caption: &str, value: &str, sample: &str, size: f32, tooltip: &str) {
     let p = palette(ui);
     let font = mono(size);
     let text = ui.painter().layout_no_wrap(value.to_owned(), font.clone(), p.text);
     let widest = ui.painter().layout_no_wrap(sample.to_owned(), font, p.text);
-    let name = ui.painter().layout_no_wrap(caption.to_owned(), FontId::proportional(SMALL), p.weak);
+    let name = ui.painter().layout_job(indexed(caption, SMALL, p.weak));
     let width = widest.size().x.max(text.size().x).max(name.size().x);
     let size = vec2(width, name.size().y + text.size().y);
     let (rect, response) = ui.allocate_exact_size(size, Sense::hover());

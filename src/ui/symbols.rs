@@ -28,6 +28,17 @@ impl Symbol {
         (self.color)(palette)
     }
 
+    /// Its letter and index as plain text.
+    pub fn name(&self) -> String {
+        let mark = match self.mark {
+            Mark::None => "",
+            Mark::Hat => "\u{302}",
+            Mark::Bar => "\u{304}",
+        };
+        let index = if self.has_index() { format!("_{}", self.index) } else { String::new() };
+        format!("{}{mark}{index}", self.letter)
+    }
+
     /// Whether it carries an index.
     pub fn has_index(&self) -> bool {
         !self.index.is_empty()
@@ -157,6 +168,10 @@ pub enum Part {
     RootAlphaBar,
     /// √(1-ᾱ_t).
     RootOneMinusAlphaBar,
+    /// √α_t.
+    RootAlpha,
+    /// What stands over a line, and under it.
+    Fraction(&'static [Self], &'static [Self]),
     /// Words and signs.
     Text(&'static str),
     /// A number that changes.
@@ -219,7 +234,7 @@ impl Pen<'_> {
         Rect::from_x_y_ranges(start..=self.at.x, self.at.y - self.size..=self.at.y + self.size * 0.4)
     }
 
-    fn root(&mut self, one_minus: bool) -> Rect {
+    fn root(&mut self, one_minus: bool, under: &Symbol) -> Rect {
         let color = self.palette.text;
         let start = self.at.x;
         let top = self.at.y - self.size * 0.98;
@@ -229,7 +244,7 @@ impl Pen<'_> {
         if one_minus {
             self.write(ONE_MINUS, style::semibold(self.size), color, 0.0);
         }
-        self.symbol(&ALPHA_BAR);
+        self.symbol(under);
         self.at.x += self.size * 0.06;
         if !self.dry {
             let points = [(0.0, -0.38), (0.14, -0.46), (0.27, 0.12), (0.45, -0.98)]
@@ -240,28 +255,57 @@ impl Pen<'_> {
         Rect::from_x_y_ranges(start..=self.at.x, top..=self.at.y + self.size * 0.4)
     }
 
-    /// Returns the piece's place and what its tooltip says.
-    fn part(&mut self, part: &Part) -> Option<(Rect, &'static str)> {
+    /// Both parts centred on a line at half the height of a small letter.
+    fn fraction(&mut self, over: &[Part], under: &[Part]) -> Vec<Place> {
+        let (size, start) = (self.size, self.at);
+        let small = size * 0.8;
+        let widths = [over, under].map(|parts| width(self.ui, parts, small));
+        let whole = widths[0].max(widths[1]) + 0.3 * size;
+        let line = start.y - 0.36 * size;
+        let mut places = Vec::new();
+        self.size = small;
+        for (parts, width, baseline) in [(over, widths[0], line - 0.36 * small), (under, widths[1], line + 1.2 * small)]
+        {
+            self.at = pos2(start.x + (whole - width) / 2.0, baseline);
+            parts.iter().for_each(|part| places.extend(self.part(part)));
+        }
+        (self.size, self.at) = (size, pos2(start.x + whole + 0.1 * size, start.y));
+        if !self.dry {
+            let stroke = Stroke::new((size / 14.0).max(1.0), self.palette.text);
+            self.ui.painter().line_segment([pos2(start.x, line), pos2(start.x + whole, line)], stroke);
+        }
+        places
+    }
+
+    /// Returns the places of its symbols and what their tooltips say.
+    fn part(&mut self, part: &Part) -> Vec<Place> {
         let color = self.palette.text;
         match part {
-            Part::Symbol(s) => Some((self.symbol(s), s.tooltip)),
-            Part::RootAlphaBar => Some((self.root(false), "√ᾱ_t, the weight of x_0 in x_t (Ho et al. 2020, Eq. 4)")),
-            Part::RootOneMinusAlphaBar => {
-                Some((self.root(true), "√(1−ᾱ_t), the weight of the noise in x_t (Ho et al. 2020, Eq. 4)"))
+            Part::Symbol(s) => vec![(self.symbol(s), s.tooltip)],
+            Part::RootAlphaBar => {
+                vec![(self.root(false, &ALPHA_BAR), "√ᾱ_t, the weight of x_0 in x_t (Ho et al. 2020, Eq. 4)")]
             }
-            Part::StateAt(index) => Some((self.indexed(&STATE, index), STATE.tooltip)),
+            Part::RootOneMinusAlphaBar => {
+                vec![(self.root(true, &ALPHA_BAR), "√(1−ᾱ_t), the weight of the noise in x_t (Ho et al. 2020, Eq. 4)")]
+            }
+            Part::RootAlpha => vec![(self.root(false, &ALPHA), ALPHA.tooltip)],
+            Part::Fraction(over, under) => self.fraction(over, under),
+            Part::StateAt(index) => vec![(self.indexed(&STATE, index), STATE.tooltip)],
             Part::Text(text) => {
                 self.write(text, FontId::proportional(self.size), color, 0.0);
-                None
+                Vec::new()
             }
             Part::Number(text) => {
                 self.write(text, style::mono(self.size), color, 0.0);
                 self.at.x += self.size * 0.25;
-                None
+                Vec::new()
             }
         }
     }
 }
+
+/// Where a symbol stands, and its tooltip.
+type Place = (Rect, &'static str);
 
 /// Width of a formula.
 pub fn width(ui: &Ui, parts: &[Part], size: f32) -> f32 {
@@ -278,12 +322,12 @@ pub fn write(ui: &Ui, parts: &[Part], size: f32, rect: Rect) -> Vec<(usize, Rect
     let at = pos2(rect.left(), rect.center().y + size * 0.38);
     let mut pen = Pen { ui, palette: style::palette(ui), size, at, dry: false };
     let places = parts.iter().enumerate().map(|(i, part)| (i, pen.part(part)));
-    places.filter_map(|(i, place)| place.map(|(rect, tooltip)| (i, rect, tooltip))).collect()
+    places.flat_map(|(i, places)| places.into_iter().map(move |(rect, tooltip)| (i, rect, tooltip))).collect()
 }
 
 /// Writes a formula in which each symbol explains itself in a tooltip.
 pub fn paint(ui: &Ui, parts: &[Part], size: f32, rect: Rect) {
-    for (i, place, tooltip) in write(ui, parts, size, rect) {
+    for (i, (_, place, tooltip)) in write(ui, parts, size, rect).into_iter().enumerate() {
         let id = ui.scope_id().with(("symbol", rect.min.x as i32, rect.min.y as i32, i));
         ui.interact(place, id, Sense::hover()).on_hover_text(tooltip);
     }

@@ -87,3 +87,63 @@ fn its_curves_can_be_chosen_and_the_keys_of_the_film_work() {
     gui.get_by_label("Forward film at t = 0 of 50");
     assert!(gui.state_mut().take_commands().is_empty());
 }
+
+/// Where, over that place of the plot, the curve can be taken hold of.
+fn grip(gui: &mut Gui, x: f32) -> egui::Pos2 {
+    let places = (90..530).step_by(4).map(|y| egui::pos2(x, y as f32));
+    for at in places {
+        gui.hover_at(at);
+        gui.step();
+        if gui.output().platform_output.cursor_icon == egui::CursorIcon::Grab {
+            return at;
+        }
+    }
+    panic!("no curve over {x}");
+}
+
+/// Pulls from one place to another. Returns the schedules that were asked for on the way.
+fn pull(gui: &mut Gui, from: egui::Pos2, to: egui::Pos2) -> Vec<Option<ScheduleConfig>> {
+    gui.drag_at(from);
+    gui.step();
+    for i in 1..=4 {
+        gui.hover_at(from + (to - from) * (i as f32 / 4.0));
+        gui.step();
+    }
+    gui.drop_at(to);
+    gui.run();
+    let schedule = |command| match command {
+        Command::Forward(_, request) => Some(request.schedule),
+        _ => None,
+    };
+    gui.state_mut().take_commands().into_iter().filter_map(schedule).collect()
+}
+
+#[test]
+fn the_curve_is_bent_by_hand_and_taken_back_with_one_press() {
+    let mut gui = open();
+    // left of the middle the last beta follows: the curve is pulled down, so more noise
+    let from = grip(&mut gui, 300.0);
+    let asked_for = pull(&mut gui, from, from + egui::vec2(0.0, 60.0));
+    let bent = asked_for.last().copied().flatten().expect("a schedule of its own");
+    assert!(asked_for.len() >= 3, "the forward film follows while it is pulled: {asked_for:?}");
+    assert_eq!((bent.kind, bent.steps, bent.beta_start), (BetaSchedule::Linear, STEPS, 1e-4));
+    assert!(bent.beta_end > 0.021, "{bent:?}");
+    let left = Schedule::new(&bent).unwrap().alpha_bar(STEPS).sqrt();
+    gui.get_by_label(&format!("√ᾱ_T {left:.4}"));
+    gui.get_by_label("As trained").click();
+    gui.run();
+    assert_eq!(asked(&mut gui).1.schedule, None);
+    gui.get_by_label("√ᾱ_T 0.7765");
+    // near the picture it is the first
+    let from = grip(&mut gui, 850.0);
+    let bent = pull(&mut gui, from, from + egui::vec2(0.0, 40.0)).last().copied().flatten().expect("a schedule");
+    assert!(bent.beta_start > 1e-4 && bent.beta_end == 0.02, "{bent:?}");
+    gui.get_all_by_label("Cosine").next().unwrap().click();
+    gui.run();
+    gui.state_mut().take_commands();
+    // away from the curve the playhead is pulled along
+    let (from, to) = (egui::pos2(400.0, 500.0), egui::pos2(700.0, 500.0));
+    assert!(pull(&mut gui, from, to).is_empty());
+    let doses = gui.state().state.playback.doses();
+    assert!((5..STEPS / 2).contains(&doses), "{doses}");
+}

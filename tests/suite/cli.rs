@@ -117,7 +117,7 @@ fn samples_are_decided_by_the_seed_and_readable() {
 fn films_are_written_as_gif_and_as_strip() {
     let tmp = tempfile::tempdir().unwrap();
     let dir = tmp.path();
-    for out in ["film.gif", "film.png"] {
+    for out in ["film.gif", "film.webp", "film.png"] {
         works(dir, &["film", "--n", "2", "--sampler", "ddim", "--steps", "4", "--seed", "3", "--out", out]);
     }
     let mut options = gif::DecodeOptions::new();

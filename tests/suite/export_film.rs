@@ -7,6 +7,7 @@ use ddpm_film::engine::{
     Which, ffmpeg,
 };
 use ddpm_film::export::grid;
+use image::{AnimationDecoder as _, codecs::webp::WebPDecoder};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +51,8 @@ fn request(path: PathBuf, format: Format) -> ExportRequest {
     ExportRequest {
         path,
         format,
-        forward: Some(film()),
-        reverse: Some(film()),
+        forward: Some((1, film())),
+        reverse: Some((2, film())),
         quantity: Quantity::State,
         moments: (0..=STEPS).rev().step_by(5).collect(),
         scale: 2,
@@ -139,6 +140,22 @@ fn an_animated_png_does_too() {
         reader.next_frame(&mut buffer).unwrap();
         let at = |x: u32, y: u32| buffer[(y * width + x) as usize * 3..][..3].try_into().unwrap();
         compare(&at, doses);
+    }
+}
+
+#[test]
+fn an_animated_webp_does_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("film.webp");
+    assert_eq!(write(request(path.clone(), Format::Movie(Container::Webp))), (Outcome::Done, Some(recipe())));
+    let file = std::io::BufReader::new(std::fs::File::open(&path).unwrap());
+    let decoder = WebPDecoder::new(file).unwrap();
+    assert!(matches!(decoder.loop_count(), image::metadata::LoopCount::Infinite));
+    let frames = decoder.into_frames().collect_frames().unwrap();
+    assert_eq!(frames.len(), 5);
+    for (frame, doses) in frames.iter().zip([20, 15, 10, 5, 0]) {
+        assert_eq!(frame.delay().numer_denom_ms(), (40, 1));
+        compare(&|x, y| frame.buffer().get_pixel(x, y).0[..3].try_into().unwrap(), doses);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Frames that a film left out, computed again by the worker.
 
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, ForwardRequest, ForwardSource, Frame, JobId, Options, Origin, Outcome,
-    Predictor, Quantity, SampleRequest, SamplerKind, Trajectory, Variance, Which,
+    Command, DeviceChoice, Engine, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Frame, JobId, Options,
+    Origin, Outcome, Predictor, Quantity, Recipe, SampleRequest, SamplerKind, Trajectory, Variance, Which,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,11 +72,33 @@ fn a_forward_film_of_many_pictures_shows_every_state() {
     assert!(recall(&engine, job + 1000, 5).is_empty(), "a film that is gone has no frames");
 }
 
-#[test]
-fn a_reverse_film_that_was_stopped_computes_its_frames_again_bit_for_bit() {
-    let engine = engine();
+/// A film of 200 pictures that is stopped after three steps: empty, and its frames.
+fn stopped(engine: &Engine) -> (JobId, Trajectory, Vec<Arc<Frame>>) {
     let job = engine.new_job();
-    let request = SampleRequest {
+    engine.send(Command::Sample(job, request())).unwrap();
+    let (mut film, mut frames) = (None, Vec::new());
+    let mut take = |event| match event {
+        Event::SampleStarted(_, empty, _) => film = Some(*empty),
+        Event::Frame(_, frame) => frames.extend(frame.step().is_some().then_some(frame)),
+        _ => {}
+    };
+    let mut steps = 0;
+    follow(engine, job, |event| {
+        steps += usize::from(matches!(&event, Event::Frame(_, frame) if frame.step().is_some()));
+        take(event);
+        steps == 3
+    });
+    engine.send(Command::Cancel(job)).unwrap();
+    let outcome = follow(engine, job, |event| {
+        take(event);
+        false
+    });
+    assert_eq!(outcome, Some(Outcome::Cancelled));
+    (job, film.unwrap(), frames)
+}
+
+fn request() -> SampleRequest {
+    SampleRequest {
         which: Which::Loaded,
         predictor: Predictor::Ema,
         seed: 3,
@@ -86,26 +108,63 @@ fn a_reverse_film_that_was_stopped_computes_its_frames_again_bit_for_bit() {
         steps: None,
         clip: true,
         every_frame: true,
-    };
-    engine.send(Command::Sample(job, request)).unwrap();
-    let mut first = Vec::new();
-    follow(&engine, job, |event| {
-        if let Event::Frame(_, frame) = event {
-            first.extend(frame.step().is_some().then_some(frame));
-        }
-        first.len() == 3
-    });
-    engine.send(Command::Cancel(job)).unwrap();
-    let outcome = follow(&engine, job, |event| {
-        if let Event::Frame(_, frame) = event {
-            first.push(frame);
-        }
-        false
-    });
-    assert_eq!(outcome, Some(Outcome::Cancelled));
+    }
+}
+
+#[test]
+fn a_reverse_film_that_was_stopped_computes_its_frames_again_bit_for_bit() {
+    let engine = engine();
+    let (job, _, first) = stopped(&engine);
     let again = recall(&engine, job, 999);
     for frame in first {
         let twin = again.iter().find(|f| f.doses == frame.doses).expect("each frame comes again");
         assert!(*twin == frame, "t = {}", frame.doses);
     }
+}
+
+#[test]
+fn an_export_writes_the_very_frames_that_a_film_left_out() {
+    let (engine, dir) = (engine(), tempfile::tempdir().unwrap());
+    let (reverse, empty, frames) = stopped(&engine);
+    let (mut whole, mut part) = (empty.clone(), empty);
+    frames.iter().for_each(|frame| whole.insert(Arc::clone(frame)));
+    let moments: Vec<usize> = frames.iter().map(|frame| frame.doses).collect();
+    for frame in [&frames[0], &frames[frames.len() - 1]] {
+        part.insert(Arc::clone(frame));
+    }
+    assert!(part.missing(moments[1], Quantity::PredictedStart).is_some());
+    let export = |name: &str, film, moments| {
+        let (job, path) = (engine.new_job(), dir.path().join(name));
+        let forward =
+            ForwardRequest { which: Which::Loaded, schedule: None, seed: 3, n: 1, source: ForwardSource::Data };
+        let recipe = Recipe { model: String::new(), hash: String::new(), step: None, sample: request(), forward };
+        let request = ExportRequest {
+            path: path.clone(),
+            format: Format::Strip,
+            forward: None,
+            reverse: Some((reverse, film)),
+            quantity: Quantity::PredictedStart,
+            moments,
+            scale: 1,
+            delay_ms: 40,
+            captions: false,
+            oracle: false,
+            recipe,
+        };
+        engine.send(Command::Export(job, Box::new(request))).unwrap();
+        (follow(&engine, job, |_| false).unwrap(), path)
+    };
+    let (done, held) = export("held.png", whole, moments.clone());
+    assert_eq!(done, Outcome::Done);
+    let (done, again) = export("again.png", part.clone(), moments.clone());
+    assert_eq!(done, Outcome::Done);
+    assert!(image::open(held).unwrap() == image::open(again).unwrap());
+    // what was never computed is not written as if it were there
+    let early = moments[moments.len() - 1] - 100;
+    let said = |outcome| matches!(outcome, Outcome::Failed(e) if e.to_string().contains("has not come to"));
+    assert!(said(export("early.png", part.clone(), vec![early]).0));
+    // and a film that has been replaced says so
+    stopped(&engine);
+    let said = |outcome| matches!(outcome, Outcome::Failed(e) if e.to_string().contains("took its place"));
+    assert!(said(export("replaced.png", part, moments).0));
 }

@@ -42,7 +42,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 10] = [
     ("kernels", &[], &["candle_core", "candle_nn", "libmimalloc_sys", "rayon"]),
     ("model", &["diffusion", "kernels", "error"], &["candle_core", "rayon", "serde"]),
     ("data", &["diffusion", "error"], &["image", "flate2", "rayon"]),
-    ("export", &["diffusion", "error"], &["image", "png", "gif", "flate2", "rayon"]),
+    ("export", &["diffusion", "error"], &["image", "png", "gif", "webp_animation", "flate2", "rayon"]),
     (
         "checkpoint",
         &["diffusion", "model", "error"],
@@ -66,7 +66,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 10] = [
     ),
 ];
 
-const OUTSIDE: [&str; 24] = [
+const OUTSIDE: [&str; 25] = [
     "candle_core",
     "candle_nn",
     "clap",
@@ -91,6 +91,7 @@ const OUTSIDE: [&str; 24] = [
     "safetensors",
     "serde",
     "serde_json",
+    "webp_animation",
 ];
 
 #[test]

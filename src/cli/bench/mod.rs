@@ -55,10 +55,14 @@ enum What {
     Forward,
     /// Whole reverse films, batch 1 and 16
     Film,
+    /// Peak memory of both films of 64 pictures
+    Memory,
     /// From the start of the program to the first picture in its window
     Start,
     /// Frames of the window and its slider, for --steps seconds each, without and with training
     Window,
+    /// Training speed without a window and behind one whose film is paused, for --steps seconds each
+    Paused,
 }
 
 pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
@@ -105,11 +109,17 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
     if wants(What::Film) {
         film::run(&plan.model, &Schedule::new(&plan.schedule)?, &compute, rounds, &report)?;
     }
+    if wants(What::Memory) {
+        film::memory(&plan.model, &Schedule::new(&plan.schedule)?, &compute, &report)?;
+    }
     if wants(What::Start) {
         window::start(args.steps, machine, &report)?;
     }
     if wants(What::Window) {
         window::frames(args.steps, machine, &report)?;
+    }
+    if wants(What::Paused) {
+        window::paused(args.steps, rounds.max(2), machine, &report)?;
     }
     Ok(())
 }

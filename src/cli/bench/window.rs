@@ -2,14 +2,14 @@
 
 use super::Machine;
 use super::report::{Report, quantile, round};
-use crate::engine::{Error, Origin, Result};
+use crate::engine::{Command, Engine, Error, Event, Origin, Outcome, Result, RunConfig, TrainRequest};
 use crate::ui::{self, Probe, Task};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::cell::RefCell;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What the probed window is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -20,6 +20,8 @@ pub(super) enum Purpose {
     Film,
     /// The same during training.
     Training,
+    /// A film that stands still during training.
+    Paused,
 }
 
 impl Purpose {
@@ -28,6 +30,7 @@ impl Purpose {
             Self::Start => "start",
             Self::Film => "film",
             Self::Training => "training",
+            Self::Paused => "paused",
         }
     }
 }
@@ -38,12 +41,17 @@ pub(super) fn probe(purpose: Purpose, seconds: u16, machine: &Machine) -> Result
         Purpose::Start => Task::Start,
         Purpose::Film => Task::Film,
         Purpose::Training => Task::Training,
+        Purpose::Paused => Task::Paused,
     };
     let probe = Rc::new(RefCell::new(Probe::new(task, f64::from(seconds))));
     ui::run(machine.options(Some(Origin::Shipped)), Some(Rc::clone(&probe)), |_| ())?;
     let seen = &probe.borrow().seen;
     let first = seen.first_picture.map(unix_seconds);
-    println!("{}", json!({ "first": first, "frames": seen.frames, "gaps": seen.gaps, "slider": seen.slider }));
+    println!(
+        "{}",
+        json!({ "first": first, "frames": seen.frames, "gaps": seen.gaps, "slider": seen.slider,
+        "steps_per_s": seen.steps_per_s })
+    );
     Ok(())
 }
 
@@ -98,6 +106,51 @@ pub(super) fn frames(seconds: u16, machine: &Machine, report: &Report<'_>) -> Re
     Ok(())
 }
 
+/// Training steps a second, with the window's own settings: without a window, and behind one whose film is paused, in turn.
+pub(super) fn paused(seconds: u16, rounds: u16, machine: &Machine, report: &Report<'_>) -> Result<()> {
+    let (mut alone, mut behind) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        alone.push(training_alone(f64::from(seconds), machine)?);
+        match open(Purpose::Paused, seconds, machine)? {
+            Seen::Window(seen) => behind.extend(seen["steps_per_s"].as_f64()),
+            Seen::Nothing(why) => return skip("paused", &why, report),
+        }
+    }
+    if behind.is_empty() {
+        return skip("paused", "the window closed before it was measured", report);
+    }
+    let [without, with] = [&alone, &behind].map(|speeds| quantile(speeds, 0.5));
+    let slower = 100.0 * (1.0 - with / without);
+    let values = json!({ "steps_per_s": round(without, 3), "behind_window": round(with, 3),
+        "slower_percent": round(slower, 1), "rounds": rounds });
+    let text =
+        format!("{without:>10.2} steps/s without a window, {with:.2} behind a paused film: {slower:.1} % slower");
+    report.line("paused", values, &text);
+    Ok(())
+}
+
+/// Steps a second of the training that the window starts, by an engine without one.
+fn training_alone(seconds: f64, machine: &Machine) -> Result<f64> {
+    let engine = Engine::start(machine.options(None), || ())?;
+    let job = engine.new_job();
+    let request = TrainRequest { config: RunConfig::default(), out: None, resume: false, save_every: None };
+    engine.send(Command::Train(job, Box::new(request)))?;
+    let mut first: Option<(u64, Instant)> = None;
+    loop {
+        match engine.wait(Duration::from_millis(100))? {
+            Some(Event::Metrics(_, metrics)) if metrics.step >= 2 => {
+                let &mut (step, since) = first.get_or_insert((metrics.step, Instant::now()));
+                let passed = since.elapsed().as_secs_f64();
+                if passed > seconds {
+                    return Ok((metrics.step - step) as f64 / passed);
+                }
+            }
+            Some(Event::Finished(_, Outcome::Failed(e))) => return Err(e),
+            _ => {}
+        }
+    }
+}
+
 enum Seen {
     Window(Value),
     /// There was no window, for this reason.
@@ -107,7 +160,7 @@ enum Seen {
 fn open(purpose: Purpose, seconds: u16, machine: &Machine) -> Result<Seen> {
     let fail = |why: String| Error::new("cannot measure the window", why, "");
     let program = std::env::current_exe().map_err(|e| fail(e.to_string()))?;
-    let mut command = Command::new(program);
+    let mut command = std::process::Command::new(program);
     command.args(["bench", "--probe", purpose.name(), "--steps", &seconds.to_string()]);
     command.args(["--threads", &machine.threads.to_string(), "--device", &machine.device.to_string()]);
     let out = command.env("RUST_LOG", "error").stdin(Stdio::null()).output().map_err(|e| fail(e.to_string()))?;
