@@ -51,15 +51,12 @@ pub fn bend(config: ScheduleConfig, end: End, target: f64, value: impl Fn(&Sched
     if !has_ends(config.kind) || low >= high || !target.is_finite() {
         return config;
     }
-    // so large a β that nothing of the picture is left in f64 makes no schedule: the search stays below
     let (mut low, mut high) = (low.ln(), high.ln());
-    let Some(least) = at(low.exp()) else { return config };
-    let most = loop {
-        match at(high.exp()) {
-            Some(most) => break most,
-            None if high - low < 1e-3 => return config,
-            None => high = low.midpoint(high),
-        }
+    let nearer = |high: f64| Some(low.midpoint(high)).filter(|nearer| nearer - low > 1e-3);
+    let (Some(least), Some(most)) =
+        (at(low.exp()), std::iter::successors(Some(high), |high| nearer(*high)).find_map(|high| at(high.exp())))
+    else {
+        return config;
     };
     if most == least {
         return config;
@@ -69,6 +66,7 @@ pub fn bend(config: ScheduleConfig, end: End, target: f64, value: impl Fn(&Sched
         let middle = low.midpoint(high);
         match at(middle.exp()) {
             Some(v) if (v < target) == rises => low = middle,
+            // so large a β that nothing of the picture is left in f64 makes no schedule: the search stays below
             _ => high = middle,
         }
     }
