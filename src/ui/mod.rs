@@ -1,5 +1,6 @@
 //! The window: it shows what the worker tells and asks it for more; it never computes, reads files or waits.
 
+mod acting;
 pub mod actions;
 mod algorithm;
 mod axis;
@@ -18,6 +19,7 @@ mod noise;
 mod pictures;
 mod pixel;
 pub mod playback;
+mod preferences;
 mod probe;
 mod race;
 mod recall;
@@ -28,12 +30,15 @@ mod step;
 mod style;
 mod symbols;
 mod timeline;
+mod top_bar;
 mod training;
+mod unsaved;
 mod weights;
 mod window;
 
+pub use preferences::Preferences;
 pub use probe::{Probe, Seen, Task};
-pub use window::{Preferences, Window, set_up};
+pub use window::{Window, set_up};
 
 use crate::engine::{Engine, Error, Options, Result};
 use std::cell::{Cell, RefCell};

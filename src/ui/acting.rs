@@ -1,0 +1,206 @@
+//! The one place where actions are run.
+
+use super::actions::{PathUse, UiAction, View};
+use super::dialogs::PathDialog;
+use super::export::{ExportDialog, Exporting};
+use super::state::{FilmSettings, GRIDS, Phase, Training, next_seed};
+use super::unsaved::{Unsaved, Wish};
+use super::window::Window;
+use crate::engine::{Command, ForwardSource, Origin, TrainingState, Which};
+use std::path::PathBuf;
+
+impl Window {
+    /// Does what a person asked for.
+    pub(super) fn act(&mut self, action: UiAction) {
+        use UiAction as A;
+        let playback = &mut self.state.playback;
+        match action {
+            A::PlayPause => playback.toggle(),
+            A::Play(direction) => playback.play(direction),
+            A::Step(n) => playback.step(n),
+            A::Seek(doses) => playback.seek(doses),
+            A::ToNoise => playback.seek(usize::MAX),
+            A::ToImage => playback.seek(0),
+            A::Turn => playback.turn(),
+            A::Pause => playback.pause(),
+            A::Shuttle(direction) => playback.shuttle(direction),
+            A::NextRepeat => playback.repeat = playback.repeat.next(),
+            A::SetIn => playback.set_in(),
+            A::SetOut => playback.set_out(),
+            A::WholeFilm => playback.whole_film(),
+            A::NextScale => self.state.scale = self.state.scale.next(),
+            A::Faster => playback.change_speed(true),
+            A::Slower => playback.change_speed(false),
+            A::SetSpeed(speed) => playback.speed = speed,
+            A::Look(quantity) => self.film.quantity = Some(quantity),
+            A::NoisePicture(picture) => self.state.noise.picture = picture,
+            A::NextLine => self.film.step.advance = self.view == View::Step,
+            A::NewSeed => {
+                self.set_film(FilmSettings { seed: next_seed(self.state.settings.seed), ..self.state.settings.clone() })
+            }
+            A::NextGrid => {
+                let i = GRIDS.iter().position(|n| *n == self.state.settings.n).unwrap_or(0);
+                let n = GRIDS[(i + 1) % GRIDS.len()];
+                self.set_film(FilmSettings { n, ..self.state.settings.clone() });
+            }
+            A::SetFilm(settings) => self.set_film(settings),
+            A::Resample => self.sample(),
+            A::Restart => {
+                self.sample();
+                self.drown();
+            }
+            A::StopFilm => {
+                if let Some(job) = self.state.reverse.job.filter(|_| self.state.reverse.phase == Phase::Busy) {
+                    self.commands.push(Command::Cancel(job));
+                }
+            }
+            A::SetRun(run) => self.state.run = run,
+            A::StartTraining => self.start_training(),
+            A::ChangeTraining(changes) => self.commands.push(Command::Change(changes)),
+            A::HoldTraining => {
+                if let Some(training) = self.state.running_training() {
+                    let paused = training.is_paused();
+                    let next = if paused { TrainingState::Running } else { TrainingState::Paused };
+                    self.commands.push(Command::SetTraining(next));
+                }
+            }
+            A::StopTraining => {
+                if let Some(training) = self.state.running_training() {
+                    self.commands.push(Command::Cancel(training.job));
+                }
+            }
+            A::EnlargeSnapshots => self.training.snapshots.enlarged ^= true,
+            A::SetCurve(curve) => self.preferences.curve = curve,
+            A::ToggleLog => self.preferences.curve.log ^= true,
+            A::Show(view) => {
+                self.view = view;
+                self.state.presenting &= view.has_timeline();
+            }
+            A::ToggleKeys => self.keys_open ^= true,
+            A::ToggleSettings => match self.view {
+                View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
+                View::Training => self.preferences.run_settings ^= true,
+                View::Race => {}
+            },
+            A::Dismiss => {
+                if self.keys_open {
+                    self.keys_open = false;
+                } else if self.state.banners.pop().is_none() {
+                    self.state.presenting = false;
+                }
+            }
+            A::AskPath(usage) => self.path = Some(PathDialog::new(usage)),
+            A::UsePath(usage, path) => self.use_path(usage, path),
+            A::LoadShipped => self.load(Origin::Shipped),
+            A::ToggleContrast => self.preferences.high_contrast ^= true,
+            // these need the context: `ui_root` runs them
+            A::NextTheme | A::FullScreen | A::Present | A::CopyFrame => {}
+            A::StartRace => self.start_race(),
+            A::StopRace => self.stop_race(),
+            A::AskExport => self.export = Some(ExportDialog::default()),
+            A::Export(settings) => self.start_export(*settings),
+            A::CancelExport => {
+                let job = self.state.exporting.as_ref().map(Exporting::job);
+                self.commands.extend(job.map(Command::Cancel));
+            }
+            A::Dropped(path) if path.is_dir() => self.use_path(PathUse::OpenModel, path),
+            A::Dropped(path) => {
+                let job = self.state.new_job();
+                self.state.file_jobs.push(job);
+                self.commands.push(Command::ReadRecipe(job, path));
+            }
+            A::Restore(recipe) => self.restore(recipe),
+        }
+    }
+
+    /// Computes what the changed settings change.
+    fn set_film(&mut self, settings: FilmSettings) {
+        let old = std::mem::replace(&mut self.state.settings, settings);
+        let new = &self.state.settings;
+        let (sample, drown) =
+            (new.sample_request() != old.sample_request(), new.forward_request() != old.forward_request());
+        if drown {
+            self.drown();
+        }
+        if sample {
+            self.sample();
+        }
+    }
+
+    pub(super) fn has_model(&self) -> bool {
+        match self.state.settings.which {
+            Which::Loaded => self.state.model.is_some(),
+            Which::Training => self.state.training.as_ref().is_some_and(|t| t.model.is_some()),
+        }
+    }
+
+    fn sample(&mut self) {
+        if self.has_model() {
+            let job = self.state.new_job();
+            self.state.reverse.expect(job, self.state.settings.clone());
+            self.commands.push(Command::Sample(job, self.state.settings.sample_request()));
+        }
+    }
+
+    fn drown(&mut self) {
+        if self.has_model() {
+            let job = self.state.new_job();
+            self.state.forward.expect(job, self.state.settings.clone());
+            self.commands.push(Command::Forward(job, self.state.settings.forward_request()));
+        }
+    }
+
+    fn start_training(&mut self) {
+        if self.state.running_training().is_some() {
+            return;
+        }
+        let run = &self.state.run;
+        if let Err(e) = run.config.validate() {
+            self.state.fail(&e);
+        } else if self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some()) {
+            self.unsaved = Some(Unsaved { wish: Wish::Train, shown: false, saving: None });
+        } else {
+            self.train();
+        }
+    }
+
+    pub(super) fn train(&mut self) {
+        let request = self.state.run.request();
+        let job = self.state.new_job();
+        self.state.training = Some(Training::new(job, request.out.is_none()));
+        self.preferences.run_settings = false;
+        self.commands.push(Command::Train(job, Box::new(request)));
+    }
+
+    pub(super) fn load(&mut self, origin: Origin) {
+        let job = self.state.new_job();
+        self.state.file_jobs.push(job);
+        self.commands.push(Command::Load(job, origin));
+    }
+
+    fn use_path(&mut self, usage: PathUse, path: PathBuf) {
+        match usage {
+            PathUse::OpenModel => self.load(Origin::Folder(path)),
+            PathUse::SaveModel => {
+                let job = self.state.new_job();
+                self.state.file_jobs.push(job);
+                if let Some(unsaved) = &mut self.unsaved {
+                    unsaved.saving = Some(job);
+                }
+                self.commands.push(Command::Save(job, path));
+            }
+            PathUse::OpenImage => {
+                self.view = View::Film;
+                let source = ForwardSource::File(path);
+                if self.state.settings.source == source {
+                    // the file may have changed
+                    self.drown();
+                } else {
+                    self.set_film(FilmSettings { source, ..self.state.settings.clone() });
+                }
+            }
+            PathUse::TrainingOut => self.state.run.out = path.display().to_string(),
+            PathUse::TrainingData => self.state.run.config.data = path.display().to_string(),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The bar over every view: which view, the menus, the model and the device.
+
+use super::actions::{self, PathUse, UiAction, View};
+use super::style::{self, Icon};
+use super::window::Window;
+use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui};
+
+impl Window {
+    pub(super) fn top_bar(&self, ui: &mut Ui, out: &mut Vec<UiAction>) {
+        let p = style::palette(ui);
+        let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::symmetric(16, 6));
+        Panel::top("top").resizable(false).frame(frame).show(ui, |ui| {
+            ui.horizontal(|ui| {
+                ui.label(RichText::new("ddpm-film").font(style::semibold(style::LARGE)));
+                ui.add_space(style::GRID);
+                let views = [
+                    (View::Film, "Film", "Watch the film run both ways (F2)"),
+                    (View::Noise, "Noise", "True noise beside predicted noise (F5)"),
+                    (View::Schedule, "Schedule", "How fast a picture drowns (F7)"),
+                    (View::Step, "Step", "What happens in one step: its equation as pictures that add up (F8)"),
+                    (View::Race, "Race", "DDPM beside DDIM from the same noise (F9)"),
+                    (View::Training, "Training", "Watch a model learn (F3)"),
+                ];
+                let mut view = self.view;
+                if style::segments(ui, &views, &mut view) {
+                    out.push(UiAction::Show(view));
+                }
+                let menu = ui.menu_button("File ⏷", |ui| {
+                    for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel] {
+                        style::button(ui, &UiAction::AskPath(usage), out);
+                    }
+                    for action in [UiAction::LoadShipped, UiAction::AskExport, UiAction::CopyFrame] {
+                        style::button(ui, &action, out);
+                    }
+                });
+                menu.response.on_hover_text("Open and save models, open images, export films");
+                let menu = ui.menu_button("View ⏷", |ui| {
+                    use UiAction::{FullScreen, NextTheme, Present, ToggleContrast};
+                    for action in [Present, FullScreen, ToggleContrast, NextTheme] {
+                        if actions::menu_item(ui, &action, out) {
+                            ui.close();
+                        }
+                    }
+                });
+                menu.response.on_hover_text("What is shown, and how");
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                    ui.spacing_mut().item_spacing.x = 2.0;
+                    style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);
+                    style::icon_button(ui, Icon::Theme, &UiAction::NextTheme, false, out);
+                    if self.view != View::Race {
+                        style::icon_button(ui, Icon::Settings, &UiAction::ToggleSettings, false, out);
+                    }
+                    ui.add_space(style::GRID);
+                    let model = match &self.state.model {
+                        _ if !self.state.file_jobs.is_empty() => "reading or writing…",
+                        Some(model) => model.name.as_str(),
+                        None => "no model yet",
+                    };
+                    let device = self.state.device.as_deref().unwrap_or("starting");
+                    let text = RichText::new(format!("{model} · {device}")).color(p.weak);
+                    ui.add(egui::Label::new(text).truncate());
+                });
+            });
+        });
+    }
+}
+
+/// System, light, dark.
+pub(super) fn next_theme(ui: &Ui) {
+    let next = match ui.ctx().options(|o| o.theme_preference) {
+        ThemePreference::System => ThemePreference::Light,
+        ThemePreference::Light => ThemePreference::Dark,
+        ThemePreference::Dark => ThemePreference::System,
+    };
+    ui.ctx().set_theme(next);
+}

@@ -1,0 +1,96 @@
+//! Before a training that no file holds is lost, the window asks.
+
+use super::actions::PathUse;
+use super::dialogs::{self, Answer, PathDialog};
+use super::state::Training;
+use super::window::Window;
+use crate::engine::{JobId, Outcome};
+use egui::{Ui, ViewportCommand};
+
+/// Whether the window closes whatever is not saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closing {
+    No,
+    /// To be asked for in the next frame.
+    Due,
+    /// Asked for.
+    Now,
+}
+
+/// What a person wants to do although a training is not saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Close,
+    Train,
+}
+
+/// The question what is to become of that training.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unsaved {
+    pub wish: Wish,
+    /// Whether it has been on screen.
+    pub shown: bool,
+    /// The save after which the wish is granted.
+    pub saving: Option<JobId>,
+}
+
+impl Window {
+    /// Closes without a question, whatever is lost.
+    pub(super) fn never_ask(&mut self) {
+        self.closing = Closing::Now;
+    }
+
+    /// Holds a window that is about to close while a training is not saved. To be called in every frame, drawn or not.
+    pub fn hold_close(&mut self, ctx: &egui::Context) {
+        let unsaved = self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some());
+        if ctx.input(|i| i.viewport().close_requested()) && unsaved && self.closing == Closing::No {
+            ctx.send_viewport_cmd(ViewportCommand::CancelClose);
+            ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
+            if self.unsaved.is_none() {
+                self.unsaved = Some(Unsaved { wish: Wish::Close, shown: false, saving: None });
+            }
+        }
+    }
+
+    /// Does what waited for the training to be saved or given up.
+    fn grant(&mut self) {
+        match self.unsaved.take().map(|u| u.wish) {
+            Some(Wish::Close) => self.closing = Closing::Due,
+            Some(Wish::Train) => self.train(),
+            None => {}
+        }
+    }
+
+    /// Takes in that a save is over, if it is the one that was waited for.
+    pub(super) fn saved_before(&mut self, job: JobId, outcome: &Outcome) {
+        if let Some(unsaved) = self.unsaved.filter(|u| u.saving == Some(job)) {
+            // a failed save asks again, under its message
+            self.unsaved = Some(Unsaved { saving: None, shown: false, ..unsaved });
+            if *outcome == Outcome::Done {
+                self.grant();
+            }
+        }
+    }
+
+    pub(super) fn close_if_due(&mut self, ctx: &egui::Context) {
+        if self.closing == Closing::Due {
+            self.closing = Closing::Now;
+            ctx.send_viewport_cmd(ViewportCommand::Close);
+        }
+    }
+
+    pub(super) fn ask_unsaved(&mut self, ui: &Ui) {
+        let Some(unsaved) = self.unsaved.as_mut().filter(|u| u.saving.is_none()) else { return };
+        let Some(steps) = self.state.training.as_ref().and_then(Training::unsaved) else { return self.grant() };
+        let first_frame = !std::mem::replace(&mut unsaved.shown, true);
+        match dialogs::unsaved(ui, steps, first_frame) {
+            Some(Answer::Save) => {
+                self.path = Some(PathDialog::new(PathUse::SaveModel));
+                unsaved.shown = false;
+            }
+            Some(Answer::Discard) => self.grant(),
+            Some(Answer::Cancel) => self.unsaved = None,
+            None => {}
+        }
+    }
+}
