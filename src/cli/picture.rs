@@ -78,6 +78,7 @@ impl SamplingArgs {
             sampler,
             steps,
             clip: true,
+            from: None,
             every_frame,
         }
     }

@@ -118,9 +118,9 @@ impl Sampler {
         }
     }
 
-    /// Doses of noise in the states that the process passes, rising from 0.
+    /// Doses of noise in this state and those still to come, rising from 0.
     pub fn states(&self) -> Vec<usize> {
-        std::iter::once(0).chain((0..self.schedule.steps()).map(|i| self.schedule.doses(i))).collect()
+        std::iter::once(0).chain((0..self.left).map(|i| self.schedule.doses(i))).collect()
     }
 
     /// The current x_t.

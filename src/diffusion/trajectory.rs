@@ -161,6 +161,11 @@ impl Trajectory {
         self.states[i]
     }
 
+    /// The noisiest state, where a reverse film begins.
+    pub fn beginning(&self) -> usize {
+        self.state(usize::MAX)
+    }
+
     /// The state after that one on the way to the picture.
     fn next_state(&self, state: usize) -> Option<usize> {
         self.states[..self.states.partition_point(|s| *s < state)].last().copied()

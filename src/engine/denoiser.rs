@@ -64,6 +64,7 @@ impl Predicting {
             step,
             predictor,
             oracle_images: self.oracle_images(),
+            from: None,
             sampler,
             calls,
         }

@@ -2,7 +2,7 @@
 
 use super::denoiser::{Opening, Predicting};
 use super::worker::{Model, Outbox};
-use super::{Event, ForwardRequest, ForwardSource, JobId, SampleRequest};
+use super::{Event, ForwardRequest, ForwardSource, JobId, Provenance, SampleRequest};
 use crate::data;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::reel::{Again, FILM_BYTES, ForwardReel, ReverseReel};
@@ -65,11 +65,27 @@ impl FilmJob {
         let steps = request.steps.unwrap_or(full.steps());
         let schedule = full.spaced(steps, Spacing::Leading)?;
         let shape = model.info.shape;
-        let x = process::noise_images(request.seed, Purpose::Start, request.first, 0, request.n, shape);
-        let sampler = Sampler::new(schedule, request.sampler, request.clip, x)?;
+        let noise = process::noise_images(request.seed, Purpose::Start, request.first, 0, request.n, shape);
+        let mut sampler = Sampler::new(schedule, request.sampler, request.clip, noise)?;
+        let mut from = None;
+        if let Some((source, doses)) = &request.from {
+            let (x_start, words) = pictures(source, request.seed, request.first, request.n, model, with)?;
+            // the noisiest state of this sampler that is not noisier than asked
+            let left = sampler.states().iter().filter(|state| **state > 0 && *state <= doses).count();
+            if left == 0 {
+                let why = format!("at t = {doses} no step of this sampler is left");
+                return Err(Error::usage("cannot bring the picture back", why, "start at a larger t"));
+            }
+            let start = sampler.at(left, x_start);
+            let t = vec![start.doses() - 1; request.n];
+            sampler = sampler.at(left, process::q_sample(full, start.x(), &t, sampler.x()));
+            from = Some(format!("{words} at t = {}", start.doses()));
+        }
+        let calls = sampler.steps_left();
         let denoiser = Predicting::open(request.predictor, model, with)?;
         let (reel, film) = ReverseReel::new(&sampler, full, request.seed, request.first, FILM_BYTES);
-        let provenance = denoiser.provenance(request.predictor, model, request.sampler.name(), steps);
+        let provenance =
+            Provenance { from, ..denoiser.provenance(request.predictor, model, request.sampler.name(), calls) };
         let (job, out) = (with.job, with.out);
         out.send(Event::SampleStarted(job, Box::new(film), provenance));
         if request.every_frame {
@@ -177,6 +193,14 @@ pub(super) fn pictures(
         ForwardSource::File(path) => {
             let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
             (repeat(data::load_picture(path, shape)?), name)
+        }
+        ForwardSource::Drawn(bytes) => {
+            if bytes.len() != shape.iter().product::<usize>() {
+                let why = format!("it has {} values, the model's pictures {shape:?}", bytes.len());
+                return Err(Error::usage("cannot use the drawing", why, "draw again"));
+            }
+            let values = bytes.iter().map(|b| f32::from(*b) / 127.5 - 1.0).collect();
+            (repeat(Images::new(1, shape, values)), "your drawing".to_owned())
         }
     })
 }

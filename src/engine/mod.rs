@@ -168,6 +168,8 @@ pub struct SampleRequest {
     pub steps: Option<usize>,
     /// Keep x̂_0 within [-1, 1].
     pub clip: bool,
+    /// Start from a picture drowned to that many doses, each time with new noise (SDEdit, Meng et al. 2021), not from static.
+    pub from: Option<(ForwardSource, usize)>,
     /// Send every frame, or only the last.
     pub every_frame: bool,
 }
@@ -181,6 +183,8 @@ pub enum ForwardSource {
     Photo(usize),
     /// An image file.
     File(PathBuf),
+    /// A picture drawn on the model's grid: c·h·w bytes, 0 black.
+    Drawn(Arc<[u8]>),
 }
 
 /// A forward film, in the shape of a model.
@@ -301,6 +305,8 @@ pub struct Provenance {
     pub predictor: Predictor,
     /// Images that the oracle knows, where it predicts.
     pub oracle_images: Option<usize>,
+    /// The picture it was brought back from, in words; `None` for static.
+    pub from: Option<String>,
     /// "DDPM", "DDIM".
     pub sampler: &'static str,
     /// Network calls per picture.

@@ -8,13 +8,14 @@ use crate::model::Params;
 use serde_json::{Value, json};
 use std::io::Read as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// How every recipe begins, in whatever file it lies.
 const MARKER: &str = "{\"ddpm-film\":";
 /// A recipe is looked for in so much of a file.
 const LOOK: u64 = 64 << 20;
 /// Bytes that a recipe may have.
-const LONGEST: usize = 1 << 16;
+const LONGEST: usize = 1 << 20;
 
 /// A film of both processes: what was asked for, and of which model.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +57,7 @@ impl Recipe {
             ForwardSource::Data => json!("data"),
             ForwardSource::Photo(i) => json!({ "photo": i }),
             ForwardSource::File(path) => json!({ "file": path.to_string_lossy() }),
+            ForwardSource::Drawn(bytes) => json!({ "drawn": to_hex(bytes) }),
         };
         let predictor = match s.predictor {
             Predictor::Ema => "ema",
@@ -71,6 +73,7 @@ impl Recipe {
             "ddpm-film": 1, "model": self.model, "weights": self.hash, "step": self.step, "predictor": predictor,
             "seed": s.seed, "first": s.first, "n": s.n, "sampler": sampler, "variance": variance, "eta": eta,
             "steps": s.steps, "clip": s.clip, "source": source, "schedule": schedule,
+            "from": s.from.as_ref().map(|(_, doses)| doses),
         });
         // what is not ASCII is escaped, so that every format can hold it
         let text = value.to_string();
@@ -108,7 +111,11 @@ impl Recipe {
             (Value::String(data), ..) if data == "data" => ForwardSource::Data,
             (_, Value::Number(i), _) => ForwardSource::Photo(usize::try_from(i.as_u64()?).ok()?),
             (.., Value::String(path)) => ForwardSource::File(path.into()),
-            _ => return None,
+            _ => ForwardSource::Drawn(from_hex(value["source"]["drawn"].as_str()?)?),
+        };
+        let from = match &value["from"] {
+            Value::Null => None,
+            doses => Some((source.clone(), usize::try_from(doses.as_u64()?).ok()?)),
         };
         let steps = match &value["steps"] {
             Value::Null => None,
@@ -140,6 +147,7 @@ impl Recipe {
                 sampler,
                 steps,
                 clip: value["clip"].as_bool()?,
+                from,
                 every_frame: true,
             },
             forward: ForwardRequest { which, schedule, seed, n, source },
@@ -182,6 +190,15 @@ impl Recipe {
     }
 }
 
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Arc<[u8]>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,6 +217,7 @@ mod tests {
                 sampler: SamplerKind::Ddim { eta: 0.25 },
                 steps: Some(50),
                 clip: false,
+                from: None,
                 every_frame: true,
             },
             forward: ForwardRequest {
@@ -214,13 +232,16 @@ mod tests {
 
     #[test]
     fn a_recipe_survives_every_way_of_being_stored() {
-        for (sampler, source, steps) in [
-            (SamplerKind::Ddim { eta: 0.25 }, recipe().forward.source, Some(50)),
-            (SamplerKind::Ddpm { variance: Variance::FixedSmall }, ForwardSource::Data, None),
-            (SamplerKind::Ddpm { variance: Variance::FixedLarge }, ForwardSource::Photo(1), Some(1)),
+        let drawing = ForwardSource::Drawn((0..=255).collect());
+        for (sampler, source, steps, from) in [
+            (SamplerKind::Ddim { eta: 0.25 }, recipe().forward.source, Some(50), Some(700)),
+            (SamplerKind::Ddim { eta: 0.0 }, drawing, Some(50), Some(1)),
+            (SamplerKind::Ddpm { variance: Variance::FixedSmall }, ForwardSource::Data, None, None),
+            (SamplerKind::Ddpm { variance: Variance::FixedLarge }, ForwardSource::Photo(1), Some(1), None),
         ] {
             let mut recipe = recipe();
             (recipe.sample.sampler, recipe.sample.steps, recipe.forward.source) = (sampler, steps, source);
+            recipe.sample.from = from.map(|doses| (recipe.forward.source.clone(), doses));
             let text = recipe.to_text();
             assert!(text.starts_with(MARKER) && text.is_ascii());
             let mut plain = b"some header\0".to_vec();

@@ -1,6 +1,7 @@
 //! The one place where actions are run.
 
 use super::actions::{PathUse, UiAction, View};
+use super::canvas::Canvas;
 use super::dialogs::PathDialog;
 use super::export::{ExportDialog, Exporting};
 use super::state::{FilmSettings, GRIDS, Phase, Training, next_seed};
@@ -33,6 +34,27 @@ impl Window {
             A::Slower => playback.change_speed(false),
             A::SetSpeed(speed) => playback.speed = speed,
             A::Look(quantity) => self.film.quantity = Some(quantity),
+            A::ToggleDrawing => {
+                self.view = View::Film;
+                self.film.drawing = match self.film.drawing {
+                    Some(_) => None,
+                    None => self.shape().map(|shape| Canvas::new(shape, &self.state.settings.source)),
+                };
+            }
+            A::Drawn(bytes) => {
+                let source = ForwardSource::Drawn(bytes);
+                self.set_film(FilmSettings { source, ..self.state.settings.clone() });
+            }
+            A::BringBack => {
+                let from = Some(self.state.playback.doses());
+                self.film.drawing = None;
+                if self.state.settings.from == from {
+                    // again, with other noise
+                    self.act(UiAction::NewSeed);
+                } else {
+                    self.set_film(FilmSettings { from, ..self.state.settings.clone() });
+                }
+            }
             A::NoisePicture(picture) => self.state.noise.picture = picture,
             A::NextLine => self.film.step.advance = self.view == View::Step,
             A::NewSeed => {
@@ -128,10 +150,16 @@ impl Window {
     }
 
     pub(super) fn has_model(&self) -> bool {
-        match self.state.settings.which {
-            Which::Loaded => self.state.model.is_some(),
-            Which::Training => self.state.training.as_ref().is_some_and(|t| t.model.is_some()),
-        }
+        self.shape().is_some()
+    }
+
+    /// [c, h, w] of the pictures of the chosen model.
+    fn shape(&self) -> Option<[usize; 3]> {
+        let model = match self.state.settings.which {
+            Which::Loaded => self.state.model.as_ref(),
+            Which::Training => self.state.training.as_ref()?.model.as_ref(),
+        };
+        model.map(|model| model.shape)
     }
 
     fn sample(&mut self) {

@@ -7,6 +7,7 @@ use super::state::{FilmSettings, RunSettings};
 use crate::engine::{Changes, Quantity, Recipe};
 use egui::{Key, KeyboardShortcut, Modifiers};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -117,6 +118,12 @@ pub enum UiAction {
     Restart,
     /// 1, 4, 9, 16 or 64 pictures.
     NextGrid,
+    /// Draw a picture, or stop drawing.
+    ToggleDrawing,
+    /// Drown that drawing.
+    Drawn(Arc<[u8]>),
+    /// Let the model return from the forward film's picture at the playhead.
+    BringBack,
     /// What the reverse side shows.
     Look(Quantity),
     /// Which picture the noise view looks into.
@@ -321,6 +328,20 @@ pub fn table() -> Vec<Entry> {
             Some((NONE, Key::S)),
         ),
         entry(A::NextGrid, In(Film), "Pictures", "Show 1, 4, 9, 16 or 64 pictures", Some((NONE, Key::G))),
+        entry(
+            A::ToggleDrawing,
+            In(Film),
+            "Draw",
+            "Draw a picture of your own on the model's grid, or stop drawing",
+            Some((NONE, Key::W)),
+        ),
+        entry(
+            A::BringBack,
+            In(Film),
+            "Bring back",
+            "Let the model return from this noisy picture, each time with new noise (SDEdit)",
+            Some((NONE, Key::V)),
+        ),
         entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::X))),
         entry(
             A::Look(Quantity::PredictedStart),

@@ -299,6 +299,7 @@ pub fn settings(recipe: Recipe) -> FilmSettings {
         n: recipe.sample.n,
         seed: recipe.sample.seed,
         source: recipe.forward.source,
+        from: recipe.sample.from.map(|(_, doses)| doses),
         schedule: recipe.forward.schedule,
     }
 }

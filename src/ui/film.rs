@@ -1,6 +1,7 @@
 //! The film view: the forward and the reverse process side by side, over one timeline.
 
-use super::actions::{PathUse, UiAction, View};
+use super::actions::{self, PathUse, UiAction, View};
+use super::canvas::Canvas;
 use super::chain;
 use super::equations;
 use super::film_bar::FilmBar;
@@ -27,6 +28,8 @@ const HEADING: f32 = 32.0;
 const CHAIN_FROM: f32 = 440.0;
 /// Height of the equation under a side.
 const EQUATION: f32 = 34.0;
+/// Width of the room for the button beside it.
+const BRING_BACK: f32 = 112.0;
 
 /// What the film view keeps for itself.
 #[derive(Default)]
@@ -35,6 +38,8 @@ pub struct FilmView {
     bar: FilmBar,
     forward: Side,
     reverse: Side,
+    /// The picture that is being drawn.
+    pub drawing: Option<Canvas>,
     noise: NoiseView,
     schedule: ScheduleView,
     /// What happens in one step.
@@ -140,6 +145,10 @@ impl FilmView {
             });
         });
         let area = picture_area(ui);
+        if let Some(canvas) = &mut self.drawing {
+            out.extend(canvas.ui(ui, area).map(UiAction::Drawn));
+            return bring_back(ui, below(ui, area), "Done", &UiAction::ToggleDrawing, out);
+        }
         if self.forward.show(ui, state.forward.film.as_ref(), doses, Quantity::State) {
             let spoken = format!("Forward process at t = {doses}");
             grid(ui, &self.forward.atlas, area, p.state, &spoken);
@@ -148,7 +157,12 @@ impl FilmView {
             missing(&mut ui, &state.forward, state, "no picture to drown", out);
         }
         if let Some((_, film)) = &state.forward.film {
-            equations::forward(ui, below(ui, area), film.schedule(), doses);
+            let mut rest = below(ui, area);
+            if doses > 0 && state.settings.schedule.is_none() && !state.presenting {
+                bring_back(ui, rest, "Bring back", &UiAction::BringBack, out);
+                rest.set_right(rest.right() - BRING_BACK);
+            }
+            equations::forward(ui, rest, film.schedule(), doses);
         }
     }
 
@@ -160,6 +174,7 @@ impl FilmView {
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = &state.reverse.source {
                     let (kind, rest) = whose(by);
+                    let rest = by.from.as_ref().map_or(rest.clone(), |from| format!("{rest}, from {from}"));
                     let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
                     style::badge(ui, kind, &format!("{rest} · {} {}", by.sampler, by.calls))
                         .on_hover_text(format!("{}, {} {calls} calls per picture", by.model, by.calls));
@@ -265,6 +280,17 @@ fn picture_area(ui: &Ui) -> Rect {
     area
 }
 
+/// A button at the right end of the line under the pictures.
+fn bring_back(ui: &mut Ui, line: Rect, label: &str, action: &UiAction, out: &mut Vec<UiAction>) {
+    let place = Rect::from_min_max(line.right_top() - vec2(BRING_BACK, 0.0), line.max).shrink2(vec2(0.0, 2.0));
+    ui.scope_builder(UiBuilder::new().max_rect(place).id_salt("bring back"), |ui| {
+        ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
+            ui.spacing_mut().interact_size.y = 28.0;
+            style::labelled_button(ui, label, action, false, out);
+        });
+    });
+}
+
 /// The room for the equation under the pictures.
 fn below(ui: &Ui, area: Rect) -> Rect {
     Rect::from_min_max(area.left_bottom(), ui.max_rect().max.max(area.left_bottom()))
@@ -325,14 +351,18 @@ fn source_menu(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
             ui.close();
         }
     };
+    let mut draw = false;
     let menu = ui.menu_button("Pictures ⏷", |ui| {
         choose(ui, "From the data set", ForwardSource::Data);
         for (i, name) in engine::photo_names().into_iter().enumerate() {
             choose(ui, &format!("Photo: {name}"), ForwardSource::Photo(i));
         }
         ui.separator();
+        let says = actions::tooltip(ui.ctx(), &UiAction::ToggleDrawing);
+        draw = ui.button("Draw…").on_hover_text(says).clicked();
         ui.button("Open image…").clicked()
     });
+    out.extend(draw.then_some(UiAction::ToggleDrawing));
     if menu.inner == Some(true) {
         out.push(UiAction::AskPath(PathUse::OpenImage));
     }

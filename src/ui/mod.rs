@@ -5,6 +5,7 @@ pub mod actions;
 mod algorithm;
 mod axis;
 mod bend;
+mod canvas;
 mod chain;
 mod changes;
 pub mod curve;

@@ -111,10 +111,10 @@ impl Playback {
         self.cursor.round() as usize
     }
 
-    /// A new film of T `steps` begins: from noise, behind its computation.
-    pub fn restart(&mut self, steps: usize) {
+    /// A new film of T `steps` begins in the state at `doses`, behind its computation.
+    pub fn restart(&mut self, steps: usize, doses: usize) {
         self.set_steps(steps);
-        self.cursor = steps as f64;
+        self.cursor = doses.min(steps) as f64;
         self.direction = Direction::ToImage;
         self.mode = Mode::Following;
         self.rest = 0.0;
@@ -309,7 +309,7 @@ mod tests {
 
     fn playing(steps: usize) -> Playback {
         let mut p = Playback::default();
-        p.restart(steps);
+        p.restart(steps, steps);
         p
     }
 

@@ -53,6 +53,8 @@ pub struct FilmSettings {
     pub seed: u64,
     /// Where the forward film starts.
     pub source: ForwardSource,
+    /// The reverse film brings the forward film's picture back from that many doses; `None` starts it from static.
+    pub from: Option<usize>,
     /// The forward film's schedule, where it is not the model's.
     pub schedule: Option<ScheduleConfig>,
 }
@@ -71,6 +73,7 @@ impl Default for FilmSettings {
             n: 4,
             seed: 3,
             source: ForwardSource::Data,
+            from: None,
             schedule: None,
         }
     }
@@ -91,6 +94,7 @@ impl FilmSettings {
             },
             steps: self.steps,
             clip: self.clip,
+            from: self.from.map(|doses| (self.source.clone(), doses)),
             every_frame: true,
         }
     }
@@ -314,7 +318,11 @@ impl AppState {
             Event::Ready { device } => self.device = Some(device),
             Event::ModelChanged(model) => {
                 self.settings.which = Which::Loaded;
-                self.settings.schedule = None;
+                (self.settings.schedule, self.settings.from) = (None, None);
+                if matches!(self.settings.source, ForwardSource::Drawn(_)) {
+                    // it was drawn on another model's grid
+                    self.settings.source = ForwardSource::Data;
+                }
                 if !model.has_raw && self.settings.predictor == Predictor::Raw {
                     self.settings.predictor = Predictor::Ema;
                 }
@@ -340,7 +348,7 @@ impl AppState {
             Event::Compared(job, comparison) => self.noise.compared(job, comparison),
             Event::SampleStarted(job, film, source) => {
                 if self.reverse.job == Some(job) {
-                    self.playback.restart(film.steps());
+                    self.playback.restart(film.steps(), film.beginning());
                     self.reverse.begin(job, *film, source);
                 }
             }

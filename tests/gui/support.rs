@@ -62,6 +62,7 @@ pub fn provenance() -> Provenance {
         step: Some(40_000),
         predictor: Predictor::Ema,
         oracle_images: None,
+        from: None,
         sampler: "DDPM",
         calls: STEPS,
     }

@@ -25,6 +25,7 @@ fn request(seed: u64) -> SampleRequest {
         sampler: SamplerKind::Ddpm { variance: Variance::FixedSmall },
         steps: Some(4),
         clip: true,
+        from: None,
         every_frame: true,
     }
 }

@@ -34,6 +34,7 @@ fn recipe() -> Recipe {
             n: 4,
             sampler: SamplerKind::Ddpm { variance: Variance::FixedSmall },
             steps: Some(250),
+            from: None,
             clip: true,
             every_frame: true,
         },

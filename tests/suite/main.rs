@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop at what it did not expect")]
 
 mod bench;
+mod bring_back;
 mod checkpoint;
 mod cli;
 mod comparison;

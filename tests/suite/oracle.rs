@@ -19,6 +19,7 @@ fn its_film_ends_on_images_of_the_data() {
         sampler: SamplerKind::Ddim { eta: 0.0 },
         steps: Some(20),
         clip: true,
+        from: None,
         every_frame: false,
     };
     let job = engine.new_job();

@@ -48,8 +48,18 @@ fn both_start_from_the_same_noise_and_ddim_arrives_first_with_its_own_picture() 
     assert_eq!((arrived[1].doses, arrived[0].calls[0]), (0, 10));
 
     let sampler = SamplerKind::Ddim { eta: 0.0 };
-    let alone =
-        SampleRequest { which, predictor, seed, first: 0, n, sampler, steps: Some(10), clip: true, every_frame: false };
+    let alone = SampleRequest {
+        which,
+        predictor,
+        seed,
+        first: 0,
+        n,
+        sampler,
+        steps: Some(10),
+        clip: true,
+        from: None,
+        every_frame: false,
+    };
     engine.send(Command::Sample(2, alone)).unwrap();
     let mut picture: Option<Arc<Images>> = None;
     loop {

@@ -107,6 +107,7 @@ fn request() -> SampleRequest {
         sampler: SamplerKind::Ddpm { variance: Variance::FixedLarge },
         steps: None,
         clip: true,
+        from: None,
         every_frame: true,
     }
 }
