@@ -153,7 +153,9 @@ pub fn training(state: &AppState, doses: usize, jump: Option<&Equation>) -> List
                 vec![
                     text("step on ‖"),
                     sign(symbols::JUMP_EPS, noise),
-                    text(" − ε_θ("),
+                    text(" − "),
+                    sign(symbols::NETWORK, None),
+                    text("("),
                     (Part::RootAlphaBar, None),
                     text(" "),
                     sign(symbols::START, start),

@@ -157,6 +157,9 @@ pub const MODEL: Symbol = symbol(
 /// q.
 pub const DIFFUSION: Symbol =
     symbol("q", Mark::None, "", |p| p.noise, "q(x_t | x_{t−1}), one dose of noise (Ho et al. 2020, Eq. 2)");
+/// ε_θ.
+pub const NETWORK: Symbol =
+    symbol("ε", Mark::None, "θ", |p| p.eps, "ε_θ(x_t, t), the noise that the network finds (Ho et al. 2020, Eq. 11)");
 const ONE_MINUS: &str = "1 − ";
 
 /// A piece of a formula.
