@@ -33,7 +33,7 @@ pub use folder::{Claim, claim};
 pub use save::save;
 pub use schedule::ScheduleSettings;
 pub use shipped::shipped;
-pub use snapshots::{Snapshot, drop_snapshots, read_snapshots, write_snapshot};
+pub use snapshots::{Snapshot, drop_snapshots, newest_snapshot, read_snapshots, write_snapshot};
 
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
@@ -115,6 +115,21 @@ pub fn load_saying(dir: &Path, device: &Device) -> Result<(Checkpoint, Option<St
         }
     }
     Err(e)
+}
+
+/// What a run's folder says of its training, without any weights: [`Training::state`].
+///
+/// # Errors
+/// As [`load`].
+pub fn read_state(dir: &Path) -> Result<serde_json::Value> {
+    let read = |folder: &Path| {
+        let files = Files::folder(folder)?;
+        let text = files.text(STATE)?.ok_or_else(|| files.error(STATE, "there is no such file", ""))?;
+        let damaged = |e: serde_json::Error| files.error(STATE, &format!("the file is damaged: {e}"), "");
+        serde_json::from_slice(&text).map_err(damaged)
+    };
+    let newest = read(dir);
+    if newest.is_ok() { newest } else { read(&dir.join(PREVIOUS)).or(newest) }
 }
 
 /// Reads a checkpoint from memory: pairs of a path inside the folder and the file's bytes.

@@ -95,6 +95,11 @@ pub fn read_snapshots(dir: &Path) -> (Vec<Snapshot>, Vec<Error>) {
     (snapshots, errors)
 }
 
+/// The latest snapshot of a run that can be read.
+pub fn newest_snapshot(dir: &Path) -> Option<Snapshot> {
+    steps(dir).into_iter().rev().find_map(|step| read(dir, step).ok())
+}
+
 /// Removes the snapshots of steps past `after`, or all of them; nothing there is fine.
 ///
 /// # Errors
@@ -160,6 +165,7 @@ mod tests {
         write_snapshot(tmp.path(), &snapshot(7)).unwrap();
         assert_eq!(fs::read(&file).unwrap(), first);
         assert_eq!(read_snapshots(tmp.path()), (vec![snapshot(0), snapshot(7), snapshot(1000)], vec![]));
+        assert_eq!(newest_snapshot(tmp.path()), Some(snapshot(1000)));
         drop_snapshots(tmp.path(), Some(7)).unwrap();
         assert_eq!(read_snapshots(tmp.path()).0.len(), 2);
         drop_snapshots(tmp.path(), None).unwrap();

@@ -49,6 +49,12 @@ impl Frame {
         Self { doses, x: bytes.as_chunks().0.iter().map(value).collect(), prediction: None }
     }
 
+    /// x_t as `n` pictures of that shape; `None` if it is not so many values.
+    pub fn pictures(&self, n: usize, shape: [usize; 3]) -> Option<Images> {
+        let fits = self.x.len() == n * shape.iter().product::<usize>();
+        fits.then(|| Images::new(n, shape, self.x.to_f32_vec()))
+    }
+
     /// The weights of the step that leaves this state, on a reverse film.
     pub fn step(&self) -> Option<Coefficients> {
         self.prediction.as_ref().map(|p| p.step)

@@ -39,6 +39,8 @@ fn kind(command: &Command) -> Option<Kind> {
         | Command::Race(..)
         | Command::Export(..)
         | Command::ReadRecipe(..)
+        | Command::ReadRuns(..)
+        | Command::SaveNotes(..)
         | Command::Cancel(_) => None,
     }
 }
@@ -90,7 +92,7 @@ impl<'a> Inbox<'a> {
             | (Command::Forward(..), Command::Forward(..))
             | (Command::Compare(..), Command::Compare(..)) => true,
             (Command::Recall { film: a, .. }, Command::Recall { film: b, .. }) => a == b,
-            (Command::Cancel(_), Command::Save(..)) => false,
+            (Command::Cancel(_), Command::Save(..) | Command::SaveNotes(..)) => false,
             (Command::Cancel(id), old) => old.job() == Some(*id),
             _ => false,
         };

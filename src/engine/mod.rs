@@ -17,6 +17,7 @@ mod film;
 mod inbox;
 mod race;
 mod recipe;
+mod runs;
 mod snapshots;
 mod training;
 mod worker;
@@ -35,6 +36,7 @@ pub use device::{DeviceChoice, open as open_device};
 pub use export::{ExportRequest, Format};
 pub use race::{Lane, RaceRequest};
 pub use recipe::Recipe;
+pub use runs::{ListedRun, RunSummary};
 pub use snapshots::Snapshot;
 pub(crate) use worker::load_model;
 
@@ -75,6 +77,10 @@ pub enum Command {
     Export(JobId, Box<ExportRequest>),
     /// Look for the recipe of a film in that file.
     ReadRecipe(JobId, PathBuf),
+    /// Read what the runs in that folder are, one after the other; ends a reading under way.
+    ReadRuns(JobId, PathBuf),
+    /// Keep that text in the folder of a run.
+    SaveNotes(JobId, PathBuf, String),
     /// Stop that job.
     Cancel(JobId),
 }
@@ -92,7 +98,9 @@ impl Command {
             | Self::Load(job, _)
             | Self::Save(job, _)
             | Self::Export(job, _)
-            | Self::ReadRecipe(job, _) => Some(*job),
+            | Self::ReadRecipe(job, _)
+            | Self::ReadRuns(job, _)
+            | Self::SaveNotes(job, ..) => Some(*job),
             Self::SetTraining(_) | Self::Change(_) | Self::Cancel(_) => None,
         }
     }
@@ -286,6 +294,8 @@ pub enum Event {
     Race(JobId, Box<[Lane; 2]>),
     /// The recipe inside that file, if it holds one.
     Recipe(JobId, PathBuf, Option<Box<Recipe>>),
+    /// One of the runs in a folder.
+    Run(JobId, Arc<ListedRun>),
     /// Something to know that stops nothing.
     Warning(String),
     /// The job is over; nothing more comes from it.

@@ -39,6 +39,16 @@ pub struct Snapshot {
     pub raw: Trajectory,
 }
 
+/// The last EMA pictures of a run's newest snapshot, with their training step.
+pub(super) fn newest_pictures(dir: &Path) -> Option<(u64, Images)> {
+    let saved = checkpoint::newest_snapshot(dir)?;
+    let [n, c, h, w] = saved.shape;
+    let i = saved.doses.iter().position(|doses| *doses == 0)?;
+    let len = 2 * n * c * h * w;
+    let film = Frame::from_bytes(0, saved.ema.get(i * len..(i + 1) * len)?);
+    Some((saved.step, film.pictures(n, [c, h, w])?))
+}
+
 /// Whether a snapshot is due after `step` steps of `batch` images: their number grows like the logarithm of the steps,
 /// and their films take a bounded share of the work. It depends on nothing else, so a resumed run has the same ones. The
 /// `end` of a run has one, too, if the last is not near.

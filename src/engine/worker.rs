@@ -8,6 +8,7 @@ use super::film::{FilmJob, Recall, forward_film};
 use super::inbox::Inbox;
 use super::race::RaceJob;
 use super::recipe::{Recipe, weights_hash};
+use super::runs::{self, RunsJob};
 use super::training::TrainingJob;
 use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
 use crate::checkpoint::{self, Checkpoint};
@@ -153,6 +154,7 @@ struct Worker<'a> {
     film: Option<FilmJob>,
     race: Option<RaceJob>,
     export: Option<ExportJob>,
+    runs: Option<RunsJob>,
     training: Option<TrainingJob>,
     data: DataCache<'a>,
     /// The newest films, as far as they are over.
@@ -181,6 +183,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         film: None,
         race: None,
         export: None,
+        runs: None,
         training: None,
         data: DataCache { held: RefCell::default(), inbox: &inbox },
         shown: Sources::default(),
@@ -207,6 +210,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
 impl Worker<'_> {
     fn idle(&self) -> bool {
         let nothing = self.film.is_none() && self.recall.is_none() && self.race.is_none() && self.export.is_none();
+        let nothing = nothing && self.runs.is_none();
         nothing && !self.training.as_ref().is_some_and(TrainingJob::is_running)
     }
 
@@ -307,7 +311,22 @@ impl Worker<'_> {
                     self.out.finished(job, Ok(()));
                 }
             }
+            Command::ReadRuns(job, folder) => {
+                self.end_runs();
+                self.guard(job, |w| {
+                    w.runs = Some(RunsJob::start(job, &folder)?);
+                    Ok(())
+                });
+            }
+            Command::SaveNotes(job, dir, text) => {
+                if self.guard(job, |_| runs::save_notes(&dir, &text)) {
+                    self.out.finished(job, Ok(()));
+                }
+            }
             Command::Cancel(job) => {
+                if self.runs.as_ref().is_some_and(|r| r.job() == job) {
+                    self.end_runs();
+                }
                 if self.race.as_ref().is_some_and(|r| r.job() == job) {
                     self.end_race();
                 }
@@ -325,7 +344,16 @@ impl Worker<'_> {
     }
 
     fn advance(&mut self) {
-        if let Some(mut recall) = self.recall.take() {
+        if let Some(mut runs) = self.runs.take() {
+            self.guard(runs.job(), |w| {
+                if runs.advance(w.out) {
+                    w.out.finished(runs.job(), Ok(()));
+                } else {
+                    w.runs = Some(runs);
+                }
+                Ok(())
+            });
+        } else if let Some(mut recall) = self.recall.take() {
             self.guard(recall.job, |w| {
                 let made = [w.film.as_ref(), w.shown.reverse.as_deref()];
                 let made = made.into_iter().flatten().find(|f| f.job() == recall.film);
@@ -428,6 +456,12 @@ impl Worker<'_> {
         }
     }
 
+    fn end_runs(&mut self) {
+        if let Some(runs) = self.runs.take() {
+            self.out.finished(runs.job(), Err(Error::cancelled()));
+        }
+    }
+
     fn end_export(&mut self) {
         if let Some(export) = self.export.take() {
             self.out.finished(export.job(), Err(Error::cancelled()));
@@ -493,6 +527,7 @@ impl Worker<'_> {
             let done = match command {
                 Command::Load(_, origin) => self.load(&origin),
                 Command::Save(_, dir) => self.save(&dir),
+                Command::SaveNotes(_, dir, text) => runs::save_notes(&dir, &text),
                 _ => Ok(()),
             };
             if let Err(e) = done {

@@ -77,6 +77,15 @@ impl Window {
                 }
             }
             A::SetRun(run) => self.state.run = run,
+            A::SetRunsFolder(folder) => self.state.runs.folder = folder,
+            A::ReadRuns => self.read_runs(),
+            A::SaveNotes(dir, notes) => self.save_notes(dir, notes),
+            A::StartFrom(run) => {
+                self.leave_runs();
+                self.state.run = *run;
+                self.preferences.run_settings = true;
+                self.view = View::Training;
+            }
             A::StartTraining => self.start_training(),
             A::ChangeTraining(changes) => self.commands.push(Command::Change(changes)),
             A::HoldTraining => {
@@ -95,6 +104,10 @@ impl Window {
             A::SetCurve(curve) => self.preferences.curve = curve,
             A::ToggleLog => self.preferences.curve.log ^= true,
             A::Show(view) => {
+                self.leave_runs();
+                if view == View::Runs && self.view != view {
+                    self.read_runs();
+                }
                 self.view = view;
                 self.state.presenting &= view.has_timeline();
             }
@@ -102,7 +115,7 @@ impl Window {
             A::ToggleSettings => match self.view {
                 View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
-                View::Race => {}
+                View::Race | View::Runs => {}
             },
             A::Dismiss => {
                 if self.keys_open {
@@ -226,6 +239,10 @@ impl Window {
                 } else {
                     self.set_film(FilmSettings { source, ..self.state.settings.clone() });
                 }
+            }
+            PathUse::Runs => {
+                self.state.runs.folder = path.display().to_string();
+                self.read_runs();
             }
             PathUse::TrainingOut => self.state.run.out = path.display().to_string(),
             PathUse::TrainingData => self.state.run.config.data = path.display().to_string(),

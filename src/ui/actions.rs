@@ -25,6 +25,8 @@ pub enum View {
     Race,
     /// A training run.
     Training,
+    /// The runs in a folder.
+    Runs,
 }
 
 impl View {
@@ -47,6 +49,8 @@ pub enum PathUse {
     TrainingOut,
     /// Where a training run finds its images.
     TrainingData,
+    /// The folder that the runs are in.
+    Runs,
 }
 
 /// One thing that a person did.
@@ -150,6 +154,14 @@ pub enum UiAction {
     SetFilm(FilmSettings),
     /// Change the settings of the next training.
     SetRun(RunSettings),
+    /// The folder that the runs are in, as typed.
+    SetRunsFolder(String),
+    /// Read the runs in it.
+    ReadRuns,
+    /// The settings of a run, for the next training.
+    StartFrom(Box<RunSettings>),
+    /// Keep that text in the folder of a run.
+    SaveNotes(PathBuf, String),
     /// Start training.
     StartTraining,
     /// Pause or resume training.
@@ -212,6 +224,13 @@ pub fn table() -> Vec<Entry> {
         entry(A::Show(Step), Window, "Step", "What happens in one step", Some((NONE, Key::F8))),
         entry(A::Show(Race), Window, "Race", "DDPM beside DDIM from the same noise", Some((NONE, Key::F9))),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
+        entry(
+            A::Show(View::Runs),
+            Window,
+            "Runs",
+            "The runs in a folder: curves over each other, notes",
+            Some((COMMAND, Key::R)),
+        ),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
         entry(A::NextTheme, Window, "Theme", "Follow the system, light, or dark", Some((NONE, Key::F6))),
@@ -402,6 +421,7 @@ pub fn table() -> Vec<Entry> {
             Some((COMMAND, Key::Enter)),
         ),
         entry(A::HoldTraining, In(Training), "Pause", "Pause or resume training", Some((NONE, Key::Space))),
+        entry(A::ReadRuns, In(View::Runs), "Read again", "Read the runs in the folder", Some((COMMAND, Key::Enter))),
         entry(A::StopTraining, In(Training), "Stop", "End this training", Some((COMMAND, Key::Period))),
         entry(
             A::EnlargeSnapshots,

@@ -82,11 +82,6 @@ impl Curve {
         self.update(metrics, settings);
         let p = style::palette(ui);
         let value = move |v: f64| if settings.log { 10f64.powf(v) } else { v };
-        // over several powers of ten only 1, 2 and 5 are named
-        let tick = move |mark: GridMark, wide: bool| {
-            let named = !settings.log || !wide || mark.step_size > 0.4;
-            if named { number(value(mark.value)) } else { String::new() }
-        };
         let hover = move |at: &HoverPosition<'_>| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => Some(format!(
                 "{plot_name}\nstep {}\nloss {:.4}",
@@ -102,14 +97,12 @@ impl Curve {
             .y_axis_min_width(56.0)
             .x_axis_label("training step")
             .y_axis_label("loss (mean squared error of the noise)")
-            .x_axis_formatter(|mark, _| step_mark(mark.value))
-            .y_axis_formatter(move |mark, range| tick(mark, range.end() - range.start() > 0.8))
             .label_formatter(hover)
             .show_crosshair(false)
             .allow_scroll(false)
             .auto_bounds(Vec2b::TRUE)
             .set_margin_fraction(egui::vec2(0.01, 0.05));
-        let plot = if settings.log { plot.y_grid_spacer(decades) } else { plot };
+        let plot = axes(plot, settings.log);
         let shown = plot.show(ui, |plot| {
             if settings.recent {
                 plot.line(
@@ -125,6 +118,20 @@ impl Curve {
         });
         changes::marks(ui, metrics.history.changes(), &shown.transform);
     }
+}
+
+/// The axes of a plot of losses over training steps; on a logarithmic one, values are powers of ten.
+pub fn axes(plot: Plot<'_>, log: bool) -> Plot<'_> {
+    // over several powers of ten only 1, 2 and 5 are named
+    let tick = move |mark: GridMark, wide: bool| {
+        let named = !log || !wide || mark.step_size > 0.4;
+        let value = if log { 10f64.powf(mark.value) } else { mark.value };
+        if named { number(value) } else { String::new() }
+    };
+    let plot = plot
+        .x_axis_formatter(|mark, _| step_mark(mark.value))
+        .y_axis_formatter(move |mark, range| tick(mark, range.end() - range.start() > 0.8));
+    if log { plot.y_grid_spacer(decades) } else { plot }
 }
 
 /// Lines at 1, 2, 5 of each power of ten that is in sight, and fainter ones between.

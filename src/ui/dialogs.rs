@@ -62,6 +62,7 @@ pub fn keys(ui: &Ui) -> bool {
                 ("In the film view", Scope::In(View::Film)),
                 ("In the race view", Scope::In(View::Race)),
                 ("In the training view", Scope::In(View::Training)),
+                ("In the runs view", Scope::In(View::Runs)),
             ] {
                 super::film_settings::section(ui, title);
                 key_columns(ui, scope);
@@ -158,6 +159,7 @@ impl PathDialog {
             }
             PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
             PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),
+            PathUse::Runs => ("Runs folder", "The folder that your runs are in", "Choose"),
             PathUse::TrainingData => ("Training data", "A folder of images, or an IDX file", "Choose"),
         }
     }
@@ -216,7 +218,7 @@ fn ask_system(usage: PathUse, title: &str, ctx: egui::Context) -> Option<JoinHan
         PathUse::OpenImage => {
             Box::pin(dialog.add_filter("Images", &["png", "jpg", "jpeg", "gif", "bmp", "webp"]).pick_file())
         }
-        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData => {
+        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData | PathUse::Runs => {
             Box::pin(dialog.pick_folder())
         }
     };

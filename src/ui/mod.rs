@@ -24,6 +24,7 @@ mod preferences;
 mod probe;
 mod race;
 mod recall;
+mod runs;
 mod schedule;
 mod snapshots;
 pub mod state;

@@ -5,7 +5,7 @@ use super::curve::CurveSettings;
 use super::playback::Repeat;
 
 /// What is remembered from one start to the next; theme and zoom are egui's own memory.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Preferences {
     pub(super) speed: f64,
@@ -16,6 +16,7 @@ pub struct Preferences {
     pub(super) film_settings: bool,
     pub(super) run_settings: bool,
     pub(super) high_contrast: bool,
+    pub(super) runs_folder: String,
     /// The zoom to go back to after a presentation.
     pub(super) usual_zoom: Option<f32>,
 }
@@ -31,6 +32,7 @@ impl Default for Preferences {
             film_settings: false,
             run_settings: true,
             high_contrast: false,
+            runs_folder: String::new(),
             usual_zoom: None,
         }
     }

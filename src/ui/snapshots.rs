@@ -193,7 +193,7 @@ impl SnapshotsView {
 }
 
 /// Places for `n` pictures in rows of four, at a whole-number scale where one fits.
-fn cells(area: Rect, n: usize, size: [usize; 2], pixels_per_point: f32) -> Vec<Rect> {
+pub fn cells(area: Rect, n: usize, size: [usize; 2], pixels_per_point: f32) -> Vec<Rect> {
     let columns = COLUMNS.min(n).max(1);
     let grid = vec2((columns * size[0]).max(1) as f32, (n.div_ceil(columns) * size[1]).max(1) as f32);
     let room = (area.size() - vec2(GRID, GRID)) * pixels_per_point;

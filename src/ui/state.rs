@@ -7,6 +7,7 @@ use super::noise::Noise;
 use super::playback::{Extent, Playback};
 use super::race::Race;
 use super::recall::Recall;
+use super::runs::Runs;
 use crate::diffusion::Images;
 use crate::engine::{
     Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor,
@@ -290,6 +291,8 @@ pub struct AppState {
     pub run: RunSettings,
     /// The newest training.
     pub training: Option<Training>,
+    /// The runs in a folder.
+    pub runs: Runs,
     /// Loading and saving under way.
     pub file_jobs: Vec<JobId>,
     /// DDPM beside DDIM.
@@ -388,6 +391,7 @@ impl AppState {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
                     t.reading = Some((done, total));
                 }
+                self.runs.follow(job, done, total);
                 if let Some(export) = &mut self.exporting {
                     export.follow(job, done, total);
                 }
@@ -397,6 +401,7 @@ impl AppState {
                     race.lanes = Some(lanes);
                 }
             }
+            Event::Run(job, run) => self.runs.add(job, run),
             Event::Recipe(_, _, Some(recipe)) => return Some(UiAction::Restore(recipe)),
             Event::Recipe(_, path, None) => return Some(UiAction::UsePath(PathUse::OpenImage, path)),
             // a film shows how far it has come by its frames
@@ -407,6 +412,7 @@ impl AppState {
 
     fn finished(&mut self, job: JobId, outcome: &Outcome) {
         let mut known = job == 0 || self.noise.finished(job, outcome) || self.recall.finished(job);
+        known |= self.runs.finished(job);
         if let Some(race) = self.race.as_mut().filter(|race| race.job == job) {
             race.over = true;
             known = true;

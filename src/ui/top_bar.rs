@@ -20,6 +20,7 @@ impl Window {
                     (View::Step, "Step", "What happens in one step: its equation as pictures that add up (F8)"),
                     (View::Race, "Race", "DDPM beside DDIM from the same noise (F9)"),
                     (View::Training, "Training", "Watch a model learn (F3)"),
+                    (View::Runs, "Runs", "The runs in a folder: curves over each other, notes (Ctrl+R)"),
                 ];
                 let mut view = self.view;
                 if style::segments(ui, &views, &mut view) {
@@ -47,7 +48,7 @@ impl Window {
                     ui.spacing_mut().item_spacing.x = 2.0;
                     style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);
                     style::icon_button(ui, Icon::Theme, &UiAction::NextTheme, false, out);
-                    if self.view != View::Race {
+                    if !matches!(self.view, View::Race | View::Runs) {
                         style::icon_button(ui, Icon::Settings, &UiAction::ToggleSettings, false, out);
                     }
                     ui.add_space(style::GRID);

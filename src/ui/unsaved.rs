@@ -42,6 +42,9 @@ impl Window {
 
     /// Holds a window that is about to close while a training is not saved. To be called in every frame, drawn or not.
     pub fn hold_close(&mut self, ctx: &egui::Context) {
+        if ctx.input(|i| i.viewport().close_requested()) {
+            self.leave_runs();
+        }
         let unsaved = self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some());
         if ctx.input(|i| i.viewport().close_requested()) && unsaved && self.closing == Closing::No {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);

@@ -8,6 +8,7 @@ use super::film::FilmView;
 use super::playback::Mode;
 use super::preferences::Preferences;
 use super::race::RaceView;
+use super::runs::RunsView;
 use super::state::{AppState, GRIDS};
 use super::style;
 use super::top_bar::next_theme;
@@ -43,6 +44,7 @@ pub struct Window {
     pub(super) film: FilmView,
     pub(super) training: TrainingView,
     race: RaceView,
+    pub(super) runs: RunsView,
     pub(super) path: Option<PathDialog>,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) closing: Closing,
@@ -64,6 +66,7 @@ impl Window {
         }
         state.playback.repeat = preferences.repeat;
         state.scale = preferences.scale;
+        state.runs.folder.clone_from(&preferences.runs_folder);
         if GRIDS.contains(&preferences.grid) {
             state.settings.n = preferences.grid;
         }
@@ -74,6 +77,7 @@ impl Window {
             film: FilmView::default(),
             training: TrainingView::default(),
             race: RaceView::default(),
+            runs: RunsView::default(),
             path: None,
             unsaved: None,
             closing: Closing::No,
@@ -87,9 +91,9 @@ impl Window {
 
     /// What is to be remembered.
     pub fn preferences(&self) -> Preferences {
-        let AppState { playback, settings, scale, .. } = &self.state;
-        let (speed, repeat) = (playback.speed, playback.repeat);
-        Preferences { speed, repeat, scale: *scale, grid: settings.n, ..self.preferences }
+        let AppState { playback, settings, scale, runs, .. } = &self.state;
+        let (speed, repeat, runs_folder) = (playback.speed, playback.repeat, runs.folder.clone());
+        Preferences { speed, repeat, scale: *scale, grid: settings.n, runs_folder, ..self.preferences.clone() }
     }
 
     /// Takes in what the worker tells.
@@ -136,6 +140,7 @@ impl Window {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Race => self.race.ui(ui, &self.state, &mut out),
+            View::Runs => self.runs.ui(ui, &self.state, self.preferences.curve, &mut out),
             View::Training => {
                 let Preferences { curve, run_settings, .. } = self.preferences;
                 self.training.ui(ui, &self.state, curve, run_settings, &mut out);

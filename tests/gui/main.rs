@@ -9,6 +9,7 @@ mod film_states;
 mod noise;
 mod race;
 mod recall;
+mod runs;
 mod schedule;
 mod step;
 mod support;

@@ -16,6 +16,7 @@ mod oracle;
 mod own_data;
 mod race;
 mod recall;
+mod runs;
 mod saves;
 mod snapshots;
 mod structure;
