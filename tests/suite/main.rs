@@ -14,6 +14,7 @@ mod golden;
 mod golden_diffusion;
 mod oracle;
 mod own_data;
+mod python;
 mod race;
 mod recall;
 mod saves;

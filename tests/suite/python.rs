@@ -1,0 +1,62 @@
+//! What other programs make of our files: TensorBoard reads our curves. Python is `python3`, or what DDPM_FILM_PYTHON
+//! names; without the packages these tests say aloud that they are skipped.
+
+use crate::saves::{Killed, training, trains, wait_for, workplace};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Runs a script of `tests/python`, if its packages are there.
+fn script(name: &str, packages: &str, args: &[&Path]) -> Option<String> {
+    let python = std::env::var("DDPM_FILM_PYTHON").unwrap_or_else(|_| "python3".into());
+    let has = Command::new(&python).args(["-c", &format!("import {packages}")]).stderr(Stdio::null()).status();
+    if !has.is_ok_and(|status| status.success()) {
+        // past the test harness, which would swallow it
+        writeln!(std::io::stderr(), "SKIPPED: {name}: {python} has no {packages}").unwrap();
+        return None;
+    }
+    let path = format!("{}/tests/python/{name}", env!("CARGO_MANIFEST_DIR"));
+    let out = Command::new(python).arg(path).args(args).output().unwrap();
+    assert!(out.status.success(), "{name}: {}", String::from_utf8_lossy(&out.stderr));
+    Some(String::from_utf8(out.stdout).unwrap())
+}
+
+#[test]
+fn tensorboard_reads_every_step_of_a_killed_run_once() {
+    let tmp = workplace();
+    let dir = tmp.path();
+    const RUN: [&str; 4] = ["--out", "run", "--preview-every", "2"];
+    trains(dir, &[&RUN[..], &["--steps", "3"]].concat());
+    let on = [&RUN[..], &["--resume", "--steps"]].concat();
+    let killed = training(dir, &[&on[..], &["100000"]].concat()).stderr(Stdio::null()).spawn().unwrap();
+    let killed = Killed(killed);
+    let table = dir.join("run/scalars.csv");
+    let rows = || std::fs::read_to_string(&table).map_or(0, |text| text.lines().count());
+    wait_for("steps past the last save", || rows() > 12);
+    drop(killed);
+    trains(dir, &[&on[..], &["8"]].concat());
+
+    let text = std::fs::read_to_string(&table).unwrap();
+    let losses: Vec<(u64, f32)> = text
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let cells: Vec<&str> = line.split(',').collect();
+            (cells[0].parse().unwrap(), cells[2].parse().unwrap())
+        })
+        .collect();
+    assert!(losses.iter().map(|(step, _)| *step).eq(1..=8), "{text}");
+    let Some(said) = script("read_events.py", "tensorboard", &[&dir.join("run")]) else { return };
+    let read: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let scalars = |tag: &str| -> Vec<(u64, f32)> {
+        let points = read["scalars"][tag].as_array().unwrap();
+        points.iter().map(|p| (p[0].as_u64().unwrap(), p[1].as_f64().unwrap() as f32)).collect()
+    };
+    assert_eq!(scalars("loss"), losses);
+    for tag in ["grad_norm", "learning_rate"] {
+        assert!(scalars(tag).iter().map(|(step, _)| *step).eq(1..=8), "{tag}: {said}");
+    }
+    assert!(scalars("images_per_s").iter().all(|(_, speed)| *speed > 0.0), "{said}");
+    let strips = [0, 2, 3, 4, 6, 8].map(|step| serde_json::json!([step, 8 * 17 - 1, 16]));
+    assert_eq!(read["images"]["samples/EMA"], serde_json::json!(strips), "{said}");
+}
