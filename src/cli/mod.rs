@@ -7,7 +7,7 @@ mod picture;
 mod session;
 mod train;
 
-use crate::engine::{DeviceChoice, Options, Origin, Result};
+use crate::engine::{DeviceChoice, Options, Origin, Result, hub};
 use crate::ui;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -49,17 +49,27 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-/// Which model; the shipped one unless a folder is named.
+/// Which model; the shipped one unless another is named.
 #[derive(Args, Debug)]
 struct ModelArg {
-    /// Model folder in diffusers layout [default: the shipped mnist28]
+    /// Model folder in diffusers layout, or hf:owner/name of the Hugging Face hub [default: the shipped mnist28]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 }
 
 impl ModelArg {
-    fn origin(&self) -> Origin {
-        self.model.clone().map_or(Origin::Shipped, Origin::Folder)
+    /// Fetches a model of the hub that is not here yet, with a progress bar.
+    fn origin(&self) -> Result<Origin> {
+        let Some(path) = &self.model else { return Ok(Origin::Shipped) };
+        let Some(name) = hub::name_in(path) else { return Ok(Origin::Folder(path.clone())) };
+        let bar = session::progress_bar(0, "bytes");
+        let folder = hub::Hub::from_env()?.fetch(name, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+            true
+        });
+        bar.finish_and_clear();
+        folder.map(Origin::Folder)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The worker: takes commands, advances the current job by one unit, sends events. One unit is one network call, one
 //! training step, or one forward film.
 
+use super::aside::Aside;
 use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
 use super::export::{ExportJob, Sources};
@@ -27,14 +28,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The way out for events.
+#[derive(Clone)]
 pub(super) struct Outbox {
     sender: Sender<Event>,
     quit: Arc<AtomicBool>,
-    wake: Box<dyn Fn() + Send>,
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Outbox {
-    pub(super) fn new(sender: Sender<Event>, quit: Arc<AtomicBool>, wake: Box<dyn Fn() + Send>) -> Self {
+    pub(super) fn new(sender: Sender<Event>, quit: Arc<AtomicBool>, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { sender, quit, wake }
     }
 
@@ -87,7 +89,8 @@ pub(crate) fn load_model(origin: &Origin, device: &Device, warn: impl FnOnce(Str
     match origin {
         Origin::Shipped => Ok((checkpoint::shipped(device)?, "mnist28".to_owned())),
         Origin::Folder(dir) => {
-            let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
+            let folder = || dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
+            let name = checkpoint::hub::name_of(dir).or_else(folder);
             let (checkpoint, warning) = checkpoint::load_saying(dir, device)?;
             warning.map(warn);
             Ok((checkpoint, name.unwrap_or_else(|| dir.display().to_string())))
@@ -163,6 +166,8 @@ struct Worker<'a> {
     comparer: Option<Comparer>,
     /// Folders that were saved to by hand.
     saved: Vec<PathBuf>,
+    /// A model on its way from the hub.
+    fetch: Option<Aside>,
 }
 
 /// Runs until the other end is gone; then saves what a run would lose.
@@ -187,6 +192,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         recall: None,
         comparer: None,
         saved: Vec::new(),
+        fetch: None,
     };
     if let Some(origin) = options.model {
         worker.guard(0, |w| w.load(&origin));
@@ -230,6 +236,13 @@ impl Worker<'_> {
                 if self.guard(job, |w| w.load(&origin)) {
                     self.out.finished(job, Ok(()));
                 }
+            }
+            Command::Fetch(job, name) => {
+                self.fetch = None;
+                self.guard(job, |w| {
+                    w.fetch = Some(Aside::fetch(job, name, w.out)?);
+                    Ok(())
+                });
             }
             Command::Forward(job, request) => {
                 let done = self.guard(job, |w| {
@@ -308,6 +321,7 @@ impl Worker<'_> {
                 }
             }
             Command::Cancel(job) => {
+                self.fetch.take_if(|fetch| fetch.job == job);
                 if self.race.as_ref().is_some_and(|r| r.job() == job) {
                     self.end_race();
                 }

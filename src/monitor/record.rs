@@ -27,7 +27,6 @@ mod tests {
             [(&[0_u8; 32][..], 0x8a91_36aa_u32), (&[0xff; 32][..], 0x62a8_ab43), (&counting[..], 0x46dd_794e)]
         {
             assert_eq!(crc32c::crc32c(bytes), crc);
-            assert_eq!(masked(bytes), ((crc >> 15) | (crc << 17)).wrapping_add(0xa282_ead8));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::export::{ExportDialog, Exporting};
 use super::state::{FilmSettings, GRIDS, Phase, Training, next_seed};
 use super::unsaved::{Unsaved, Wish};
 use super::window::Window;
-use crate::engine::{Command, ForwardSource, Origin, TrainingState, Which};
+use crate::engine::{Command, ForwardSource, Origin, TrainingState, Which, hub};
 use std::path::PathBuf;
 
 impl Window {
@@ -114,6 +114,8 @@ impl Window {
             A::AskPath(usage) => self.path = Some(PathDialog::new(usage)),
             A::UsePath(usage, path) => self.use_path(usage, path),
             A::LoadShipped => self.load(Origin::Shipped),
+            A::FetchCifar => self.fetch(hub::CIFAR10),
+            A::StopFetch => self.stop_fetch(),
             A::ToggleContrast => self.preferences.high_contrast ^= true,
             // these need the context: `ui_root` runs them
             A::NextTheme | A::FullScreen | A::Present | A::CopyFrame => {}
@@ -208,7 +210,10 @@ impl Window {
 
     fn use_path(&mut self, usage: PathUse, path: PathBuf) {
         match usage {
-            PathUse::OpenModel => self.load(Origin::Folder(path)),
+            PathUse::OpenModel => match hub::name_in(&path) {
+                Some(name) => self.fetch(name),
+                None => self.load(Origin::Folder(path)),
+            },
             PathUse::SaveModel => {
                 let job = self.state.new_job();
                 self.state.file_jobs.push(job);

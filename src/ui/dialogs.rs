@@ -152,7 +152,11 @@ impl PathDialog {
 
     fn words(&self) -> (&'static str, &'static str, &'static str) {
         match self.usage {
-            PathUse::OpenModel => ("Open model", "A diffusers folder (UNet2DModel or DDPM pipeline)", "Open"),
+            PathUse::OpenModel => (
+                "Open model",
+                "A diffusers folder (UNet2DModel or DDPM pipeline), or hf:owner/name of the Hugging Face hub",
+                "Open",
+            ),
             PathUse::SaveModel => {
                 ("Save model", "A new folder, or one that was saved to before; it keeps the last two saves", "Save")
             }

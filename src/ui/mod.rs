@@ -12,6 +12,7 @@ pub mod curve;
 mod dialogs;
 mod equations;
 pub mod export;
+mod fetch;
 mod film;
 mod film_bar;
 mod film_settings;
@@ -42,8 +43,9 @@ pub use probe::{Probe, Seen, Task};
 pub use window::{Window, set_up};
 
 use crate::engine::{Engine, Error, Options, Result};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Time that a frame may spend on the worker's news.
@@ -181,16 +183,17 @@ impl eframe::App for App {
 }
 
 /// What the worker calls when it has news: the next frame comes soon, but not more often than every [`WAKE`].
-fn waker(ctx: egui::Context) -> impl Fn() + Send + 'static {
-    let next = Cell::new(Instant::now());
+fn waker(ctx: egui::Context) -> impl Fn() + Send + Sync + 'static {
+    let (begun, next) = (Instant::now(), AtomicU64::new(0));
     move || {
-        let now = Instant::now();
-        if next.get() > now {
+        let now = begun.elapsed().as_millis() as u64;
+        let due = next.load(Ordering::Relaxed);
+        if due > now {
             // a frame is already on its way, unless it was drawn before this event: one more follows at its time
-            ctx.request_repaint_after(next.get() - now + Duration::from_millis(1));
+            ctx.request_repaint_after(Duration::from_millis(due - now + 1));
         } else {
             ctx.request_repaint_after(Duration::from_millis(1));
-            next.set(now + WAKE);
+            next.store(now + WAKE.as_millis() as u64, Ordering::Relaxed);
         }
     }
 }

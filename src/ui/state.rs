@@ -3,6 +3,7 @@
 use super::actions::{PathUse, UiAction};
 use super::axis::Scale;
 use super::export::Exporting;
+use super::fetch::Fetching;
 use super::noise::Noise;
 use super::playback::{Extent, Playback};
 use super::race::Race;
@@ -294,6 +295,8 @@ pub struct AppState {
     pub file_jobs: Vec<JobId>,
     /// DDPM beside DDIM.
     pub race: Option<Race>,
+    /// A model on its way from the hub.
+    pub fetching: Option<Fetching>,
     /// A film being written into a file.
     pub exporting: Option<Exporting>,
     /// A film to make once its model is there.
@@ -388,6 +391,9 @@ impl AppState {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
                     t.reading = Some((done, total));
                 }
+                if let Some(fetching) = &mut self.fetching {
+                    fetching.follow(job, done, total);
+                }
                 if let Some(export) = &mut self.exporting {
                     export.follow(job, done, total);
                 }
@@ -399,6 +405,11 @@ impl AppState {
             }
             Event::Recipe(_, _, Some(recipe)) => return Some(UiAction::Restore(recipe)),
             Event::Recipe(_, path, None) => return Some(UiAction::UsePath(PathUse::OpenImage, path)),
+            Event::Fetched(job, folder) => {
+                if self.fetching.as_ref().is_some_and(|fetching| fetching.is(job)) {
+                    return Some(UiAction::UsePath(PathUse::OpenModel, folder));
+                }
+            }
             // a film shows how far it has come by its frames
             Event::Sampled(..) => {}
         }
@@ -411,6 +422,7 @@ impl AppState {
             race.over = true;
             known = true;
         }
+        known |= self.fetching.take_if(|fetching| fetching.is(job)).is_some();
         if let Some(export) = self.exporting.take_if(|e| e.job() == job) {
             if let Some((what, details)) = export.words(outcome) {
                 self.notify(Severity::Info, what, details);

@@ -29,7 +29,8 @@ impl Window {
                     for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel] {
                         style::button(ui, &UiAction::AskPath(usage), out);
                     }
-                    for action in [UiAction::LoadShipped, UiAction::AskExport, UiAction::CopyFrame] {
+                    use UiAction::{AskExport, CopyFrame, FetchCifar, LoadShipped};
+                    for action in [LoadShipped, FetchCifar, AskExport, CopyFrame] {
                         style::button(ui, &action, out);
                     }
                 });

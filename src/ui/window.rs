@@ -4,6 +4,7 @@
 use super::actions::{self, UiAction, View};
 use super::dialogs::{self, PathDialog};
 use super::export::ExportDialog;
+use super::fetch;
 use super::film::FilmView;
 use super::playback::Mode;
 use super::preferences::Preferences;
@@ -128,6 +129,7 @@ impl Window {
         if !self.state.presenting {
             self.top_bar(ui, &mut out);
         }
+        fetch::panel(ui, &self.state, &mut out);
         if let Some(i) = dialogs::banners(ui, &self.state) {
             self.state.banners.remove(i);
         }

@@ -6,6 +6,7 @@ mod drawing;
 mod export;
 mod film;
 mod film_states;
+mod hub;
 mod noise;
 mod race;
 mod recall;

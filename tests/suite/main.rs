@@ -12,6 +12,7 @@ mod export;
 mod export_film;
 mod golden;
 mod golden_diffusion;
+mod hub;
 mod oracle;
 mod own_data;
 mod python;

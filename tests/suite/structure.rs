@@ -46,7 +46,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     (
         "checkpoint",
         &["diffusion", "model", "error"],
-        &["candle_core", "flate2", "safetensors", "serde", "serde_json", "log"],
+        &["candle_core", "flate2", "hf_hub", "safetensors", "serde", "serde_json", "log"],
     ),
     (
         "train",
@@ -81,6 +81,7 @@ const OUTSIDE: [&str; 27] = [
     "flate2",
     "gif",
     "half",
+    "hf_hub",
     "image",
     "indicatif",
     "log",
