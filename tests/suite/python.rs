@@ -1,7 +1,12 @@
-//! What other programs make of our files: TensorBoard reads our curves. Python is `python3`, or what DDPM_FILM_PYTHON
+//! What other programs make of our files: TensorBoard reads our curves, diffusers opens our models.
+//! Python is `python3`, or what DDPM_FILM_PYTHON
 //! names; without the packages these tests say aloud that they are skipped.
 
+use crate::cli::works;
 use crate::saves::{Killed, training, trains, wait_for, workplace};
+use candle_core::{Device, Tensor};
+use ddpm_film::diffusion::noise::{Purpose, stream};
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,7 +17,8 @@ fn script(name: &str, packages: &str, args: &[&Path]) -> Option<String> {
     let has = Command::new(&python).args(["-c", &format!("import {packages}")]).stderr(Stdio::null()).status();
     if !has.is_ok_and(|status| status.success()) {
         // past the test harness, which would swallow it
-        writeln!(std::io::stderr(), "SKIPPED: {name}: {python} has no {packages}").unwrap();
+        let words = format!("SKIPPED: {name}: {python} has no {packages}\n");
+        std::io::stderr().write_all(words.as_bytes()).unwrap();
         return None;
     }
     let path = format!("{}/tests/python/{name}", env!("CARGO_MANIFEST_DIR"));
@@ -59,4 +65,21 @@ fn tensorboard_reads_every_step_of_a_killed_run_once() {
     assert!(scalars("images_per_s").iter().all(|(_, speed)| *speed > 0.0), "{said}");
     let strips = [0, 2, 3, 4, 6, 8].map(|step| serde_json::json!([step, 8 * 17 - 1, 16]));
     assert_eq!(read["images"]["samples/EMA"], serde_json::json!(strips), "{said}");
+}
+
+#[test]
+fn diffusers_opens_a_saved_model_and_predicts_the_same() {
+    let tmp = workplace();
+    let dir = tmp.path();
+    trains(dir, &["--out", "run", "--steps", "2"]);
+    let (input, eps) = (dir.join("in.safetensors"), dir.join("eps.safetensors"));
+    let mut noise = vec![0.0; 4 * 256];
+    stream(1, Purpose::Start, [0, 0]).fill_normal(&mut noise);
+    let x = Tensor::from_vec(noise, (4, 1, 16, 16), &Device::Cpu).unwrap();
+    let t = Tensor::new(&[0_i64, 1, 500, 999], &Device::Cpu).unwrap();
+    candle_core::safetensors::save(&HashMap::from([("x", x), ("t", t)]), &input).unwrap();
+    works(dir, &["predict", "--model", "run", "--input", "in.safetensors", "--out", "eps.safetensors"]);
+    let Some(said) = script("open_in_diffusers.py", "diffusers", &[&dir.join("run"), &input, &eps]) else { return };
+    let differences: Vec<f64> = said.lines().map(|line| line.parse().unwrap()).collect();
+    assert!(differences.len() == 2 && differences.iter().all(|d| *d < 1e-4), "{differences:?}");
 }
