@@ -6,6 +6,7 @@ mod inspect;
 mod picture;
 mod session;
 mod train;
+mod watch;
 
 use crate::engine::{DeviceChoice, Options, Origin, Result, hub};
 use crate::ui;
@@ -37,6 +38,8 @@ struct Machine {
 enum Command {
     /// Train a network, with a progress bar; Ctrl-C saves and stops
     Train(train::TrainArgs),
+    /// Follow a run from outside, in the window
+    Watch(watch::WatchArgs),
     /// Make pictures that never existed
     Sample(picture::SampleArgs),
     /// Write the forward and the reverse film side by side
@@ -102,11 +105,8 @@ impl Machine {
 pub fn run(cli: &Cli) -> Result<()> {
     let machine = &cli.machine;
     match &cli.command {
-        None => ui::run(machine.options(Some(Origin::Shipped)), None, |end| {
-            if let Err(e) = ctrlc::set_handler(end) {
-                log::warn!("cannot watch for Ctrl-C: {e}");
-            }
-        }),
+        None => window(machine, None),
+        Some(Command::Watch(args)) => watch::run(args, machine),
         Some(Command::Train(args)) => train::run(args, machine),
         Some(Command::Sample(args)) => picture::sample(args, machine),
         Some(Command::Film(args)) => picture::film(args, machine),
@@ -114,4 +114,12 @@ pub fn run(cli: &Cli) -> Result<()> {
         Some(Command::Info(args)) => inspect::info(args),
         Some(Command::Bench(args)) => bench::run(args, machine),
     }
+}
+
+fn window(machine: &Machine, watch: Option<PathBuf>) -> Result<()> {
+    ui::run(machine.options(Some(Origin::Shipped)), watch, None, |end| {
+        if let Err(e) = ctrlc::set_handler(end) {
+            log::warn!("cannot watch for Ctrl-C: {e}");
+        }
+    })
 }

@@ -5,9 +5,16 @@ use super::worker::Outbox;
 use super::{Event, JobId};
 use crate::checkpoint::hub::Hub;
 use crate::error::{Error, Result};
+use crate::monitor::Watch;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Watched files are looked at so often, and a stop is heeded so soon.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+const HEED: Duration = Duration::from_millis(50);
 
 /// A thread beside the worker. Dropping this tells it to stop; it is not waited for.
 pub(super) struct Aside {
@@ -53,6 +60,30 @@ impl Aside {
             }
             out.send(Event::Fetched(job, folder));
             Ok(())
+        })
+    }
+
+    /// Tells what the runs in a folder write, until it is stopped.
+    pub(super) fn watch(job: JobId, path: PathBuf, out: &Outbox) -> Result<Self> {
+        Self::start(job, out, move |out, stops| {
+            let mut watch = Watch::open(&path)?;
+            let mut news = true;
+            while !stops() {
+                let begun = Instant::now();
+                let mut more = true;
+                while more && begun.elapsed() < LOOK_EVERY && !stops() {
+                    let changed;
+                    (changed, more) = watch.look();
+                    news |= changed;
+                }
+                if std::mem::take(&mut news) {
+                    out.send(Event::Watched(job, Arc::new(watch.watched())));
+                }
+                while !more && begun.elapsed() < LOOK_EVERY && !stops() {
+                    std::thread::sleep(HEED);
+                }
+            }
+            Err(Error::cancelled())
         })
     }
 }

@@ -36,6 +36,7 @@ fn kind(command: &Command) -> Option<Kind> {
         | Command::Change(_)
         | Command::Load(..)
         | Command::Fetch(..)
+        | Command::Watch(..)
         | Command::Save(..)
         | Command::Race(..)
         | Command::Export(..)

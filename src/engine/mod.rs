@@ -22,13 +22,14 @@ mod snapshots;
 mod training;
 mod worker;
 
-pub use crate::data::Source;
 pub use crate::checkpoint::hub;
+pub use crate::data::Source;
 pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
 pub use crate::export::{Container, ffmpeg};
+pub use crate::monitor::{Run, Series, Watch, Watched};
 pub use crate::train::changes::{Change, Changes, Setting};
 pub use crate::train::config::RunConfig;
 pub use crate::train::metrics::{History, Point, StepStats};
@@ -73,6 +74,8 @@ pub enum Command {
     Load(JobId, Origin),
     /// Fetch that model of the Hugging Face hub, `owner/name`, into its cache; ends another one under way.
     Fetch(JobId, String),
+    /// Tell what the runs in that folder write, as it grows, without ever touching it; ends another watch.
+    Watch(JobId, PathBuf),
     /// Save the training under way or else the loaded model as a diffusers folder.
     Save(JobId, PathBuf),
     /// Write a film into a file; ends an export under way.
@@ -95,6 +98,7 @@ impl Command {
             | Self::Recall { job, .. }
             | Self::Load(job, _)
             | Self::Fetch(job, _)
+            | Self::Watch(job, _)
             | Self::Save(job, _)
             | Self::Export(job, _)
             | Self::ReadRecipe(job, _) => Some(*job),
@@ -287,6 +291,8 @@ pub enum Event {
     Snapshot(JobId, Arc<Snapshot>),
     /// The model of the hub is in this folder.
     Fetched(JobId, PathBuf),
+    /// All that was read of watched runs.
+    Watched(JobId, Arc<Watched>),
     /// Saved into this folder.
     Saved(JobId, PathBuf),
     /// How far both samplers of a race have come; cumulative.

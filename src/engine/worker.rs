@@ -168,6 +168,8 @@ struct Worker<'a> {
     saved: Vec<PathBuf>,
     /// A model on its way from the hub.
     fetch: Option<Aside>,
+    /// Runs of others.
+    watch: Option<Aside>,
 }
 
 /// Runs until the other end is gone; then saves what a run would lose.
@@ -193,6 +195,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         comparer: None,
         saved: Vec::new(),
         fetch: None,
+        watch: None,
     };
     if let Some(origin) = options.model {
         worker.guard(0, |w| w.load(&origin));
@@ -241,6 +244,13 @@ impl Worker<'_> {
                 self.fetch = None;
                 self.guard(job, |w| {
                     w.fetch = Some(Aside::fetch(job, name, w.out)?);
+                    Ok(())
+                });
+            }
+            Command::Watch(job, path) => {
+                self.watch = None;
+                self.guard(job, |w| {
+                    w.watch = Some(Aside::watch(job, path, w.out)?);
                     Ok(())
                 });
             }
@@ -321,7 +331,9 @@ impl Worker<'_> {
                 }
             }
             Command::Cancel(job) => {
-                self.fetch.take_if(|fetch| fetch.job == job);
+                for aside in [&mut self.fetch, &mut self.watch] {
+                    aside.take_if(|aside| aside.job == job);
+                }
                 if self.race.as_ref().is_some_and(|r| r.job() == job) {
                     self.end_race();
                 }

@@ -45,7 +45,7 @@ pub(super) struct Summary {
 pub(super) struct Value {
     #[prost(string, tag = "1")]
     pub tag: String,
-    #[prost(oneof = "Content", tags = "2, 4")]
+    #[prost(oneof = "Content", tags = "2, 4, 8")]
     pub content: Option<Content>,
 }
 
@@ -55,6 +55,38 @@ pub(super) enum Content {
     Scalar(f32),
     #[prost(message, tag = "4")]
     Image(Image),
+    #[prost(message, tag = "8")]
+    Tensor(Tensor),
+}
+
+/// How newer writers wrap scalars and pictures.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Tensor {
+    /// 1 f32, 2 f64, 7 strings.
+    #[prost(int32, tag = "1")]
+    pub dtype: i32,
+    #[prost(message, optional, tag = "2")]
+    pub shape: Option<Shape>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub content: Vec<u8>,
+    #[prost(float, repeated, tag = "5")]
+    pub floats: Vec<f32>,
+    #[prost(double, repeated, tag = "6")]
+    pub doubles: Vec<f64>,
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub strings: Vec<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Shape {
+    #[prost(message, repeated, tag = "2")]
+    pub dims: Vec<Dim>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Dim {
+    #[prost(int64, tag = "1")]
+    pub size: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]

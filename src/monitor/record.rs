@@ -2,6 +2,11 @@
 //! sums are CRC-32C, "masked" so that those of bytes that hold check sums themselves stay good ones (TensorFlow,
 //! `lib/io/record_writer.h`, `lib/hash/crc32c.h`).
 
+/// Bytes of a length and its check sum.
+const LENGTH: usize = 12;
+/// The most that a record may hold: far more than any event needs.
+const MOST: u64 = 64 << 20;
+
 fn masked(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -15,10 +20,41 @@ pub(super) fn push(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend(masked(bytes).to_le_bytes());
 }
 
+/// What some bytes begin with.
+pub(super) enum Head<'a> {
+    /// A record, and the length of its frame.
+    Whole(&'a [u8], usize),
+    /// Part of a record; at least so many bytes are needed.
+    Partial(usize),
+    /// A frame of that length around bytes that are not as they were written.
+    Spoiled(usize),
+    /// No record; what follows cannot be found.
+    Broken(&'static str),
+}
+
+/// Looks for a record at the beginning of `bytes`.
+pub(super) fn head(bytes: &[u8]) -> Head<'_> {
+    let (Some(length), Some(check)) = (bytes.first_chunk::<8>(), bytes.get(8..).and_then(<[u8]>::first_chunk::<4>))
+    else {
+        return Head::Partial(LENGTH);
+    };
+    if masked(length) != u32::from_le_bytes(*check) {
+        return Head::Broken("the check sum of a length is wrong, so the rest cannot be read");
+    }
+    let length = u64::from_le_bytes(*length);
+    if length > MOST {
+        return Head::Broken("a record claims to be larger than 64 MiB, so the rest cannot be read");
+    }
+    let (end, all) = (LENGTH + length as usize, LENGTH + length as usize + 4);
+    match (bytes.get(LENGTH..end), bytes.get(end..).and_then(<[u8]>::first_chunk::<4>)) {
+        (Some(record), Some(check)) if masked(record) == u32::from_le_bytes(*check) => Head::Whole(record, all),
+        (Some(_), Some(_)) => Head::Spoiled(all),
+        _ => Head::Partial(all),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn check_sums_are_those_of_the_standard() {
         // RFC 3720, B.4: 32 bytes of zeroes, of ones, and counting up

@@ -116,6 +116,7 @@ impl Window {
             A::LoadShipped => self.load(Origin::Shipped),
             A::FetchCifar => self.fetch(hub::CIFAR10),
             A::StopFetch => self.stop_fetch(),
+            A::StopWatch => self.stop_watch(),
             A::ToggleContrast => self.preferences.high_contrast ^= true,
             // these need the context: `ui_root` runs them
             A::NextTheme | A::FullScreen | A::Present | A::CopyFrame => {}
@@ -222,6 +223,7 @@ impl Window {
                 }
                 self.commands.push(Command::Save(job, path));
             }
+            PathUse::Watch => self.watch(path),
             PathUse::OpenImage => {
                 self.view = View::Film;
                 let source = ForwardSource::File(path);

@@ -47,6 +47,8 @@ pub enum PathUse {
     TrainingOut,
     /// Where a training run finds its images.
     TrainingData,
+    /// A run of any program to watch.
+    Watch,
 }
 
 /// One thing that a person did.
@@ -78,6 +80,8 @@ pub enum UiAction {
     FetchCifar,
     /// Stop fetching a model.
     StopFetch,
+    /// Stop watching a run.
+    StopWatch,
     /// Play or pause the film.
     PlayPause,
     /// Play that way.
@@ -259,6 +263,14 @@ pub fn table() -> Vec<Entry> {
             None,
         ),
         entry(A::StopFetch, Window, "Stop fetching", "The next time it goes on from there", None),
+        entry(
+            A::AskPath(PathUse::Watch),
+            Window,
+            "Watch a run…",
+            "Follow any training that writes TensorBoard event files; they are only read",
+            Some((COMMAND, Key::W)),
+        ),
+        entry(A::StopWatch, Window, "Stop watching", "Back to the training of this window", None),
         entry(A::PlayPause, In(Film), "Play", "Play or pause", Some((NONE, Key::Space))),
         entry(
             A::Step(1),

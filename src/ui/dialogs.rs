@@ -162,6 +162,7 @@ impl PathDialog {
             }
             PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
             PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),
+            PathUse::Watch => ("Watch a run", "The folder of a run, or any folder of TensorBoard event files", "Watch"),
             PathUse::TrainingData => ("Training data", "A folder of images, or an IDX file", "Choose"),
         }
     }
@@ -220,7 +221,7 @@ fn ask_system(usage: PathUse, title: &str, ctx: egui::Context) -> Option<JoinHan
         PathUse::OpenImage => {
             Box::pin(dialog.add_filter("Images", &["png", "jpg", "jpeg", "gif", "bmp", "webp"]).pick_file())
         }
-        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData => {
+        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData | PathUse::Watch => {
             Box::pin(dialog.pick_folder())
         }
     };

@@ -8,6 +8,7 @@ use super::noise::Noise;
 use super::playback::{Extent, Playback};
 use super::race::Race;
 use super::recall::Recall;
+use super::watch::Watching;
 use crate::diffusion::Images;
 use crate::engine::{
     Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor,
@@ -295,6 +296,8 @@ pub struct AppState {
     pub file_jobs: Vec<JobId>,
     /// DDPM beside DDIM.
     pub race: Option<Race>,
+    /// A run that is watched.
+    pub watching: Option<Watching>,
     /// A model on its way from the hub.
     pub fetching: Option<Fetching>,
     /// A film being written into a file.
@@ -405,6 +408,11 @@ impl AppState {
             }
             Event::Recipe(_, _, Some(recipe)) => return Some(UiAction::Restore(recipe)),
             Event::Recipe(_, path, None) => return Some(UiAction::UsePath(PathUse::OpenImage, path)),
+            Event::Watched(job, seen) => {
+                if let Some(watching) = &mut self.watching {
+                    watching.follow(job, seen);
+                }
+            }
             Event::Fetched(job, folder) => {
                 if self.fetching.as_ref().is_some_and(|fetching| fetching.is(job)) {
                     return Some(UiAction::UsePath(PathUse::OpenModel, folder));
@@ -422,6 +430,7 @@ impl AppState {
             race.over = true;
             known = true;
         }
+        known |= self.watching.take_if(|watching| watching.is(job)).is_some();
         known |= self.fetching.take_if(|fetching| fetching.is(job)).is_some();
         if let Some(export) = self.exporting.take_if(|e| e.job() == job) {
             if let Some((what, details)) = export.words(outcome) {

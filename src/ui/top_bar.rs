@@ -26,7 +26,7 @@ impl Window {
                     out.push(UiAction::Show(view));
                 }
                 let menu = ui.menu_button("File ⏷", |ui| {
-                    for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel] {
+                    for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel, PathUse::Watch] {
                         style::button(ui, &UiAction::AskPath(usage), out);
                     }
                     use UiAction::{AskExport, CopyFrame, FetchCifar, LoadShipped};

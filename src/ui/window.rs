@@ -14,6 +14,7 @@ use super::style;
 use super::top_bar::next_theme;
 use super::training::TrainingView;
 use super::unsaved::{Closing, Unsaved};
+use super::watch::WatchView;
 use crate::engine::{Command, Error, Event, JobId, Outcome};
 use egui::{Ui, ViewportCommand};
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub struct Window {
     pub keys_open: bool,
     pub(super) film: FilmView,
     pub(super) training: TrainingView,
+    watched: WatchView,
     race: RaceView,
     pub(super) path: Option<PathDialog>,
     pub(super) unsaved: Option<Unsaved>,
@@ -74,6 +76,7 @@ impl Window {
             keys_open: false,
             film: FilmView::default(),
             training: TrainingView::default(),
+            watched: WatchView::default(),
             race: RaceView::default(),
             path: None,
             unsaved: None,
@@ -138,6 +141,9 @@ impl Window {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Race => self.race.ui(ui, &self.state, &mut out),
+            View::Training if self.state.watching.is_some() => {
+                self.watched.ui(ui, &self.state, self.preferences.curve, &mut out);
+            }
             View::Training => {
                 let Preferences { curve, run_settings, .. } = self.preferences;
                 self.training.ui(ui, &self.state, curve, run_settings, &mut out);

@@ -15,4 +15,5 @@ mod step;
 mod support;
 mod timeline;
 mod training;
+mod watch;
 mod window;

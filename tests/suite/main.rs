@@ -22,3 +22,4 @@ mod saves;
 mod snapshots;
 mod structure;
 mod training;
+mod watch;

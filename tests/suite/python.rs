@@ -1,4 +1,5 @@
-//! What other programs make of our files: TensorBoard reads our curves, diffusers opens our models.
+//! What other programs make of our files: TensorBoard reads our curves, diffusers opens our models, and we
+//! read what its trainers write.
 //! Python is `python3`, or what DDPM_FILM_PYTHON
 //! names; without the packages these tests say aloud that they are skipped.
 
@@ -6,6 +7,7 @@ use crate::cli::works;
 use crate::saves::{Killed, training, trains, wait_for, workplace};
 use candle_core::{Device, Tensor};
 use ddpm_film::diffusion::noise::{Purpose, stream};
+use ddpm_film::monitor::Watch;
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::path::Path;
@@ -82,4 +84,24 @@ fn diffusers_opens_a_saved_model_and_predicts_the_same() {
     let Some(said) = script("open_in_diffusers.py", "diffusers", &[&dir.join("run"), &input, &eps]) else { return };
     let differences: Vec<f64> = said.lines().map(|line| line.parse().unwrap()).collect();
     assert!(differences.len() == 2 && differences.iter().all(|d| *d < 1e-4), "{differences:?}");
+}
+
+#[test]
+fn what_trainers_on_pytorch_write_can_be_watched() {
+    let tmp = tempfile::tempdir().unwrap();
+    if script("write_events.py", "tensorboard, torch", &[tmp.path()]).is_none() {
+        return;
+    }
+    let mut watch = Watch::open(tmp.path()).unwrap();
+    while watch.look().1 {}
+    let seen = watch.watched();
+    assert!(seen.problems.is_empty() && seen.runs.len() == 1, "{seen:?}");
+    let run = &seen.runs[0];
+    assert_eq!(run.name, "logs/train_unconditional");
+    let losses: Vec<(i64, f32)> = (1..=5).map(|step| (step, 1.0 / step as f32)).collect();
+    assert_eq!(run.scalars["loss"].points(), losses);
+    assert_eq!(run.scalars["lr"].points().last(), Some(&(5, 1e-4)));
+    let (step, picture) = run.pictures["test_samples"].points().last().unwrap();
+    assert_eq!((*step, picture.c, picture.h), (5, 3, 8));
+    assert!(picture.w >= 16 && picture.data.iter().any(|v| *v > 0.9), "{picture:?}");
 }

@@ -53,7 +53,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
         &["diffusion", "kernels", "model", "data", "checkpoint", "error"],
         &["candle_core", "serde", "serde_json"],
     ),
-    ("monitor", &["diffusion", "export", "error"], &["crc32c", "prost"]),
+    ("monitor", &["diffusion", "export", "error"], &["crc32c", "image", "prost"]),
     (
         "engine",
         &["diffusion", "model", "data", "train", "checkpoint", "export", "monitor", "error"],
