@@ -10,5 +10,6 @@ pub mod error;
 pub mod export;
 pub mod kernels;
 pub mod model;
+pub mod monitor;
 pub mod train;
 pub mod ui;

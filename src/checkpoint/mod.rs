@@ -22,6 +22,7 @@ use std::path::Path;
 mod checksums;
 mod files;
 mod folder;
+pub mod hub;
 mod save;
 mod schedule;
 mod shipped;
@@ -140,7 +141,8 @@ pub fn load_embedded(files: &'static [(&'static str, &'static [u8])], device: &D
     read(&Files::Embedded(files), device)
 }
 
-fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
+/// The settings of the network, and the folder that they and its weights are in: "unet/", or none.
+fn read_config(files: &Files) -> Result<(&'static str, model::Config)> {
     let unet = if files.has("unet/config.json") { "unet/" } else { "" };
     let config_path = format!("{unet}{CONFIG}");
     let Some(text) = files.text(&config_path)? else {
@@ -153,11 +155,18 @@ fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
     }
     let config: model::Config = json(files, &config_path, &text)?;
     config.validate().map_err(|e| e.at(files.path(&config_path)))?;
+    Ok((unet, config))
+}
 
+/// The most bytes that a file of the weights may hold: in double precision.
+fn most_weights(config: &model::Config) -> u64 {
+    8 * config.weights() + MOST_HEADER
+}
+
+fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
+    let (unet, config) = read_config(files)?;
     let weights = format!("{unet}{WEIGHTS}");
-    // in double precision at most
-    let most = 8 * config.weights() + MOST_HEADER;
-    let Some(bytes) = files.read(&weights, most)? else {
+    let Some(bytes) = files.read(&weights, most_weights(&config))? else {
         let bin = format!("{unet}diffusion_pytorch_model.bin");
         return Err(if files.has(&bin) {
             let hint = "save it again with diffusers' save_pretrained, which writes safetensors";
@@ -186,7 +195,7 @@ fn read_schedule(files: &Files) -> Result<ScheduleSettings> {
 }
 
 fn read_training(files: &Files, config: &model::Config, device: &Device) -> Result<Option<Training>> {
-    let most = 8 * config.weights() + MOST_HEADER;
+    let most = most_weights(config);
     let Some(raw) = files.read(RAW, most)? else {
         return match [ADAM, STATE].into_iter().find(|path| files.has(path)) {
             Some(other) => Err(files.error(RAW, &format!("there is no such file beside {other}"), "")),

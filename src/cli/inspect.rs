@@ -41,7 +41,7 @@ pub(super) fn predict(args: &PredictArgs, machine: &Machine) -> Result<()> {
     check_file(&args.out)?;
     let (compute, _) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
     let compute = if args.exact { compute.with_path(crate::kernels::Path::Exact) } else { compute };
-    let (checkpoint, _) = engine::load_model(&args.model.origin(), compute.device(), |words| log::warn!("{words}"))?;
+    let (checkpoint, _) = engine::load_model(&args.model.origin()?, compute.device(), |words| log::warn!("{words}"))?;
     let (x, t) = read_input(&args.input)?;
     let eps = predict_on(&compute, &checkpoint, &x, &t).map_err(|e| e.at(&args.input))?;
     let bytes = safetensors::serialize([("eps", &eps)], None)

@@ -6,8 +6,9 @@ mod inspect;
 mod picture;
 mod session;
 mod train;
+mod watch;
 
-use crate::engine::{DeviceChoice, Options, Origin, Result};
+use crate::engine::{DeviceChoice, Options, Origin, Result, hub};
 use crate::ui;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
@@ -37,6 +38,8 @@ struct Machine {
 enum Command {
     /// Train a network, with a progress bar; Ctrl-C saves and stops
     Train(train::TrainArgs),
+    /// Follow a run from outside, in the window
+    Watch(watch::WatchArgs),
     /// Make pictures that never existed
     Sample(picture::SampleArgs),
     /// Write the forward and the reverse film side by side
@@ -49,17 +52,27 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-/// Which model; the shipped one unless a folder is named.
+/// Which model; the shipped one unless another is named.
 #[derive(Args, Debug)]
 struct ModelArg {
-    /// Model folder in diffusers layout [default: the shipped mnist28]
+    /// Model folder in diffusers layout, or hf:owner/name of the Hugging Face hub [default: the shipped mnist28]
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
 }
 
 impl ModelArg {
-    fn origin(&self) -> Origin {
-        self.model.clone().map_or(Origin::Shipped, Origin::Folder)
+    /// Fetches a model of the hub that is not here yet, with a progress bar.
+    fn origin(&self) -> Result<Origin> {
+        let Some(path) = &self.model else { return Ok(Origin::Shipped) };
+        let Some(name) = hub::name_in(path) else { return Ok(Origin::Folder(path.clone())) };
+        let bar = session::progress_bar(0, "bytes");
+        let folder = hub::Hub::from_env()?.fetch(name, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+            true
+        });
+        bar.finish_and_clear();
+        folder.map(Origin::Folder)
     }
 }
 
@@ -92,11 +105,8 @@ impl Machine {
 pub fn run(cli: &Cli) -> Result<()> {
     let machine = &cli.machine;
     match &cli.command {
-        None => ui::run(machine.options(Some(Origin::Shipped)), None, |end| {
-            if let Err(e) = ctrlc::set_handler(end) {
-                log::warn!("cannot watch for Ctrl-C: {e}");
-            }
-        }),
+        None => window(machine, None),
+        Some(Command::Watch(args)) => watch::run(args, machine),
         Some(Command::Train(args)) => train::run(args, machine),
         Some(Command::Sample(args)) => picture::sample(args, machine),
         Some(Command::Film(args)) => picture::film(args, machine),
@@ -104,4 +114,12 @@ pub fn run(cli: &Cli) -> Result<()> {
         Some(Command::Info(args)) => inspect::info(args),
         Some(Command::Bench(args)) => bench::run(args, machine),
     }
+}
+
+fn window(machine: &Machine, watch: Option<PathBuf>) -> Result<()> {
+    ui::run(machine.options(Some(Origin::Shipped)), watch, None, |end| {
+        if let Err(e) = ctrlc::set_handler(end) {
+            log::warn!("cannot watch for Ctrl-C: {e}");
+        }
+    })
 }

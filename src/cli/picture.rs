@@ -127,7 +127,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
         return Err(Error::usage("cannot sample", "the number of pictures is 0", "ask for at least 1"));
     }
     check_file(&args.out)?;
-    let session = Session::start(machine, Some(args.sampling.model.origin()))?;
+    let session = Session::start(machine, Some(args.sampling.model.origin()?))?;
     let mut all: Option<Images> = None;
     let mut whose = String::new();
     let bar = progress_bar(args.n as u64, "pictures");
@@ -169,7 +169,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
 pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
     check_out(&args.out, &["gif", "webp", "png"])?;
     check_file(&args.out)?;
-    let session = Session::start(machine, Some(args.sampling.model.origin()))?;
+    let session = Session::start(machine, Some(args.sampling.model.origin()?))?;
     let (seed, n) = (args.sampling.seed, args.n);
     let forward = ForwardRequest { which: Which::Loaded, schedule: None, seed, n, source: ForwardSource::Data };
     let (mut drowned, mut made) = (None, None);

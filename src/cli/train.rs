@@ -47,6 +47,9 @@ pub(super) struct TrainArgs {
     /// Save every so many steps, too
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
+    /// Samples into the run's event file every so many steps [default: 0 for none; with --resume as before]
+    #[arg(long, value_name = "STEPS")]
+    preview_every: Option<u64>,
     /// Go on from the checkpoint in --out; ends with the same bytes as a run that never stopped
     #[arg(long)]
     resume: bool,
@@ -65,7 +68,7 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
         warmup: args.warmup,
         decay: args.decay,
         ema_decay: args.ema.unwrap_or(usual.ema_decay),
-        preview_every: 0,
+        preview_every: args.preview_every.unwrap_or(0),
         ..usual
     };
     config.validate()?;
@@ -74,8 +77,7 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     let begun = Instant::now();
     let mut last = None::<Arc<Metrics>>;
     let mut logged = Instant::now();
-    // no samples are shown here
-    let changes = Changes { learning_rate: args.lr, ema_decay: args.ema, preview_every: Some(0) };
+    let changes = Changes { learning_rate: args.lr, ema_decay: args.ema, preview_every: args.preview_every };
     let resume = args.resume.then_some(changes);
     let request = TrainRequest { config, out: Some(args.out.clone()), resume, save_every: args.save_every };
     let result = session.drive(

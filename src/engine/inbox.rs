@@ -35,6 +35,8 @@ fn kind(command: &Command) -> Option<Kind> {
         | Command::SetTraining(_)
         | Command::Change(_)
         | Command::Load(..)
+        | Command::Fetch(..)
+        | Command::Watch(..)
         | Command::Save(..)
         | Command::Race(..)
         | Command::Export(..)
@@ -127,7 +129,7 @@ mod tests {
     fn pass(commands: Vec<Command>) -> (Vec<String>, Vec<JobId>) {
         let (sender, receiver) = crossbeam_channel::bounded(64);
         let (events, told) = crossbeam_channel::bounded(64);
-        let out = Outbox::new(events, Arc::new(AtomicBool::new(false)), Box::new(|| ()));
+        let out = Outbox::new(events, Arc::new(AtomicBool::new(false)), Arc::new(|| ()));
         let inbox = Inbox::new(&receiver, &out);
         commands.into_iter().for_each(|c| sender.send(c).unwrap());
         let mut got = Vec::new();
@@ -166,7 +168,7 @@ mod tests {
         let (sender, receiver) = crossbeam_channel::bounded(64);
         let (events, _told) = crossbeam_channel::bounded(64);
         let quit = Arc::new(AtomicBool::new(false));
-        let out = Outbox::new(events, Arc::clone(&quit), Box::new(|| ()));
+        let out = Outbox::new(events, Arc::clone(&quit), Arc::new(|| ()));
         let inbox = Inbox::new(&receiver, &out);
         sender.send(forward(1)).unwrap();
         inbox.next(true).unwrap();

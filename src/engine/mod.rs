@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+mod aside;
 mod comparison;
 mod denoiser;
 mod device;
@@ -22,12 +23,14 @@ mod snapshots;
 mod training;
 mod worker;
 
+pub use crate::checkpoint::hub;
 pub use crate::data::Source;
 pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
 pub use crate::export::{Container, ffmpeg};
+pub use crate::monitor::{Run, Series, Watch, Watched};
 pub use crate::train::changes::{Change, Changes, Setting};
 pub use crate::train::config::RunConfig;
 pub use crate::train::metrics::{History, Point, StepStats};
@@ -71,6 +74,10 @@ pub enum Command {
     Race(JobId, RaceRequest),
     /// Make this the loaded model.
     Load(JobId, Origin),
+    /// Fetch that model of the Hugging Face hub, `owner/name`, into its cache; ends another one under way.
+    Fetch(JobId, String),
+    /// Tell what the runs in that folder write, as it grows, without ever touching it; ends another watch.
+    Watch(JobId, PathBuf),
     /// Save the training under way or else the loaded model as a diffusers folder.
     Save(JobId, PathBuf),
     /// Write a film into a file; ends an export under way.
@@ -96,6 +103,8 @@ impl Command {
             | Self::Race(job, _)
             | Self::Recall { job, .. }
             | Self::Load(job, _)
+            | Self::Fetch(job, _)
+            | Self::Watch(job, _)
             | Self::Save(job, _)
             | Self::Export(job, _)
             | Self::ReadRecipe(job, _)
@@ -288,6 +297,10 @@ pub enum Event {
     Preview(JobId, u64, Arc<Images>),
     /// What a training drew at a step that is kept; a run that goes on sends those that it has, too.
     Snapshot(JobId, Arc<Snapshot>),
+    /// The model of the hub is in this folder.
+    Fetched(JobId, PathBuf),
+    /// All that was read of watched runs.
+    Watched(JobId, Arc<Watched>),
     /// Saved into this folder.
     Saved(JobId, PathBuf),
     /// How far both samplers of a race have come; cumulative.
@@ -356,15 +369,15 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the worker. It calls `wake` whenever an event waits, from its own thread.
+    /// Starts the worker. It calls `wake` whenever an event waits, from threads of its own.
     ///
     /// # Errors
     /// If the system gives no thread.
-    pub fn start(options: Options, wake: impl Fn() + Send + 'static) -> Result<Self> {
+    pub fn start(options: Options, wake: impl Fn() + Send + Sync + 'static) -> Result<Self> {
         let (commands, command_inbox) = crossbeam_channel::bounded(64);
         let (event_outbox, events) = crossbeam_channel::bounded(1024);
         let quit = Arc::new(AtomicBool::new(false));
-        let outbox = worker::Outbox::new(event_outbox, Arc::clone(&quit), Box::new(wake));
+        let outbox = worker::Outbox::new(event_outbox, Arc::clone(&quit), Arc::new(wake));
         let thread = std::thread::Builder::new()
             .name("ddpm-worker".into())
             .spawn(move || worker::run(options, &command_inbox, &outbox))

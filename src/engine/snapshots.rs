@@ -13,6 +13,7 @@ use crate::diffusion::{Images, process};
 use crate::error::Result;
 use crate::model::compute::Compute;
 use crate::model::{Params, UNet};
+use crate::monitor::RunLog;
 use crate::train::trainer::Trainer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,8 +127,11 @@ impl Drawing {
         }
     }
 
-    /// Tells what was drawn, and keeps it.
-    pub(super) fn finish(self, job: JobId, album: &mut Album, out: &Outbox) {
+    /// Tells what was drawn, notes it in the curves for other programs, and keeps it.
+    pub(super) fn finish(self, job: JobId, album: &mut Album, log: Option<&mut RunLog>, out: &Outbox) {
+        if let Some(Err(e)) = log.map(|log| log.strip(self.step, self.ema.sampler.x())) {
+            out.send(Event::Warning(e.to_string()));
+        }
         if self.preview {
             out.send(Event::Preview(job, self.step, Arc::new(self.ema.sampler.x().clone())));
         }

@@ -8,7 +8,9 @@ use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
 use crate::export::files::check_folder;
 use crate::model::compute::Compute;
+use crate::monitor::RunLog;
 use crate::train::changes::Changes;
+use crate::train::metrics::StepStats;
 use crate::train::trainer::Trainer;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,8 @@ pub(super) struct TrainingJob {
     /// Held while the run is open.
     claim: Option<Claim>,
     save_every: Option<u64>,
+    /// The curves for other programs, of a run with a folder.
+    log: Option<RunLog>,
     compute: Arc<Compute>,
     phase: Phase,
     drawing: Option<Drawing>,
@@ -74,6 +78,7 @@ impl TrainingJob {
             Some(dir) => {
                 check_folder(dir)?;
                 let claim = checkpoint::claim(dir, false)?;
+                RunLog::check_new(dir)?;
                 (Trainer::new(plan, Arc::clone(compute))?, Some(claim))
             }
             None => (Trainer::new(plan, Arc::clone(compute))?, None),
@@ -90,6 +95,7 @@ impl TrainingJob {
             out_dir: request.out,
             claim,
             save_every: request.save_every,
+            log: None,
             compute: Arc::clone(compute),
             phase: Phase::Running,
             drawing: None,
@@ -101,6 +107,7 @@ impl TrainingJob {
             // so that there is something to resume from the first moment, and a disk that is full is known now
             training.save()?;
         }
+        training.open_log(out);
         out.send(Event::TrainingStarted(job, training.model()?.info));
         training.album = Album::open(training.out_dir.as_deref(), &training.trainer, job, out);
         if !training.trainer.is_done() {
@@ -132,6 +139,7 @@ impl TrainingJob {
     pub(super) fn halt(&mut self) {
         self.phase = Phase::Over;
         self.drawing = None;
+        self.log = None;
         self.claim = None;
     }
 
@@ -159,7 +167,10 @@ impl TrainingJob {
     pub(super) fn advance(&mut self, out: &Outbox) -> Result<()> {
         if let Some(drawing) = &mut self.drawing {
             if drawing.advance(&self.compute)? {
-                self.drawing.take().into_iter().for_each(|drawing| drawing.finish(self.job, &mut self.album, out));
+                self.drawing
+                    .take()
+                    .into_iter()
+                    .for_each(|drawing| drawing.finish(self.job, &mut self.album, self.log.as_mut(), out));
                 // the pause for the pictures is not training speed
                 self.pace.clear();
             }
@@ -172,17 +183,21 @@ impl TrainingJob {
             out.finished(self.job, Ok(()));
             return Ok(());
         }
-        if let Err(e) = self.trainer.step(&self.data) {
-            // the state of the step before is whole: keep it
-            if let Err(e) = self.save_if_due_at_exit() {
-                out.send(Event::Warning(e.to_string()));
+        let stats = match self.trainer.step(&self.data) {
+            Ok(stats) => stats,
+            Err(e) => {
+                // the state of the step before is whole: keep it
+                if let Err(e) = self.save_if_due_at_exit() {
+                    out.send(Event::Warning(e.to_string()));
+                }
+                return Err(e);
             }
-            return Err(e);
-        }
+        };
         self.pace.push_back(Instant::now());
         if self.pace.len() > 64 {
             self.pace.pop_front();
         }
+        self.note(&stats, out);
         let step = self.trainer.steps_done();
         self.drawing = Drawing::due(&self.trainer, &self.album, &self.compute)?;
         if self.told.elapsed() >= TELL_EVERY || self.trainer.is_done() {
@@ -198,14 +213,35 @@ impl TrainingJob {
         Ok(())
     }
 
+    fn open_log(&mut self, out: &Outbox) {
+        if let Some(dir) = &self.out_dir {
+            let (log, failed) = RunLog::open(dir, self.trainer.steps_done());
+            if let Some(e) = failed {
+                out.send(Event::Warning(e.to_string()));
+            }
+            self.log = Some(log);
+        }
+    }
+
+    /// Notes a step in the curves for other programs, which never stop a run.
+    fn note(&mut self, stats: &StepStats, out: &Outbox) {
+        let speed = self.images_per_s().map(|v| v as f32);
+        let values = [Some(stats.loss), Some(stats.grad_norm), Some(stats.learning_rate), speed];
+        if let Some(Err(e)) = self.log.as_mut().map(|log| log.step(stats.step, values)) {
+            out.send(Event::Warning(e.to_string()));
+        }
+    }
+
+    /// Speed over the last steps, after the first one.
+    fn images_per_s(&self) -> Option<f64> {
+        let (first, last) = (self.pace.front()?, self.pace.back()?);
+        let images = (self.pace.len() - 1) * self.trainer.plan().run.batch;
+        (last > first).then(|| images as f64 / (*last - *first).as_secs_f64())
+    }
+
     fn tell(&self, out: &Outbox) {
         let (step, run) = (self.trainer.steps_done(), &self.trainer.plan().run);
-        let images_per_s = match (self.pace.front(), self.pace.back()) {
-            (Some(first), Some(last)) if last > first => {
-                ((self.pace.len() - 1) * run.batch) as f64 / (*last - *first).as_secs_f64()
-            }
-            _ => 0.0,
-        };
+        let images_per_s = self.images_per_s().unwrap_or(0.0);
         let left = run.steps.saturating_sub(step) as f64 * run.batch as f64;
         out.send_or_skip(Event::Metrics(
             self.job,
@@ -243,6 +279,7 @@ impl TrainingJob {
 
     fn save(&mut self) -> Result<()> {
         if let Some(dir) = &self.out_dir {
+            self.log.iter_mut().for_each(RunLog::sync);
             checkpoint::save(dir, &self.trainer.checkpoint()?)?;
             self.saved = Instant::now();
             self.saved_step = self.trainer.steps_done();

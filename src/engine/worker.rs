@@ -1,6 +1,7 @@
 //! The worker: takes commands, advances the current job by one unit, sends events. One unit is one network call, one
 //! training step, or one forward film.
 
+use super::aside::Aside;
 use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
 use super::export::{ExportJob, Sources};
@@ -28,14 +29,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// The way out for events.
+#[derive(Clone)]
 pub(super) struct Outbox {
     sender: Sender<Event>,
     quit: Arc<AtomicBool>,
-    wake: Box<dyn Fn() + Send>,
+    wake: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Outbox {
-    pub(super) fn new(sender: Sender<Event>, quit: Arc<AtomicBool>, wake: Box<dyn Fn() + Send>) -> Self {
+    pub(super) fn new(sender: Sender<Event>, quit: Arc<AtomicBool>, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
         Self { sender, quit, wake }
     }
 
@@ -88,7 +90,8 @@ pub(crate) fn load_model(origin: &Origin, device: &Device, warn: impl FnOnce(Str
     match origin {
         Origin::Shipped => Ok((checkpoint::shipped(device)?, "mnist28".to_owned())),
         Origin::Folder(dir) => {
-            let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
+            let folder = || dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
+            let name = checkpoint::hub::name_of(dir).or_else(folder);
             let (checkpoint, warning) = checkpoint::load_saying(dir, device)?;
             warning.map(warn);
             Ok((checkpoint, name.unwrap_or_else(|| dir.display().to_string())))
@@ -165,6 +168,10 @@ struct Worker<'a> {
     comparer: Option<Comparer>,
     /// Folders that were saved to by hand.
     saved: Vec<PathBuf>,
+    /// A model on its way from the hub.
+    fetch: Option<Aside>,
+    /// Runs of others.
+    watch: Option<Aside>,
 }
 
 /// Runs until the other end is gone; then saves what a run would lose.
@@ -190,6 +197,8 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         recall: None,
         comparer: None,
         saved: Vec::new(),
+        fetch: None,
+        watch: None,
     };
     if let Some(origin) = options.model {
         worker.guard(0, |w| w.load(&origin));
@@ -234,6 +243,20 @@ impl Worker<'_> {
                 if self.guard(job, |w| w.load(&origin)) {
                     self.out.finished(job, Ok(()));
                 }
+            }
+            Command::Fetch(job, name) => {
+                self.fetch = None;
+                self.guard(job, |w| {
+                    w.fetch = Some(Aside::fetch(job, name, w.out)?);
+                    Ok(())
+                });
+            }
+            Command::Watch(job, path) => {
+                self.watch = None;
+                self.guard(job, |w| {
+                    w.watch = Some(Aside::watch(job, path, w.out)?);
+                    Ok(())
+                });
             }
             Command::Forward(job, request) => {
                 let done = self.guard(job, |w| {
@@ -326,6 +349,9 @@ impl Worker<'_> {
             Command::Cancel(job) => {
                 if self.runs.as_ref().is_some_and(|r| r.job() == job) {
                     self.end_runs();
+                }
+                for aside in [&mut self.fetch, &mut self.watch] {
+                    aside.take_if(|aside| aside.job == job);
                 }
                 if self.race.as_ref().is_some_and(|r| r.job() == job) {
                     self.end_race();

@@ -21,16 +21,24 @@ use std::path::Path;
 /// Writes a PNG with `text` = (keyword, value) pairs inside it: tEXt where Latin-1 can hold the value, else iTXt.
 /// Keywords are Latin-1, 1 to 79 characters.
 pub fn write_png(path: &Path, picture: &RgbImage, text: &[(&str, &str)]) -> Result<()> {
-    save_atomically(path, |file| {
-        let mut encoder = png::Encoder::new(file, picture.width(), picture.height());
-        encoder.set_color(png::ColorType::Rgb);
-        for (keyword, value) in text {
-            add_text(&mut encoder, keyword, value)?;
-        }
-        let mut writer = encoder.write_header().map_err(|e| png_error(&e))?;
-        writer.write_image_data(picture).map_err(|e| png_error(&e))?;
-        writer.finish().map_err(|e| png_error(&e))
-    })
+    save_atomically(path, |file| encode_png(file, picture, text))
+}
+
+/// A PNG in memory.
+pub fn png_bytes(picture: &RgbImage) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    encode_png(&mut bytes, picture, &[]).map(|()| bytes)
+}
+
+fn encode_png(out: impl std::io::Write, picture: &RgbImage, text: &[(&str, &str)]) -> Result<()> {
+    let mut encoder = png::Encoder::new(out, picture.width(), picture.height());
+    encoder.set_color(png::ColorType::Rgb);
+    for (keyword, value) in text {
+        add_text(&mut encoder, keyword, value)?;
+    }
+    let mut writer = encoder.write_header().map_err(|e| png_error(&e))?;
+    writer.write_image_data(picture).map_err(|e| png_error(&e))?;
+    writer.finish().map_err(|e| png_error(&e))
 }
 
 fn add_text<W: std::io::Write>(encoder: &mut png::Encoder<'_, W>, keyword: &str, value: &str) -> Result<()> {

@@ -7,7 +7,7 @@ use super::export::{ExportDialog, Exporting};
 use super::state::{FilmSettings, GRIDS, Phase, Training, next_seed};
 use super::unsaved::{Unsaved, Wish};
 use super::window::Window;
-use crate::engine::{Command, ForwardSource, Origin, TrainingState, Which};
+use crate::engine::{Command, ForwardSource, Origin, TrainingState, Which, hub};
 use std::path::PathBuf;
 
 impl Window {
@@ -127,6 +127,9 @@ impl Window {
             A::AskPath(usage) => self.path = Some(PathDialog::new(usage)),
             A::UsePath(usage, path) => self.use_path(usage, path),
             A::LoadShipped => self.load(Origin::Shipped),
+            A::FetchCifar => self.fetch(hub::CIFAR10),
+            A::StopFetch => self.stop_fetch(),
+            A::StopWatch => self.stop_watch(),
             A::ToggleContrast => self.preferences.high_contrast ^= true,
             // these need the context: `ui_root` runs them
             A::NextTheme | A::FullScreen | A::Present | A::CopyFrame => {}
@@ -221,7 +224,10 @@ impl Window {
 
     fn use_path(&mut self, usage: PathUse, path: PathBuf) {
         match usage {
-            PathUse::OpenModel => self.load(Origin::Folder(path)),
+            PathUse::OpenModel => match hub::name_in(&path) {
+                Some(name) => self.fetch(name),
+                None => self.load(Origin::Folder(path)),
+            },
             PathUse::SaveModel => {
                 let job = self.state.new_job();
                 self.state.file_jobs.push(job);
@@ -230,6 +236,7 @@ impl Window {
                 }
                 self.commands.push(Command::Save(job, path));
             }
+            PathUse::Watch => self.watch(path),
             PathUse::OpenImage => {
                 self.view = View::Film;
                 let source = ForwardSource::File(path);

@@ -51,6 +51,8 @@ pub enum PathUse {
     TrainingData,
     /// The folder that the runs are in.
     Runs,
+    /// A run of any program to watch.
+    Watch,
 }
 
 /// One thing that a person did.
@@ -78,6 +80,12 @@ pub enum UiAction {
     UsePath(PathUse, PathBuf),
     /// Go back to the model inside the program.
     LoadShipped,
+    /// Fetch the paper's CIFAR-10 network from the hub.
+    FetchCifar,
+    /// Stop fetching a model.
+    StopFetch,
+    /// Stop watching a run.
+    StopWatch,
     /// Play or pause the film.
     PlayPause,
     /// Play that way.
@@ -248,7 +256,7 @@ pub fn table() -> Vec<Entry> {
             A::AskPath(PathUse::OpenModel),
             Window,
             "Open model…",
-            "Load a model from a diffusers folder",
+            "Load a model from a diffusers folder, or from the Hugging Face hub",
             Some((COMMAND, Key::O)),
         ),
         entry(
@@ -266,6 +274,22 @@ pub fn table() -> Vec<Entry> {
             Some((COMMAND, Key::I)),
         ),
         entry(A::LoadShipped, Window, "Shipped model", "Go back to the model inside the program", None),
+        entry(
+            A::FetchCifar,
+            Window,
+            "Fetch google/ddpm-cifar10-32",
+            "The paper's own CIFAR-10 network, from the Hugging Face hub: 143 MB, fetched once",
+            None,
+        ),
+        entry(A::StopFetch, Window, "Stop fetching", "The next time it goes on from there", None),
+        entry(
+            A::AskPath(PathUse::Watch),
+            Window,
+            "Watch a run…",
+            "Follow any training that writes TensorBoard event files; they are only read",
+            Some((COMMAND, Key::W)),
+        ),
+        entry(A::StopWatch, Window, "Stop watching", "Back to the training of this window", None),
         entry(A::PlayPause, In(Film), "Play", "Play or pause", Some((NONE, Key::Space))),
         entry(
             A::Step(1),

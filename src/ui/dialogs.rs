@@ -153,13 +153,18 @@ impl PathDialog {
 
     fn words(&self) -> (&'static str, &'static str, &'static str) {
         match self.usage {
-            PathUse::OpenModel => ("Open model", "A diffusers folder (UNet2DModel or DDPM pipeline)", "Open"),
+            PathUse::OpenModel => (
+                "Open model",
+                "A diffusers folder (UNet2DModel or DDPM pipeline), or hf:owner/name of the Hugging Face hub",
+                "Open",
+            ),
             PathUse::SaveModel => {
                 ("Save model", "A new folder, or one that was saved to before; it keeps the last two saves", "Save")
             }
             PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
             PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),
             PathUse::Runs => ("Runs folder", "The folder that your runs are in", "Choose"),
+            PathUse::Watch => ("Watch a run", "The folder of a run, or any folder of TensorBoard event files", "Watch"),
             PathUse::TrainingData => ("Training data", "A folder of images, or an IDX file", "Choose"),
         }
     }
@@ -218,9 +223,12 @@ fn ask_system(usage: PathUse, title: &str, ctx: egui::Context) -> Option<JoinHan
         PathUse::OpenImage => {
             Box::pin(dialog.add_filter("Images", &["png", "jpg", "jpeg", "gif", "bmp", "webp"]).pick_file())
         }
-        PathUse::OpenModel | PathUse::SaveModel | PathUse::TrainingOut | PathUse::TrainingData | PathUse::Runs => {
-            Box::pin(dialog.pick_folder())
-        }
+        PathUse::OpenModel
+        | PathUse::SaveModel
+        | PathUse::TrainingOut
+        | PathUse::TrainingData
+        | PathUse::Runs
+        | PathUse::Watch => Box::pin(dialog.pick_folder()),
     };
     let wait = move || {
         let path = block_on(answer).map(|file| file.path().to_owned());

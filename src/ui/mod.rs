@@ -12,6 +12,7 @@ pub mod curve;
 mod dialogs;
 mod equations;
 pub mod export;
+mod fetch;
 mod film;
 mod film_bar;
 mod film_settings;
@@ -35,6 +36,7 @@ mod timeline;
 mod top_bar;
 mod training;
 mod unsaved;
+mod watch;
 mod weights;
 mod window;
 
@@ -43,8 +45,10 @@ pub use probe::{Probe, Seen, Task};
 pub use window::{Window, set_up};
 
 use crate::engine::{Engine, Error, Options, Result};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Time that a frame may spend on the worker's news.
@@ -52,7 +56,7 @@ const DRAIN: Duration = Duration::from_millis(5);
 /// Least time between two frames that only the worker asked for. Without a graphics card each frame takes time from it.
 const WAKE: Duration = Duration::from_millis(80);
 
-/// Opens the window and stays until it is closed. A `probe` drives and measures it, and nothing is remembered of it.
+/// Opens the window and stays until it is closed; `watch` is a run to watch. A `probe` drives and measures it, and nothing is remembered of it.
 /// `on_signal` is given what is to be done when the system asks the program to end: the same as when a person closes the
 /// window.
 ///
@@ -60,10 +64,11 @@ const WAKE: Duration = Duration::from_millis(80);
 /// If there is no display, no OpenGL, or no thread for the worker.
 pub fn run(
     options: Options,
+    watch: Option<PathBuf>,
     probe: Option<Rc<RefCell<Probe>>>,
     on_signal: impl FnOnce(Box<dyn FnMut() + Send>),
 ) -> Result<()> {
-    if !has_display(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty())) {
+    if !has_display() {
         return Err(no_window("there is no display: neither WAYLAND_DISPLAY nor DISPLAY is set"));
     }
     let native = eframe::NativeOptions {
@@ -80,12 +85,19 @@ pub fn run(
     let start = |cc: &eframe::CreationContext<'_>| -> std::result::Result<Box<dyn eframe::App>, _> {
         let ctx = cc.egui_ctx.clone();
         on_signal(Box::new(move || ctx.send_viewport_cmd(egui::ViewportCommand::Close)));
-        Ok(Box::new(App::new(cc, options, probe)?))
+        let mut app = App::new(cc, options, probe)?;
+        watch.into_iter().for_each(|path| app.window.watch(path));
+        Ok(Box::new(app))
     };
     eframe::run_native("ddpm-film", native, Box::new(start)).map_err(|e| no_window(&e.to_string()))
 }
 
-fn has_display(is_set: impl Fn(&str) -> bool) -> bool {
+/// Whether a window can be opened here, as far as the environment says.
+pub fn has_display() -> bool {
+    display_in(|name| std::env::var_os(name).is_some_and(|v| !v.is_empty()))
+}
+
+fn display_in(is_set: impl Fn(&str) -> bool) -> bool {
     cfg!(not(target_os = "linux")) || is_set("WAYLAND_DISPLAY") || is_set("WAYLAND_SOCKET") || is_set("DISPLAY")
 }
 
@@ -182,16 +194,17 @@ impl eframe::App for App {
 }
 
 /// What the worker calls when it has news: the next frame comes soon, but not more often than every [`WAKE`].
-fn waker(ctx: egui::Context) -> impl Fn() + Send + 'static {
-    let next = Cell::new(Instant::now());
+fn waker(ctx: egui::Context) -> impl Fn() + Send + Sync + 'static {
+    let (begun, next) = (Instant::now(), AtomicU64::new(0));
     move || {
-        let now = Instant::now();
-        if next.get() > now {
+        let now = begun.elapsed().as_millis() as u64;
+        let due = next.load(Ordering::Relaxed);
+        if due > now {
             // a frame is already on its way, unless it was drawn before this event: one more follows at its time
-            ctx.request_repaint_after(next.get() - now + Duration::from_millis(1));
+            ctx.request_repaint_after(Duration::from_millis(due - now + 1));
         } else {
             ctx.request_repaint_after(Duration::from_millis(1));
-            next.set(now + WAKE);
+            next.store(now + WAKE.as_millis() as u64, Ordering::Relaxed);
         }
     }
 }
@@ -202,8 +215,8 @@ mod tests {
 
     #[test]
     fn without_a_display_one_sentence_names_the_command_line() {
-        assert!(cfg!(not(target_os = "linux")) || !has_display(|_| false));
-        assert!(has_display(|name| name == "DISPLAY") && has_display(|name| name == "WAYLAND_DISPLAY"));
+        assert!(cfg!(not(target_os = "linux")) || !display_in(|_| false));
+        assert!(display_in(|name| name == "DISPLAY") && display_in(|name| name == "WAYLAND_DISPLAY"));
         let sentence = no_window("there is no display").to_string();
         assert!(sentence.contains("ddpm-film sample --help") && !sentence.contains('\n'));
     }

@@ -3,11 +3,13 @@
 use super::actions::{PathUse, UiAction};
 use super::axis::Scale;
 use super::export::Exporting;
+use super::fetch::Fetching;
 use super::noise::Noise;
 use super::playback::{Extent, Playback};
 use super::race::Race;
 use super::recall::Recall;
 use super::runs::Runs;
+use super::watch::Watching;
 use crate::diffusion::Images;
 use crate::engine::{
     Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor,
@@ -297,6 +299,10 @@ pub struct AppState {
     pub file_jobs: Vec<JobId>,
     /// DDPM beside DDIM.
     pub race: Option<Race>,
+    /// A run that is watched.
+    pub watching: Option<Watching>,
+    /// A model on its way from the hub.
+    pub fetching: Option<Fetching>,
     /// A film being written into a file.
     pub exporting: Option<Exporting>,
     /// A film to make once its model is there.
@@ -392,6 +398,9 @@ impl AppState {
                     t.reading = Some((done, total));
                 }
                 self.runs.follow(job, done, total);
+                if let Some(fetching) = &mut self.fetching {
+                    fetching.follow(job, done, total);
+                }
                 if let Some(export) = &mut self.exporting {
                     export.follow(job, done, total);
                 }
@@ -404,6 +413,16 @@ impl AppState {
             Event::Run(job, run) => self.runs.add(job, run),
             Event::Recipe(_, _, Some(recipe)) => return Some(UiAction::Restore(recipe)),
             Event::Recipe(_, path, None) => return Some(UiAction::UsePath(PathUse::OpenImage, path)),
+            Event::Watched(job, seen) => {
+                if let Some(watching) = &mut self.watching {
+                    watching.follow(job, seen);
+                }
+            }
+            Event::Fetched(job, folder) => {
+                if self.fetching.as_ref().is_some_and(|fetching| fetching.is(job)) {
+                    return Some(UiAction::UsePath(PathUse::OpenModel, folder));
+                }
+            }
             // a film shows how far it has come by its frames
             Event::Sampled(..) => {}
         }
@@ -417,6 +436,8 @@ impl AppState {
             race.over = true;
             known = true;
         }
+        known |= self.watching.take_if(|watching| watching.is(job)).is_some();
+        known |= self.fetching.take_if(|fetching| fetching.is(job)).is_some();
         if let Some(export) = self.exporting.take_if(|e| e.job() == job) {
             if let Some((what, details)) = export.words(outcome) {
                 self.notify(Severity::Info, what, details);

@@ -27,10 +27,11 @@ impl Window {
                     out.push(UiAction::Show(view));
                 }
                 let menu = ui.menu_button("File ⏷", |ui| {
-                    for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel] {
+                    for usage in [PathUse::OpenModel, PathUse::OpenImage, PathUse::SaveModel, PathUse::Watch] {
                         style::button(ui, &UiAction::AskPath(usage), out);
                     }
-                    for action in [UiAction::LoadShipped, UiAction::AskExport, UiAction::CopyFrame] {
+                    use UiAction::{AskExport, CopyFrame, FetchCifar, LoadShipped};
+                    for action in [LoadShipped, FetchCifar, AskExport, CopyFrame] {
                         style::button(ui, &action, out);
                     }
                 });

@@ -4,6 +4,7 @@
 use super::actions::{self, UiAction, View};
 use super::dialogs::{self, PathDialog};
 use super::export::ExportDialog;
+use super::fetch;
 use super::film::FilmView;
 use super::playback::Mode;
 use super::preferences::Preferences;
@@ -14,6 +15,7 @@ use super::style;
 use super::top_bar::next_theme;
 use super::training::TrainingView;
 use super::unsaved::{Closing, Unsaved};
+use super::watch::WatchView;
 use crate::engine::{Command, Error, Event, JobId, Outcome};
 use egui::{Ui, ViewportCommand};
 use std::time::Duration;
@@ -43,6 +45,7 @@ pub struct Window {
     pub keys_open: bool,
     pub(super) film: FilmView,
     pub(super) training: TrainingView,
+    watched: WatchView,
     race: RaceView,
     pub(super) runs: RunsView,
     pub(super) path: Option<PathDialog>,
@@ -76,6 +79,7 @@ impl Window {
             keys_open: false,
             film: FilmView::default(),
             training: TrainingView::default(),
+            watched: WatchView::default(),
             race: RaceView::default(),
             runs: RunsView::default(),
             path: None,
@@ -132,6 +136,7 @@ impl Window {
         if !self.state.presenting {
             self.top_bar(ui, &mut out);
         }
+        fetch::panel(ui, &self.state, &mut out);
         if let Some(i) = dialogs::banners(ui, &self.state) {
             self.state.banners.remove(i);
         }
@@ -141,6 +146,9 @@ impl Window {
             }
             View::Race => self.race.ui(ui, &self.state, &mut out),
             View::Runs => self.runs.ui(ui, &self.state, self.preferences.curve, &mut out),
+            View::Training if self.state.watching.is_some() => {
+                self.watched.ui(ui, &self.state, self.preferences.curve, &mut out);
+            }
             View::Training => {
                 let Preferences { curve, run_settings, .. } = self.preferences;
                 self.training.ui(ui, &self.state, curve, run_settings, &mut out);

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// A folder with forty pictures to learn from.
-fn workplace() -> tempfile::TempDir {
+pub fn workplace() -> tempfile::TempDir {
     let tmp = tempfile::tempdir().unwrap();
     write_data(&tmp.path().join("data-idx3-ubyte"), 1);
     tmp
@@ -21,7 +21,7 @@ fn write_data(path: &Path, seed: usize) {
     fs::write(path, header.chain((0..40 * 256).map(|i| ((i * (i + seed)) >> 7) as u8)).collect::<Vec<u8>>()).unwrap();
 }
 
-fn training(dir: &Path, args: &[&str]) -> Command {
+pub fn training(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ddpm-film"));
     command
         .current_dir(dir)
@@ -38,7 +38,7 @@ fn train(dir: &Path, args: &[&str]) -> Output {
     training(dir, args).output().unwrap()
 }
 
-fn trains(dir: &Path, args: &[&str]) {
+pub fn trains(dir: &Path, args: &[&str]) {
     let out = train(dir, args);
     assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
@@ -68,7 +68,16 @@ fn assert_same_run(a: &Path, b: &Path) {
     }
 }
 
-struct Killed(Child);
+pub struct Killed(pub Child);
+
+/// Looks again and again, two minutes at most.
+pub fn wait_for(what: &str, mut is_there: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_there() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "no {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 impl Drop for Killed {
     fn drop(&mut self) {
@@ -120,11 +129,7 @@ fn a_run_that_is_told_to_end_saves_first() {
     trains(dir, &[&STEPS[..], &["--out", "whole"]].concat());
     let args = [&STEPS[..], &["--out", "run"]].concat();
     let mut process = Killed(training(dir, &args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
-    let begun = Instant::now();
-    while step(&dir.join("run")).is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "nothing was saved");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_for("save", || step(&dir.join("run")).is_some());
     let told = Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap();
     let ended = process.0.wait().unwrap();
     // it may have come to its end first
@@ -165,11 +170,7 @@ fn two_runs_never_write_into_one_folder() {
     let dir = tmp.path();
     let first = training(dir, &["--steps", "100000", "--out", "run"]).stderr(Stdio::null()).spawn().unwrap();
     let first = Killed(first);
-    let begun = Instant::now();
-    while step(&dir.join("run")).is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(120), "nothing was saved");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    wait_for("save", || step(&dir.join("run")).is_some());
     refuses(dir, &["--steps", "100000", "--out", "run", "--resume"], &["another run is writing there"]);
     drop(first);
     trains(dir, &["--steps", "1", "--out", "run", "--resume"]);

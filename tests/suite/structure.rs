@@ -37,7 +37,7 @@ fn used(text: &str, prefix: &str) -> Vec<String> {
 }
 
 /// module: (modules of this crate, outside crates) that it may use; the table of ARCHITECTURE.md.
-const LAYERS: [(&str, &[&str], &[&str]); 10] = [
+const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     ("diffusion", &[], &["rand_chacha", "rand_distr", "half"]),
     ("kernels", &[], &["candle_core", "candle_nn", "libmimalloc_sys", "rayon"]),
     ("model", &["diffusion", "kernels", "error"], &["candle_core", "rayon", "serde"]),
@@ -46,16 +46,17 @@ const LAYERS: [(&str, &[&str], &[&str]); 10] = [
     (
         "checkpoint",
         &["diffusion", "model", "error"],
-        &["candle_core", "flate2", "safetensors", "serde", "serde_json", "log"],
+        &["candle_core", "flate2", "hf_hub", "safetensors", "serde", "serde_json", "log"],
     ),
     (
         "train",
         &["diffusion", "kernels", "model", "data", "checkpoint", "error"],
         &["candle_core", "serde", "serde_json"],
     ),
+    ("monitor", &["diffusion", "export", "error"], &["crc32c", "image", "prost"]),
     (
         "engine",
-        &["diffusion", "model", "data", "train", "checkpoint", "export", "error"],
+        &["diffusion", "model", "data", "train", "checkpoint", "export", "monitor", "error"],
         &["candle_core", "crossbeam_channel", "serde_json", "log", "rustix"],
     ),
     ("ui", &["diffusion", "engine"], &["eframe", "egui", "egui_plot", "rfd", "serde", "log"]),
@@ -66,10 +67,11 @@ const LAYERS: [(&str, &[&str], &[&str]); 10] = [
     ),
 ];
 
-const OUTSIDE: [&str; 25] = [
+const OUTSIDE: [&str; 27] = [
     "candle_core",
     "candle_nn",
     "clap",
+    "crc32c",
     "crossbeam_channel",
     "ctrlc",
     "eframe",
@@ -79,10 +81,12 @@ const OUTSIDE: [&str; 25] = [
     "flate2",
     "gif",
     "half",
+    "hf_hub",
     "image",
     "indicatif",
     "log",
     "png",
+    "prost",
     "rand_chacha",
     "rand_distr",
     "rayon",

@@ -44,7 +44,7 @@ pub(super) fn probe(purpose: Purpose, seconds: u16, machine: &Machine) -> Result
         Purpose::Paused => Task::Paused,
     };
     let probe = Rc::new(RefCell::new(Probe::new(task, f64::from(seconds))));
-    ui::run(machine.options(Some(Origin::Shipped)), Some(Rc::clone(&probe)), |_| ())?;
+    ui::run(machine.options(Some(Origin::Shipped)), None, Some(Rc::clone(&probe)), |_| ())?;
     let seen = &probe.borrow().seen;
     let first = seen.first_picture.map(unix_seconds);
     println!(

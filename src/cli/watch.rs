@@ -1,0 +1,41 @@
+//! `ddpm-film watch`.
+
+use super::Machine;
+use crate::engine::{Error, Result, Watch};
+use crate::ui;
+use clap::Args;
+use std::path::PathBuf;
+
+#[derive(Args, Debug)]
+pub(super) struct WatchArgs {
+    /// Folder of a run, or any folder of TensorBoard event files; it is only read
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Print the newest numbers and end, as without a display
+    #[arg(long)]
+    once: bool,
+}
+
+pub(super) fn run(args: &WatchArgs, machine: &Machine) -> Result<()> {
+    let mut watch = Watch::open(&args.path)?;
+    if !args.once && ui::has_display() {
+        return super::window(machine, Some(args.path.clone()));
+    }
+    while watch.look().1 {}
+    let seen = watch.watched();
+    seen.problems.iter().for_each(|problem| log::warn!("{problem}"));
+    if seen.runs.is_empty() {
+        let why = "there are no TensorBoard event files in it";
+        return Err(Error::new("cannot watch this run", why, "name the folder of a run").at(&args.path));
+    }
+    for run in &seen.runs {
+        println!("{}", run.name);
+        let width = run.scalars.keys().map(|tag| tag.chars().count()).max().unwrap_or(0);
+        for (tag, series) in &run.scalars {
+            if let Some((step, value)) = series.points().last() {
+                println!("  {tag:width$}  {value:<12}  step {step}");
+            }
+        }
+    }
+    Ok(())
+}
