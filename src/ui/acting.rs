@@ -7,7 +7,7 @@ use super::export::{ExportDialog, Exporting};
 use super::state::{FilmSettings, GRIDS, Phase, Training, next_seed};
 use super::unsaved::{Unsaved, Wish};
 use super::window::Window;
-use crate::engine::{Command, ForwardSource, Origin, TrainingState, Which};
+use crate::engine::{Command, ForwardSource, Origin, Source, TrainingState, Which};
 use std::path::PathBuf;
 
 impl Window {
@@ -77,6 +77,8 @@ impl Window {
                 }
             }
             A::SetRun(run) => self.state.run = run,
+            A::ReadData => self.look_at_data(true),
+            A::StopReading => self.stop_looking(),
             A::StartTraining => self.start_training(),
             A::ChangeTraining(changes) => self.commands.push(Command::Change(changes)),
             A::HoldTraining => {
@@ -97,12 +99,15 @@ impl Window {
             A::Show(view) => {
                 self.view = view;
                 self.state.presenting &= view.has_timeline();
+                if view == View::Data {
+                    self.look_at_data(false);
+                }
             }
             A::ToggleKeys => self.keys_open ^= true,
             A::ToggleSettings => match self.view {
                 View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
-                View::Race => {}
+                View::Race | View::Data => {}
             },
             A::Dismiss => {
                 if self.keys_open {
@@ -228,7 +233,12 @@ impl Window {
                 }
             }
             PathUse::TrainingOut => self.state.run.out = path.display().to_string(),
-            PathUse::TrainingData => self.state.run.config.data = path.display().to_string(),
+            PathUse::TrainingData => {
+                self.state.run.config.data = Source::join([path.to_string_lossy().as_ref()]);
+                if self.view == View::Data {
+                    self.look_at_data(false);
+                }
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum View {
     Race,
     /// A training run.
     Training,
+    /// What the next training learns from.
+    Data,
 }
 
 impl View {
@@ -150,6 +152,10 @@ pub enum UiAction {
     SetFilm(FilmSettings),
     /// Change the settings of the next training.
     SetRun(RunSettings),
+    /// Read the data of the next training.
+    ReadData,
+    /// Stop reading them.
+    StopReading,
     /// Start training.
     StartTraining,
     /// Pause or resume training.
@@ -194,7 +200,7 @@ pub struct Entry {
 pub fn table() -> Vec<Entry> {
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Film, Noise, Race, Schedule, Step, Training};
+    use View::{Data, Film, Noise, Race, Schedule, Step, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -212,6 +218,7 @@ pub fn table() -> Vec<Entry> {
         entry(A::Show(Step), Window, "Step", "What happens in one step", Some((NONE, Key::F8))),
         entry(A::Show(Race), Window, "Race", "DDPM beside DDIM from the same noise", Some((NONE, Key::F9))),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
+        entry(A::Show(Data), Window, "Data", "What the next training learns from", Some((COMMAND, Key::D))),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
         entry(A::NextTheme, Window, "Theme", "Follow the system, light, or dark", Some((NONE, Key::F6))),
@@ -394,6 +401,8 @@ pub fn table() -> Vec<Entry> {
             "One line of the algorithm beside the step's equation",
             Some((NONE, Key::N)),
         ),
+        entry(A::ReadData, In(Data), "Read again", "Read the files again: they may have changed", Some((NONE, Key::R))),
+        entry(A::StopReading, In(Data), "Stop reading", "Stop reading the data", Some((NONE, Key::S))),
         entry(
             A::StartTraining,
             In(Training),

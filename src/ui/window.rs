@@ -2,6 +2,7 @@
 //! drive it without one.
 
 use super::actions::{self, UiAction, View};
+use super::data::DataView;
 use super::dialogs::{self, PathDialog};
 use super::export::ExportDialog;
 use super::film::FilmView;
@@ -43,6 +44,7 @@ pub struct Window {
     pub(super) film: FilmView,
     pub(super) training: TrainingView,
     race: RaceView,
+    data: DataView,
     pub(super) path: Option<PathDialog>,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) closing: Closing,
@@ -74,6 +76,7 @@ impl Window {
             film: FilmView::default(),
             training: TrainingView::default(),
             race: RaceView::default(),
+            data: DataView::default(),
             path: None,
             unsaved: None,
             closing: Closing::No,
@@ -136,6 +139,7 @@ impl Window {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Race => self.race.ui(ui, &self.state, &mut out),
+            View::Data => self.data.ui(ui, &self.state, &mut out),
             View::Training => {
                 let Preferences { curve, run_settings, .. } = self.preferences;
                 self.training.ui(ui, &self.state, curve, run_settings, &mut out);

@@ -15,6 +15,7 @@ mod golden_diffusion;
 mod oracle;
 mod own_data;
 mod race;
+mod reading;
 mod recall;
 mod saves;
 mod snapshots;
