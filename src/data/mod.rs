@@ -8,6 +8,7 @@ mod pictures;
 mod resize;
 mod source;
 
+pub use batching::Drawn;
 pub use part::Found;
 pub use pictures::{decode_picture, load_picture, photos};
 pub use source::Source;

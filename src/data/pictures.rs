@@ -80,6 +80,7 @@ pub(super) fn read(folder: &Path, name: &str, shape: [usize; 3], seen: &mut Seen
             return Ok(part);
         }
     }
+    part.pixels.reserve_exact(files.len() * len_one);
     let (mut done, mut at_once) = (0, rayon::current_num_threads());
     while done < files.len() {
         let begun = Instant::now();

@@ -1,6 +1,7 @@
 //! Whose prediction a film follows: a copy of the network's weights, or the exact oracle of the model's data.
 
-use super::worker::{DataCache, Model, Outbox};
+use super::reading::DataCache;
+use super::worker::{Model, Outbox};
 use super::{JobId, Predictor, Provenance};
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
@@ -19,7 +20,7 @@ pub(super) enum Predicting {
 pub(super) struct Opening<'a> {
     pub job: JobId,
     pub compute: &'a Compute,
-    pub data: &'a DataCache<'a>,
+    pub data: &'a DataCache,
     pub out: &'a Outbox,
 }
 
@@ -34,7 +35,7 @@ impl Predicting {
                 return Err(Error::new("cannot sample from raw weights", why, "choose EMA"));
             }
             (Predictor::Oracle, _) => {
-                let data = with.data.get(&model.data, model.info.shape, with.job, with.out)?;
+                let data = with.data.get(&(model.data.clone(), model.info.shape))?;
                 return Ok(Self::Oracle(Oracle::new(data, model.info.shape, Arc::clone(&model.info.schedule))?));
             }
         };

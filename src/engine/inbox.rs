@@ -1,10 +1,10 @@
 //! Commands that wait for the worker: a newer film makes an older one pointless, and a save is never dropped.
 
+use super::Command;
 use super::worker::Outbox;
-use super::{Command, JobId};
 use crate::error::Error;
 use crossbeam_channel::{Receiver, TryRecvError};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
 /// The worker's end of the channel, and what has come out of it but was not begun.
@@ -12,44 +12,11 @@ pub(super) struct Inbox<'a> {
     channel: &'a Receiver<Command>,
     out: &'a Outbox,
     waiting: RefCell<VecDeque<Command>>,
-    /// What was handed out last.
-    begun: Cell<Option<(JobId, Kind)>>,
-}
-
-/// Of each of these only the newest matters.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Sample,
-    Forward,
-    Compare,
-    Train,
-}
-
-fn kind(command: &Command) -> Option<Kind> {
-    match command {
-        Command::Sample(..) => Some(Kind::Sample),
-        Command::Forward(..) => Some(Kind::Forward),
-        Command::Compare(..) => Some(Kind::Compare),
-        Command::Train(..) => Some(Kind::Train),
-        Command::Recall { .. }
-        | Command::SetTraining(_)
-        | Command::Change(_)
-        | Command::Load(..)
-        | Command::Fetch(..)
-        | Command::Watch(..)
-        | Command::Save(..)
-        | Command::Race(..)
-        | Command::Export(..)
-        | Command::ReadRecipe(..)
-        | Command::ReadRuns(..)
-        | Command::SaveNotes(..)
-        | Command::Cancel(_) => None,
-    }
 }
 
 impl<'a> Inbox<'a> {
     pub fn new(channel: &'a Receiver<Command>, out: &'a Outbox) -> Self {
-        Self { channel, out, waiting: RefCell::default(), begun: Cell::new(None) }
+        Self { channel, out, waiting: RefCell::default() }
     }
 
     /// The next command to begin; waits for one if `wait`.
@@ -59,17 +26,7 @@ impl<'a> Inbox<'a> {
             self.file(self.channel.recv()?);
             state = self.collect();
         }
-        let command = self.waiting.borrow_mut().pop_front().ok_or(state)?;
-        self.begun.set(command.job().zip(kind(&command)));
-        Ok(command)
-    }
-
-    /// Whether the job that was begun last need not go on: it is cancelled, replaced by a newer one, or all ends.
-    pub fn stops(&self, id: JobId) -> bool {
-        self.collect();
-        let begun = self.begun.get().filter(|(job, _)| *job == id).map(|(_, kind)| kind);
-        let ends = |c: &Command| matches!(c, Command::Cancel(job) if *job == id) || begun.is_some() && kind(c) == begun;
-        self.out.quit() || self.waiting.borrow().iter().any(ends)
+        self.waiting.borrow_mut().pop_front().ok_or(state)
     }
 
     /// What was asked for and will not be begun.
@@ -92,7 +49,8 @@ impl<'a> Inbox<'a> {
         let pointless = |old: &Command| match (&command, old) {
             (Command::Sample(..), Command::Sample(..))
             | (Command::Forward(..), Command::Forward(..))
-            | (Command::Compare(..), Command::Compare(..)) => true,
+            | (Command::Compare(..), Command::Compare(..))
+            | (Command::Look(..), Command::Look(..)) => true,
             (Command::Recall { film: a, .. }, Command::Recall { film: b, .. }) => a == b,
             (Command::Cancel(_), Command::Save(..) | Command::SaveNotes(..)) => false,
             (Command::Cancel(id), old) => old.job() == Some(*id),
@@ -113,7 +71,7 @@ impl<'a> Inbox<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Event, ForwardRequest, ForwardSource, Origin, Outcome, Which};
+    use super::super::{Event, ForwardRequest, ForwardSource, JobId, Origin, Outcome, Which};
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
@@ -161,24 +119,5 @@ mod tests {
         let (got, ended) = pass(commands);
         assert_eq!(got, ["Forward 2", "Save 3", "Cancel 0", "Cancel 0"]);
         assert_eq!(ended, [1]);
-    }
-
-    #[test]
-    fn a_job_stops_for_its_cancel_and_for_a_newer_one_of_its_kind() {
-        let (sender, receiver) = crossbeam_channel::bounded(64);
-        let (events, _told) = crossbeam_channel::bounded(64);
-        let quit = Arc::new(AtomicBool::new(false));
-        let out = Outbox::new(events, Arc::clone(&quit), Arc::new(|| ()));
-        let inbox = Inbox::new(&receiver, &out);
-        sender.send(forward(1)).unwrap();
-        inbox.next(true).unwrap();
-        sender.send(Command::Save(2, "a".into())).unwrap();
-        assert!(!inbox.stops(1));
-        sender.send(forward(3)).unwrap();
-        assert!(inbox.stops(1) && !inbox.stops(2));
-        sender.send(Command::Cancel(7)).unwrap();
-        assert!(inbox.stops(7));
-        quit.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(inbox.stops(2));
     }
 }

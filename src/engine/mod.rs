@@ -17,6 +17,7 @@ mod export;
 mod film;
 mod inbox;
 mod race;
+mod reading;
 mod recipe;
 mod runs;
 mod snapshots;
@@ -24,7 +25,7 @@ mod training;
 mod worker;
 
 pub use crate::checkpoint::hub;
-pub use crate::data::Source;
+pub use crate::data::{Dataset, Drawn, Source};
 pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
@@ -72,6 +73,8 @@ pub enum Command {
     },
     /// DDPM beside DDIM from the same noise; ends a race under way.
     Race(JobId, RaceRequest),
+    /// Read a data set, to look at it.
+    Look(JobId, LookRequest),
     /// Make this the loaded model.
     Load(JobId, Origin),
     /// Fetch that model of the Hugging Face hub, `owner/name`, into its cache; ends another one under way.
@@ -101,6 +104,7 @@ impl Command {
             | Self::Forward(job, _)
             | Self::Compare(job, _)
             | Self::Race(job, _)
+            | Self::Look(job, _)
             | Self::Recall { job, .. }
             | Self::Load(job, _)
             | Self::Fetch(job, _)
@@ -189,6 +193,17 @@ pub struct SampleRequest {
     pub from: Option<(ForwardSource, usize)>,
     /// Send every frame, or only the last.
     pub every_frame: bool,
+}
+
+/// A data set to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookRequest {
+    /// As in [`RunConfig::data`].
+    pub data: String,
+    /// [c, h, w] of the images.
+    pub shape: [usize; 3],
+    /// Read the files again, although they were read before.
+    pub again: bool,
 }
 
 /// Where a forward film starts.
@@ -291,6 +306,8 @@ pub enum Event {
         /// Units in all.
         total: u64,
     },
+    /// The data set to look at.
+    Data(JobId, Arc<Dataset>),
     /// How training goes.
     Metrics(JobId, Arc<Metrics>),
     /// EMA samples from the same noise at a training step.

@@ -1,10 +1,11 @@
 //! The training job: steps, previews between them, metrics for the window, saves on a schedule.
 
+use super::reading::{DataCache, Place};
 use super::snapshots::{Album, Drawing};
-use super::worker::{DataCache, Model, Outbox};
+use super::worker::{Model, Outbox};
 use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
 use crate::checkpoint::{self, Claim};
-use crate::data::{Dataset, Source};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::export::files::check_folder;
 use crate::model::compute::Compute;
@@ -58,7 +59,7 @@ impl TrainingJob {
         out: &Outbox,
     ) -> Result<Self> {
         let plan = request.config.validate()?;
-        let source = Source::parse(&request.config.data);
+        let place = plan.data_place();
         let (mut trainer, claim) = match &request.out {
             Some(dir) if let Some(changes) = &request.resume => {
                 // first, since another run may be saving there
@@ -83,7 +84,7 @@ impl TrainingJob {
             }
             None => (Trainer::new(plan, Arc::clone(compute))?, None),
         };
-        let data = cache.get(&source, trainer.plan().model.image_shape(), job, out)?;
+        let data = cache.get(&place)?;
         trainer.bind(&data)?;
         let now = Instant::now();
         let mut training = Self {
@@ -115,6 +116,25 @@ impl TrainingJob {
         }
         training.tell(out);
         Ok(training)
+    }
+
+    /// What can be said before the data are read.
+    ///
+    /// # Errors
+    /// The folder of a new run holds a model, or another run has it.
+    pub(super) fn check(request: &TrainRequest) -> Result<()> {
+        match &request.out {
+            Some(dir) if request.resume.is_none() => {
+                check_folder(dir)?;
+                checkpoint::claim(dir, false).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The data that it learns from.
+    pub(super) fn place(&self) -> Place {
+        self.trainer.plan().data_place()
     }
 
     pub(super) fn job(&self) -> JobId {

@@ -8,25 +8,28 @@ use super::export::{ExportJob, Sources};
 use super::film::{FilmJob, Recall, forward_film};
 use super::inbox::Inbox;
 use super::race::RaceJob;
+use super::reading::{Place, Readings};
 use super::recipe::{Recipe, weights_hash};
 use super::runs::{self, RunsJob};
 use super::training::TrainingJob;
-use super::{Command, Event, JobId, ModelInfo, Options, Origin, Outcome, Which, device};
+use super::{Command, Event, ForwardSource, JobId, ModelInfo, Options, Origin, Outcome, Predictor, Which, device};
 use crate::checkpoint::{self, Checkpoint};
-use crate::data::{Dataset, Source};
+use crate::data::Source;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Kind, Result};
 use crate::model::compute::Compute;
 use crate::train::trainer::State;
 use candle_core::Device;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
-use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+/// Between two looks at data being read, while nothing else is to be done.
+const POLL: Duration = Duration::from_millis(5);
 
 /// The way out for events.
 #[derive(Clone)]
@@ -120,36 +123,6 @@ impl Model {
     }
 }
 
-/// The last data set that was asked for; films and training mostly want the same one.
-pub(super) struct DataCache<'a> {
-    held: RefCell<Option<(Source, Arc<Dataset>)>>,
-    inbox: &'a Inbox<'a>,
-}
-
-impl DataCache<'_> {
-    /// Reads the data set unless it is held; stops when `job` is cancelled or replaced.
-    pub(super) fn get(&self, source: &Source, shape: [usize; 3], job: JobId, out: &Outbox) -> Result<Arc<Dataset>> {
-        if let Some((held, data)) = &*self.held.borrow()
-            && held == source
-            && data.shape == shape
-        {
-            return Ok(Arc::clone(data));
-        }
-        let progress = |done: usize, total: usize| {
-            out.send_or_skip(Event::Progress { job, done: done as u64, total: total as u64 });
-            !self.inbox.stops(job)
-        };
-        let data = Arc::new(Dataset::load(source, shape, &progress)?);
-        if let Some((path, why)) = data.skipped.first() {
-            let n = data.skipped.len();
-            let others = if n > 1 { format!(" and {} more files", n - 1) } else { String::new() };
-            out.send(Event::Warning(format!("left out {}{others}: {why}", path.display())));
-        }
-        *self.held.borrow_mut() = Some((source.clone(), Arc::clone(&data)));
-        Ok(data)
-    }
-}
-
 struct Worker<'a> {
     compute: Arc<Compute>,
     out: &'a Outbox,
@@ -159,7 +132,7 @@ struct Worker<'a> {
     export: Option<ExportJob>,
     runs: Option<RunsJob>,
     training: Option<TrainingJob>,
-    data: DataCache<'a>,
+    readings: Readings,
     /// The newest films, as far as they are over.
     shown: Sources,
     /// Frames that were asked for again.
@@ -192,7 +165,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         export: None,
         runs: None,
         training: None,
-        data: DataCache { held: RefCell::default(), inbox: &inbox },
+        readings: Readings::default(),
         shown: Sources::default(),
         recall: None,
         comparer: None,
@@ -204,13 +177,17 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         worker.guard(0, |w| w.load(&origin));
     }
     while !out.quit() {
-        match inbox.next(worker.idle()) {
+        match inbox.next(worker.idle() && worker.readings.is_empty()) {
             Ok(command) => worker.take(command),
-            Err(TryRecvError::Empty) => worker.advance(),
+            Err(TryRecvError::Empty) => {
+                worker.follow_readings();
+                worker.advance();
+            }
             Err(TryRecvError::Disconnected) => break,
         }
     }
-    worker.save_what_was_asked(inbox.rest());
+    let waiting = worker.readings.rest();
+    worker.save_what_was_asked(waiting.into_iter().chain(inbox.rest()));
     if let Some(Err(e)) = worker.training.as_mut().map(TrainingJob::save_if_due_at_exit) {
         log::error!("{e}");
     }
@@ -237,8 +214,66 @@ impl Worker<'_> {
         !failed
     }
 
+    /// Begins a command, or sets it aside until the data that it needs are read.
     fn take(&mut self, command: Command) {
+        for free in self.readings.make_way(&command, self.out) {
+            self.take(free);
+        }
+        let Some(command) = self.readings.behind_training(command) else { return };
+        let (Some(place), Some(job)) = (self.needs(&command), command.job()) else { return self.begin(command) };
+        let mut ready = None;
+        self.guard(job, |w| {
+            if let Command::Train(_, request) = &command {
+                w.end_training();
+                TrainingJob::check(request)?;
+            }
+            ready = w.readings.when_read(place, command)?;
+            Ok(())
+        });
+        if let Some(command) = ready {
+            self.begin(command);
+        }
+    }
+
+    /// The data without which it cannot begin.
+    fn needs(&self, command: &Command) -> Option<Place> {
+        let of = |which| match which {
+            Which::Loaded => self.loaded.as_ref().map(|m| (m.data.clone(), m.info.shape)),
+            Which::Training => self.training.as_ref().map(TrainingJob::place),
+        };
         match command {
+            Command::Train(_, request) => request.config.validate().ok().map(|plan| plan.data_place()),
+            Command::Look(_, request) => Some((Source::parse(&request.data), request.shape)),
+            Command::Sample(_, r) if r.predictor == Predictor::Oracle => of(r.which),
+            Command::Sample(_, r) if matches!(r.from, Some((ForwardSource::Data, _))) => of(r.which),
+            Command::Race(_, r) if r.predictor == Predictor::Oracle => of(r.which),
+            Command::Forward(_, r) if r.source == ForwardSource::Data => of(r.which),
+            Command::Compare(_, r) => of(r.which),
+            _ => None,
+        }
+    }
+
+    fn follow_readings(&mut self) {
+        for command in self.readings.follow(self.out) {
+            self.take(command);
+        }
+        if self.idle() && !self.readings.is_empty() {
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn begin(&mut self, command: Command) {
+        match command {
+            Command::Look(job, request) => {
+                let done = self.guard(job, |w| {
+                    let data = w.readings.cache.get(&(Source::parse(&request.data), request.shape))?;
+                    w.out.send(Event::Data(job, data));
+                    Ok(())
+                });
+                if done {
+                    self.out.finished(job, Ok(()));
+                }
+            }
             Command::Load(job, origin) => {
                 if self.guard(job, |w| w.load(&origin)) {
                     self.out.finished(job, Ok(()));
@@ -289,7 +324,7 @@ impl Worker<'_> {
             Command::Train(job, request) => {
                 self.end_training();
                 self.guard(job, |w| {
-                    let training = TrainingJob::start(job, *request, &w.compute, &w.data, w.out)?;
+                    let training = TrainingJob::start(job, *request, &w.compute, &w.readings.cache, w.out)?;
                     w.training = Some(training);
                     Ok(())
                 });
@@ -517,7 +552,7 @@ impl Worker<'_> {
     }
 
     fn opening(&self, job: JobId) -> Opening<'_> {
-        Opening { job, compute: &self.compute, data: &self.data, out: self.out }
+        Opening { job, compute: &self.compute, data: &self.readings.cache, out: self.out }
     }
 
     fn compare(&mut self, job: JobId, request: CompareRequest) -> Result<()> {

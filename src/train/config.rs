@@ -1,5 +1,6 @@
 //! The settings of a run, one struct for the command line, the settings form and the checkpoint.
 
+use crate::data::Source;
 use crate::diffusion::schedule::ScheduleConfig;
 use crate::error::{Error, Result};
 use crate::model::Config;
@@ -68,6 +69,13 @@ pub struct Plan {
     pub model: Config,
     /// The noise schedule.
     pub schedule: ScheduleConfig,
+}
+
+impl Plan {
+    /// Which data, and [c, h, w] of its images.
+    pub fn data_place(&self) -> (Source, [usize; 3]) {
+        (Source::parse(&self.run.data), self.model.image_shape())
+    }
 }
 
 impl RunConfig {

@@ -7,7 +7,7 @@ use super::export::{ExportDialog, Exporting};
 use super::state::{FilmSettings, GRIDS, Phase, Training, next_seed};
 use super::unsaved::{Unsaved, Wish};
 use super::window::Window;
-use crate::engine::{Command, ForwardSource, Origin, TrainingState, Which, hub};
+use crate::engine::{Command, ForwardSource, Origin, Source, TrainingState, Which, hub};
 use std::path::PathBuf;
 
 impl Window {
@@ -86,6 +86,8 @@ impl Window {
                 self.preferences.run_settings = true;
                 self.view = View::Training;
             }
+            A::ReadData => self.look_at_data(true),
+            A::StopReading => self.stop_looking(),
             A::StartTraining => self.start_training(),
             A::ChangeTraining(changes) => self.commands.push(Command::Change(changes)),
             A::HoldTraining => {
@@ -110,12 +112,15 @@ impl Window {
                 }
                 self.view = view;
                 self.state.presenting &= view.has_timeline();
+                if view == View::Data {
+                    self.look_at_data(false);
+                }
             }
             A::ToggleKeys => self.keys_open ^= true,
             A::ToggleSettings => match self.view {
                 View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
-                View::Race | View::Runs => {}
+                View::Race | View::Runs | View::Data => {}
             },
             A::Dismiss => {
                 if self.keys_open {
@@ -252,7 +257,12 @@ impl Window {
                 self.read_runs();
             }
             PathUse::TrainingOut => self.state.run.out = path.display().to_string(),
-            PathUse::TrainingData => self.state.run.config.data = path.display().to_string(),
+            PathUse::TrainingData => {
+                self.state.run.config.data = Source::join([path.to_string_lossy().as_ref()]);
+                if self.view == View::Data {
+                    self.look_at_data(false);
+                }
+            }
         }
     }
 }

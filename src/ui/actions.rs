@@ -27,6 +27,8 @@ pub enum View {
     Training,
     /// The runs in a folder.
     Runs,
+    /// What the next training learns from.
+    Data,
 }
 
 impl View {
@@ -170,6 +172,10 @@ pub enum UiAction {
     StartFrom(Box<RunSettings>),
     /// Keep that text in the folder of a run.
     SaveNotes(PathBuf, String),
+    /// Read the data of the next training.
+    ReadData,
+    /// Stop reading them.
+    StopReading,
     /// Start training.
     StartTraining,
     /// Pause or resume training.
@@ -214,7 +220,7 @@ pub struct Entry {
 pub fn table() -> Vec<Entry> {
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Film, Noise, Race, Schedule, Step, Training};
+    use View::{Data, Film, Noise, Race, Schedule, Step, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -239,6 +245,7 @@ pub fn table() -> Vec<Entry> {
             "The runs in a folder: curves over each other, notes",
             Some((COMMAND, Key::R)),
         ),
+        entry(A::Show(Data), Window, "Data", "What the next training learns from", Some((COMMAND, Key::D))),
         entry(A::ToggleSettings, Window, "Settings", "Open or close the settings", Some((NONE, Key::F4))),
         entry(A::ToggleKeys, Window, "Keys", "List all keys", Some((NONE, Key::F1))),
         entry(A::NextTheme, Window, "Theme", "Follow the system, light, or dark", Some((NONE, Key::F6))),
@@ -437,6 +444,8 @@ pub fn table() -> Vec<Entry> {
             "One line of the algorithm beside the step's equation",
             Some((NONE, Key::N)),
         ),
+        entry(A::ReadData, In(Data), "Read again", "Read the files again: they may have changed", Some((NONE, Key::R))),
+        entry(A::StopReading, In(Data), "Stop reading", "Stop reading the data", Some((NONE, Key::S))),
         entry(
             A::StartTraining,
             In(Training),

@@ -9,6 +9,7 @@ mod canvas;
 mod chain;
 mod changes;
 pub mod curve;
+mod data;
 mod dialogs;
 mod equations;
 pub mod export;

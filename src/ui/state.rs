@@ -2,6 +2,7 @@
 
 use super::actions::{PathUse, UiAction};
 use super::axis::Scale;
+use super::data::Data;
 use super::export::Exporting;
 use super::fetch::Fetching;
 use super::noise::Noise;
@@ -291,6 +292,8 @@ pub struct AppState {
     pub settings: FilmSettings,
     /// What the next training is made from.
     pub run: RunSettings,
+    /// What it learns from.
+    pub data: Data,
     /// The newest training.
     pub training: Option<Training>,
     /// The runs in a folder.
@@ -393,7 +396,9 @@ impl AppState {
             }
             Event::Warning(text) => self.notify(Severity::Warning, text, String::new()),
             Event::Finished(job, outcome) => self.finished(job, &outcome),
+            Event::Data(job, set) => self.data.arrived(job, set),
             Event::Progress { job, done, total } => {
+                self.data.follow(job, done, total);
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
                     t.reading = Some((done, total));
                 }
@@ -430,7 +435,10 @@ impl AppState {
     }
 
     fn finished(&mut self, job: JobId, outcome: &Outcome) {
-        let mut known = job == 0 || self.noise.finished(job, outcome) || self.recall.finished(job);
+        let mut known = job == 0
+            || self.data.finished(job, outcome)
+            || self.noise.finished(job, outcome)
+            || self.recall.finished(job);
         known |= self.runs.finished(job);
         if let Some(race) = self.race.as_mut().filter(|race| race.job == job) {
             race.over = true;

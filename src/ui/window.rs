@@ -2,6 +2,7 @@
 //! drive it without one.
 
 use super::actions::{self, UiAction, View};
+use super::data::DataView;
 use super::dialogs::{self, PathDialog};
 use super::export::ExportDialog;
 use super::fetch;
@@ -48,6 +49,7 @@ pub struct Window {
     watched: WatchView,
     race: RaceView,
     pub(super) runs: RunsView,
+    data: DataView,
     pub(super) path: Option<PathDialog>,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) closing: Closing,
@@ -82,6 +84,7 @@ impl Window {
             watched: WatchView::default(),
             race: RaceView::default(),
             runs: RunsView::default(),
+            data: DataView::default(),
             path: None,
             unsaved: None,
             closing: Closing::No,
@@ -149,6 +152,7 @@ impl Window {
             View::Training if self.state.watching.is_some() => {
                 self.watched.ui(ui, &self.state, self.preferences.curve, &mut out);
             }
+            View::Data => self.data.ui(ui, &self.state, &mut out),
             View::Training => {
                 let Preferences { curve, run_settings, .. } = self.preferences;
                 self.training.ui(ui, &self.state, curve, run_settings, &mut out);

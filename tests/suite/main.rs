@@ -17,6 +17,7 @@ mod oracle;
 mod own_data;
 mod python;
 mod race;
+mod reading;
 mod recall;
 mod runs;
 mod saves;
