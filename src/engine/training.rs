@@ -173,7 +173,8 @@ impl TrainingJob {
             return Ok(());
         }
         if let Err(e) = self.trainer.step(&self.data) {
-            // the state of the step before is whole: keep it
+            // the trainer is back at a good state: keep that, and not what may have been saved since
+            self.tell(out);
             if let Err(e) = self.save_if_due_at_exit() {
                 out.send(Event::Warning(e.to_string()));
             }
@@ -250,8 +251,8 @@ impl TrainingJob {
         self.album.write()
     }
 
-    /// Saves steps that no file holds yet.
+    /// Saves a state that no file holds yet.
     pub(super) fn save_if_due_at_exit(&mut self) -> Result<()> {
-        if self.saved_step < self.trainer.steps_done() { self.save() } else { Ok(()) }
+        if self.saved_step == self.trainer.steps_done() { Ok(()) } else { self.save() }
     }
 }

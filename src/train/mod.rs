@@ -3,5 +3,7 @@
 pub mod adam;
 pub mod changes;
 pub mod config;
+mod divergence;
 pub mod metrics;
+pub mod timesteps;
 pub mod trainer;

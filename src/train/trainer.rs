@@ -3,10 +3,13 @@
 use super::adam::{self, Slot, Update};
 use super::changes::{self, Changes};
 use super::config::{Plan, RunConfig};
+use super::divergence::Culprit;
 use super::metrics::{History, StepStats};
+use super::timesteps::Sample;
 use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
 use crate::data::Dataset;
 use crate::diffusion::Images;
+use crate::diffusion::bound;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::process;
 use crate::diffusion::sampler::Variance;
@@ -17,6 +20,7 @@ use crate::model::compute::Compute;
 use crate::model::{Dropout, Params, UNet};
 use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Images that one thread takes forward and backward at a time: work for four threads, but not so few images that reading
@@ -25,6 +29,11 @@ use std::sync::Arc;
 fn micro_batch(batch: usize) -> usize {
     batch.div_ceil(4).clamp(4, 16)
 }
+
+/// Steps between two states that a run can go back to; each is a second copy of the weights and moments.
+const GOOD_EVERY: u64 = 100;
+/// A network that predicts no noise at all has a loss of 1: past this mean of the last steps a run is lost.
+const LOST: f32 = 2.0;
 
 /// A run under way. It knows no files, channels or clocks.
 pub struct Trainer {
@@ -35,6 +44,8 @@ pub struct Trainer {
     template: Params,
     slots: Vec<Slot>,
     state: State,
+    /// Weights and all of some steps ago, when all was well.
+    good: Option<(Vec<Slot>, State)>,
 }
 
 /// What a checkpoint keeps beside the tensors.
@@ -86,6 +97,7 @@ impl Trainer {
             state: State { run: plan.run.clone(), step: 0, data: None, history: History::default() },
             plan,
             compute,
+            good: None,
         })
     }
 
@@ -213,7 +225,7 @@ impl Trainer {
     /// One optimiser step on the batch that (seed, step) addresses.
     ///
     /// # Errors
-    /// If the loss or the gradient is not a number: then nothing was changed.
+    /// As [`Trainer::step_on`].
     pub fn step(&mut self, data: &Dataset) -> Result<StepStats> {
         let (seed, step, n) = (self.plan.run.seed, self.state.step + 1, self.plan.run.batch);
         let x_start = data.batch(seed, step - 1, n, self.plan.run.flip.unwrap_or(data.flip));
@@ -227,7 +239,8 @@ impl Trainer {
     /// One optimiser step on given images, timesteps and noise: descends ∇‖ε - ε_θ(√ᾱ x_0 + √(1-ᾱ) ε, t)‖².
     ///
     /// # Errors
-    /// If the loss or the gradient is not a number: then nothing was changed.
+    /// If the loss, the gradient or a weight is not a number: then the run is back at its last good state, which is at
+    /// least two steps back unless there is none.
     pub fn step_on(&mut self, x_start: &Images, t: &[usize], noise: &Images) -> Result<StepStats> {
         let step = self.state.step + 1;
         let run = &self.plan.run;
@@ -237,7 +250,7 @@ impl Trainer {
         let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
         let size = micro_batch(t.len());
         let micro_batches = t.len().div_ceil(size);
-        let backward = |k: usize| -> Result<(f64, Vec<Tensor>)> {
+        let backward = |k: usize| -> Result<(Vec<Sample>, Vec<Tensor>)> {
             let rows = k * size..((k + 1) * size).min(t.len());
             let tensor = |images: &Images| {
                 let (n, len, [c, h, w]) = (rows.len(), images.len_one(), images.shape());
@@ -248,29 +261,31 @@ impl Trainer {
             let output = || net.forward(&tensor(&x_t)?, &times, Some(dropout));
             let loss = |out: &Tensor| {
                 let (difference, count) = ((out - tensor(noise)?)?, noise.data.len() as f64);
-                let loss = f64::from(difference.sqr()?.sum_all()?.to_scalar::<f32>()?) / count;
-                Ok((loss, (difference * (2.0 / count))?))
+                let samples = self.measure(x_start, t, rows.clone(), &difference.flatten_all()?.to_vec1()?);
+                Ok((samples, (difference * (2.0 / count))?))
             };
             Ok(kernels::gradients(self.compute.path(), &vars, output, loss)?)
         };
-        let (mut loss, mut grads, mut norm) = (0.0, Vec::<Tensor>::new(), 0.0);
+        let (mut samples, mut grads, mut squares) = (Vec::new(), Vec::<Tensor>::new(), Vec::new());
         // a few at a time, since each gradient is as large as the network
         for first in (0..micro_batches).step_by(2 * self.compute.threads()) {
             let count = (2 * self.compute.threads()).min(micro_batches - first);
             let mut parts = if first == 0 { vec![] } else { vec![std::mem::take(&mut grads)] };
             for result in self.compute.map_lanes(count, |k| backward(first + k)) {
-                let (part_loss, part) = result?;
-                loss += part_loss;
+                let (part_samples, part) = result?;
+                samples.extend(part_samples);
                 parts.push(part);
             }
-            (grads, norm) = self.compute.run(|| adam::sum_gradients(&parts))?;
+            (grads, squares) = self.compute.run(|| adam::sum_gradients(&parts))?;
         }
-        if !(loss.is_finite() && norm.is_finite()) {
-            return Err(Error::new(
-                "training stopped",
-                format!("at step {step} the loss is {loss} and the gradient norm {norm}"),
-                "the weights of the step before are kept; go on with a lower learning rate",
-            ));
+        let loss = samples.iter().map(|s| f64::from(s.simple)).sum::<f64>() / t.len() as f64;
+        if !loss.is_finite() {
+            let first = samples.iter().find(|s| !s.simple.is_finite()).map(|s| s.t);
+            return Err(self.diverged(&Culprit::Loss(loss, first)));
+        }
+        let norm = squares.iter().sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            return Err(self.diverged(&Culprit::Gradients(squares)));
         }
         let learning_rate = run.learning_rate_at(step);
         let update = Update {
@@ -280,11 +295,57 @@ impl Trainer {
             ema_decay: run.ema_decay_at(step),
         };
         let mut slots = self.slots.clone();
-        self.compute.run(|| slots.iter_mut().zip(&grads).try_for_each(|(slot, grad)| slot.update(grad, &update)))?;
-        self.slots = slots;
+        let update_all = || -> candle_core::Result<Vec<[f64; 2]>> {
+            slots.iter_mut().zip(&grads).map(|(slot, grad)| slot.update(grad, &update)).collect()
+        };
+        let moved = self.compute.run(update_all)?;
+        if let Some(i) = moved.iter().position(|[weights, _]| !weights.is_finite()) {
+            return Err(self.diverged(&Culprit::Weight(i)));
+        }
+        let before = std::mem::replace(&mut self.slots, slots);
+        let well = self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST);
+        if self.good.is_none() || well && self.state.step.is_multiple_of(GOOD_EVERY) {
+            self.good = Some((before, self.state.clone()));
+        }
+        let [weights, moved] = moved.iter().fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
+        let stats = StepStats {
+            step,
+            loss: loss as f32,
+            grad_norm: norm as f32,
+            learning_rate: learning_rate as f32,
+            update_ratio: (moved / weights).sqrt() as f32,
+            ema_decay: update.ema_decay as f32,
+        };
         self.state.step = step;
-        let stats = StepStats { step, loss: loss as f32, grad_norm: norm as f32, learning_rate: learning_rate as f32 };
         self.state.history.push(stats);
+        self.state.history.push_samples(step, &samples, self.schedule.steps());
         Ok(stats)
+    }
+
+    /// What the images `rows` of a batch measured: their share of `errors` is ε_θ - ε.
+    fn measure(&self, x_start: &Images, t: &[usize], rows: Range<usize>, errors: &[f32]) -> Vec<Sample> {
+        let images = rows.zip(errors.chunks_exact(x_start.len_one()));
+        let of = |(i, error): (usize, &[f32])| {
+            let squares: f64 = error.iter().map(|e| f64::from(*e).powi(2)).sum();
+            let bits = bound::bits_per_dim(&self.schedule, t[i], x_start.one(i), error);
+            Sample { t: t[i], simple: (squares / error.len() as f64) as f32, bits: bits as f32 }
+        };
+        images.map(of).collect()
+    }
+
+    /// Goes back to the last good state. From the state of the step before, the same batch would fail again.
+    fn diverged(&mut self, culprit: &Culprit) -> Error {
+        let names: Vec<&str> = self.template.iter().map(|(name, _)| name).collect();
+        let (why, rate) = (culprit.words(self.state.step + 1, &names), self.plan.run.learning_rate);
+        let hint = match self.good.take() {
+            Some((slots, state)) => {
+                (self.slots, self.state) = (slots, state);
+                self.plan.run = self.state.run.clone();
+                let step = self.state.step;
+                format!("the run is back at step {step}, its last good state; go on with a learning rate below {rate}")
+            }
+            None => "the run is as it was; go on from an older save, or with a lower learning rate".to_owned(),
+        };
+        Error::new("training stopped", why, hint)
     }
 }

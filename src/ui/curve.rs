@@ -200,7 +200,14 @@ mod tests {
     fn values_that_are_no_numbers_leave_the_curve_whole() {
         let mut history = History::default();
         for (step, loss) in [(1, 1.0), (2, f32::NAN), (3, 0.0), (4, f32::INFINITY), (5, 0.1)] {
-            history.push(StepStats { step, loss, grad_norm: 1.0, learning_rate: 1e-4 });
+            history.push(StepStats {
+                step,
+                loss,
+                grad_norm: 1.0,
+                learning_rate: 1e-4,
+                update_ratio: 1e-3,
+                ema_decay: 0.9,
+            });
         }
         let metrics = Arc::new(Metrics {
             step: 5,

@@ -15,7 +15,14 @@ use std::sync::Arc;
 fn metrics(step: u64, state: TrainingState) -> Arc<Metrics> {
     let mut history = History::default();
     for step in 1..=step {
-        history.push(StepStats { step, loss: 1.0 / step as f32, grad_norm: 0.5, learning_rate: 2e-4 });
+        history.push(StepStats {
+            step,
+            loss: 1.0 / step as f32,
+            grad_norm: 0.5,
+            learning_rate: 2e-4,
+            update_ratio: 1e-3,
+            ema_decay: 0.99,
+        });
     }
     Arc::new(Metrics {
         step,

@@ -12,6 +12,7 @@ use ddpm_film::model::UNet;
 use ddpm_film::model::compute::Compute;
 use ddpm_film::train::changes::Changes;
 use ddpm_film::train::config::{Plan, RunConfig};
+use ddpm_film::train::timesteps::bin;
 use ddpm_film::train::trainer::Trainer;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -175,7 +176,47 @@ fn a_loss_that_is_not_a_number_stops_and_changes_nothing() {
     x.data[5] = f32::NAN;
     let e = trainer.step_on(&x, &[1, 2], &Images::zeros(2, [1, 16, 16])).unwrap_err();
     assert!(e.to_string().contains("NaN"), "{e}");
+    assert!(e.to_string().contains("step 1") && e.to_string().contains("timestep 1"), "{e}");
     assert!(bytes(&trainer) == before && trainer.steps_done() == 0);
+}
+
+#[test]
+fn after_a_loss_that_is_not_a_number_the_run_is_back_at_a_good_state_and_goes_on_from_there() {
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let mut trainer = Trainer::new(small_run(3).validate().unwrap(), compute(2, Path::Fast)).unwrap();
+    let first = bytes(&trainer);
+    let steps = |trainer: &mut Trainer| (0..3).map(|_| trainer.step(&data).unwrap()).collect::<Vec<_>>();
+    let stats = steps(&mut trainer);
+    let third = bytes(&trainer);
+    trainer.change(&Changes { learning_rate: Some(0.5), ..Changes::default() }).unwrap();
+    let mut x = Images::zeros(40, [1, 16, 16]);
+    *x.data.last_mut().unwrap() = f32::INFINITY;
+    let e = trainer.step_on(&x, &[7; 40], &Images::zeros(40, [1, 16, 16])).unwrap_err().to_string();
+    assert!(e.contains("back at step 0") && e.contains("below 0.5"), "{e}");
+    assert!(bytes(&trainer) == first && trainer.steps_done() == 0 && trainer.history().last().is_none());
+    assert_eq!((steps(&mut trainer), trainer.history().changes().len()), (stats, 0));
+    assert!(bytes(&trainer) == third);
+}
+
+#[test]
+fn the_losses_of_a_step_are_filed_by_their_timestep() {
+    let mut trainer = Trainer::new(small_run(3).validate().unwrap(), compute(2, Path::Fast)).unwrap();
+    let shape = [1, 16, 16];
+    let (x, noise) =
+        (noise_images(1, Purpose::Pick, 0, 0, 40, shape), noise_images(1, Purpose::Forward, 0, 0, 40, shape));
+    let t: Vec<usize> = (0..40).map(|i| if i == 3 { 0 } else { 25 * i }).collect();
+    let stats = trainer.step_on(&x, &t, &noise).unwrap();
+    // a new network predicts no noise at all
+    let squares = |i: usize| noise.one(i).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 256.0;
+    let by_t = trainer.history().timesteps();
+    for i in (4..40).step_by(5) {
+        let mean = by_t.simple()[bin(t[i], 1000)].get().unwrap();
+        assert!((f64::from(mean) - squares(i)).abs() < 1e-5, "{i}: {mean}");
+    }
+    assert!((f64::from(stats.loss) - (0..40).map(squares).sum::<f64>() / 40.0).abs() < 1e-5);
+    assert_eq!((by_t.decoder().n, by_t.columns().len()), (2, 1), "t = 0 came twice");
+    assert!(stats.update_ratio > 0.0 && stats.ema_decay > 0.1);
+    assert!(trainer.history().ema_initial().unwrap() < 1.0);
 }
 
 /// Each shipped model predicts the noise in digits it was trained on about as well as its card says.
