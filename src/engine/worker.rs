@@ -147,6 +147,25 @@ impl DataCache<'_> {
     }
 }
 
+impl DataCache<'_> {
+    /// The images of the same kind that are never trained on, if there are any.
+    pub(super) fn held_out(
+        &self,
+        source: &Source,
+        shape: [usize; 3],
+        job: JobId,
+        out: &Outbox,
+    ) -> Result<Option<Dataset>> {
+        match Dataset::held_out(source, shape, &|_, _| !self.inbox.stops(job)) {
+            Err(e) if e.kind != Kind::Cancelled => {
+                out.send(Event::Warning(e.to_string()));
+                Ok(None)
+            }
+            held_out => held_out,
+        }
+    }
+}
+
 struct Worker<'a> {
     compute: Arc<Compute>,
     out: &'a Outbox,
@@ -540,6 +559,9 @@ impl Worker<'_> {
     fn save(&mut self, dir: &Path) -> Result<()> {
         let which = if self.training.is_some() { Which::Training } else { Which::Loaded };
         let own = self.training.as_ref().is_some_and(|training| training.writes_to(dir));
+        if let Some(training) = self.training.as_mut().filter(|_| own) {
+            training.end_saving()?;
+        }
         let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
         checkpoint::save(dir, &self.model(which)?.checkpoint)?;

@@ -76,7 +76,7 @@ mod tests {
         for (first, after) in [
             ("conv_out", "conv_norm_out"),
             ("up_blocks.3.resnets.2.conv2", "up_blocks.3.resnets.2.norm2"),
-            ("up_blocks.1.attentions.0.to_out.0", "up_blocks.1.resnets.0"),
+            ("up_blocks.2.attentions.0.to_out.0", "up_blocks.2.resnets.0"),
             ("up_blocks.0.upsamplers.0.conv", "up_blocks.0.resnets.2"),
             ("up_blocks.0.resnets.0.conv1", "mid_block.resnets.1"),
             ("mid_block.attentions.0.to_out.0", "mid_block.resnets.0"),

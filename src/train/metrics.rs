@@ -1,6 +1,7 @@
 //! The curves of a run, in bounded memory: the newest steps one by one, the whole run decimated.
 
 use super::changes::Change;
+use super::evaluation::{self, Evaluation};
 use super::timesteps::{Sample, TimestepLoss};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,9 @@ pub struct History {
     /// The loss by timestep.
     #[serde(default)]
     timesteps: TimestepLoss,
+    /// Training against held-out images, oldest first.
+    #[serde(default)]
+    evaluations: Vec<Evaluation>,
     /// What the moving average still holds of the initial weights, 0 to 1; `None` in runs of older versions.
     #[serde(default)]
     ema_initial: Option<f32>,
@@ -76,6 +80,7 @@ impl Default for History {
             open: 0,
             changes: Vec::new(),
             timesteps: TimestepLoss::default(),
+            evaluations: Vec::new(),
             ema_initial: Some(1.0),
         }
     }
@@ -118,13 +123,23 @@ impl History {
         &self.timesteps
     }
 
+    /// Takes in the next evaluation.
+    pub fn push_evaluation(&mut self, evaluation: Evaluation) {
+        evaluation::push(&mut self.evaluations, evaluation);
+    }
+
+    /// Training against held-out images, oldest first.
+    pub fn evaluations(&self) -> &[Evaluation] {
+        &self.evaluations
+    }
+
     /// What the moving average still holds of the initial weights, 0 to 1, where known.
     pub fn ema_initial(&self) -> Option<f32> {
         self.ema_initial
     }
 
     /// The newest steps, oldest first.
-    pub fn recent(&self) -> impl ExactSizeIterator<Item = &StepStats> {
+    pub fn recent(&self) -> impl ExactSizeIterator<Item = &StepStats> + DoubleEndedIterator {
         self.recent.iter()
     }
 

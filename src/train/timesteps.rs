@@ -170,6 +170,11 @@ impl TimestepLoss {
         Some(total)
     }
 
+    /// Steps of each column but the last.
+    pub fn stride(&self) -> u64 {
+        self.stride
+    }
+
     /// L_simple over the run, oldest first.
     pub fn columns(&self) -> &[Column] {
         &self.columns

@@ -4,6 +4,8 @@ use super::adam::{self, Slot, Update};
 use super::changes::{self, Changes};
 use super::config::{Plan, RunConfig};
 use super::divergence::Culprit;
+use super::doctor::{self, Signals, Verdict};
+use super::evaluation::{self, Evaluation};
 use super::metrics::{History, StepStats};
 use super::timesteps::Sample;
 use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
@@ -34,6 +36,10 @@ fn micro_batch(batch: usize) -> usize {
 const GOOD_EVERY: u64 = 100;
 /// A network that predicts no noise at all has a loss of 1: past this mean of the last steps a run is lost.
 const LOST: f32 = 2.0;
+/// Steps without a gradient after which a weight counts as dead.
+const SILENT: u64 = 100;
+/// Share of the gradient's squared norm that is no gradient at all; rounding makes more.
+const NO_GRADIENT: f64 = 1e-24;
 
 /// A run under way. It knows no files, channels or clocks.
 pub struct Trainer {
@@ -46,6 +52,36 @@ pub struct Trainer {
     state: State,
     /// Weights and all of some steps ago, when all was well.
     good: Option<(Vec<Slot>, State)>,
+    /// Steps in a row that each weight has had no gradient.
+    silent: Vec<u64>,
+    /// Least and largest byte of the data, and the mean square of its pixels.
+    range: ((u8, u8), f64),
+}
+
+/// A run at one moment, to be saved while it goes on.
+pub struct Snapshot {
+    plan: Plan,
+    ema: Params,
+    raw: Params,
+    adam: (Params, Params),
+    state: State,
+}
+
+impl Snapshot {
+    /// As it is saved.
+    ///
+    /// # Errors
+    /// If the state cannot be written as JSON.
+    pub fn checkpoint(self) -> Result<Checkpoint> {
+        let state = serde_json::to_value(&self.state)
+            .map_err(|e| Error::new("cannot save the run", e.to_string(), "report this"))?;
+        Ok(Checkpoint {
+            config: self.plan.model,
+            schedule: ScheduleSettings::new(self.plan.schedule, Variance::FixedSmall, true),
+            ema: self.ema,
+            training: Some(Training { raw: self.raw, adam: Some(self.adam), state }),
+        })
+    }
 }
 
 /// What a checkpoint keeps beside the tensors.
@@ -98,6 +134,8 @@ impl Trainer {
             plan,
             compute,
             good: None,
+            silent: Vec::new(),
+            range: ((0, 255), 1.0),
         })
     }
 
@@ -157,6 +195,7 @@ impl Trainer {
     /// A resumed run learned from other data.
     pub fn bind(&mut self, data: &Dataset) -> Result<()> {
         let now = data.fingerprint();
+        self.range = data.range();
         match self.state.data.replace(now.clone()) {
             Some(before) if before != now => {
                 let why = format!("its data were {before}, and those of {} are {now}", data.name);
@@ -208,18 +247,18 @@ impl Trainer {
 
     /// All that a resumed run needs to end with the same bytes.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        let state = serde_json::to_value(&self.state)
-            .map_err(|e| Error::new("cannot save the run", e.to_string(), "report this"))?;
-        Ok(Checkpoint {
-            config: self.plan.model.clone(),
-            schedule: ScheduleSettings::new(self.plan.schedule, Variance::FixedSmall, true),
+        self.snapshot().checkpoint()
+    }
+
+    /// The state as it is now, taken in no time: tensors are shared, and a step makes new ones.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            plan: self.plan.clone(),
             ema: self.ema(),
-            training: Some(Training {
-                raw: self.raw(),
-                adam: Some((self.params(|s| &s.m), self.params(|s| &s.v))),
-                state,
-            }),
-        })
+            raw: self.raw(),
+            adam: (self.params(|s| &s.m), self.params(|s| &s.v)),
+            state: self.state.clone(),
+        }
     }
 
     /// One optimiser step on the batch that (seed, step) addresses.
@@ -287,6 +326,10 @@ impl Trainer {
         if !norm.is_finite() {
             return Err(self.diverged(&Culprit::Gradients(squares)));
         }
+        self.silent.resize(squares.len(), 0);
+        for (steps, square) in self.silent.iter_mut().zip(&squares) {
+            *steps = if *square <= NO_GRADIENT * norm * norm { *steps + 1 } else { 0 };
+        }
         let learning_rate = run.learning_rate_at(step);
         let update = Update {
             step,
@@ -320,6 +363,38 @@ impl Trainer {
         self.state.history.push(stats);
         self.state.history.push_samples(step, &samples, self.schedule.steps());
         Ok(stats)
+    }
+
+    /// Whether the step that was just done is one after which [`Trainer::evaluate`] is due.
+    pub fn evaluation_due(&self) -> bool {
+        self.state.step.is_multiple_of(evaluation::every(self.plan.run.batch))
+    }
+
+    /// Notes the loss of the raw weights on fixed images that are trained on, and on such that are not.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn evaluate(&mut self, data: &Dataset, held_out: &Dataset) -> Result<()> {
+        let network = UNet::new(&self.plan.model, &self.raw(), self.compute.path())?;
+        let loss = |data| evaluation::loss(&network, &self.compute, &self.schedule, data);
+        let evaluation = Evaluation { step: self.state.step, train: loss(data)?, held_out: loss(held_out)? };
+        self.state.history.push_evaluation(evaluation);
+        Ok(())
+    }
+
+    /// What is to be said about the run.
+    pub fn examine(&self) -> Vec<Verdict> {
+        let (range, mean_square) = self.range;
+        // attention does not change with the bias of its keys, so that never has a gradient
+        let silent = self.template.iter().zip(&self.silent);
+        let silent = silent.filter(|((name, _), steps)| **steps >= SILENT && !name.ends_with("to_k.bias"));
+        doctor::examine(&Signals {
+            run: &self.plan.run,
+            history: &self.state.history,
+            range,
+            prior_bits: process::prior_bits_per_dim(self.schedule.alpha_bar(self.schedule.steps()), mean_square),
+            silent: &silent.map(|((name, _), _)| name.to_owned()).collect::<Vec<_>>(),
+        })
     }
 
     /// What the images `rows` of a batch measured: their share of `errors` is ε_θ - ε.

@@ -8,10 +8,11 @@ use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process::{noise_images, q_sample};
 use ddpm_film::diffusion::schedule::{Schedule, ScheduleConfig};
 use ddpm_film::kernels::Path;
-use ddpm_film::model::UNet;
 use ddpm_film::model::compute::Compute;
+use ddpm_film::model::{Params, UNet};
 use ddpm_film::train::changes::Changes;
 use ddpm_film::train::config::{Plan, RunConfig};
+use ddpm_film::train::doctor::Finding;
 use ddpm_film::train::timesteps::bin;
 use ddpm_film::train::trainer::Trainer;
 use std::collections::HashMap;
@@ -238,4 +239,62 @@ fn shipped_models_predict_noise() {
         let loss = squares.sum::<f64>() / noise.data.len() as f64;
         assert!(loss < 0.05, "{name}: loss {loss:.4}");
     }
+}
+
+/// Real digits, as anyone would train on them.
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_healthy_run_and_dead_layers_in_a_dead_one() {
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let run = RunConfig { batch: 8, warmup: 20, ..small_run(260) };
+    let mut trainer = Trainer::new(run.validate().unwrap(), compute(2, Path::Fast)).unwrap();
+    trainer.bind(&data).unwrap();
+    for _ in 0..260 {
+        trainer.step(&data).unwrap();
+        let alarming: Vec<_> = trainer.examine().into_iter().filter(|v| v.alarming).collect();
+        assert!(alarming.is_empty(), "step {}: {alarming:?}", trainer.steps_done());
+    }
+    // SiLU of so low a bias is 0, and so is its slope, whatever comes in
+    let plan = RunConfig { batch: 1, ..small_run(101) }.validate().unwrap();
+    let params = Params::init(&plan.model, 3, &Device::Cpu).unwrap();
+    let tensors: Vec<Tensor> = params
+        .iter()
+        .map(|(name, t)| match name {
+            "mid_block.resnets.0.norm2.bias" => (t.ones_like().unwrap() * -1e4).unwrap(),
+            _ => t.clone(),
+        })
+        .collect();
+    let params = params.with_tensors(tensors.into_iter());
+    let mut trainer = Trainer::from_params(plan, compute(2, Path::Fast), params).unwrap();
+    for _ in 0..101 {
+        trainer.step(&data).unwrap();
+    }
+    let verdicts = trainer.examine();
+    let dead = verdicts.iter().find(|v| v.finding == Finding::DeadLayers).unwrap();
+    assert!(dead.what.starts_with("mid_block.resnets.0.norm1.weight and 8 more"), "{dead:?}");
+}
+
+#[test]
+fn held_out_images_are_measured_without_changing_a_byte() {
+    let plan = || small_run(2).validate().unwrap();
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let held_out = Dataset::held_out(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap().unwrap();
+    assert_eq!((held_out.name.as_str(), held_out.len()), ("mnist-test", 10_000));
+    let run = |threads, measured: bool| {
+        let mut trainer = Trainer::new(plan(), compute(threads, Path::Fast)).unwrap();
+        for _ in 0..2 {
+            trainer.step(&data).unwrap();
+            if measured {
+                trainer.evaluate(&data, &held_out).unwrap();
+            }
+        }
+        trainer
+    };
+    let (plain, measured) = (run(2, false), run(2, true));
+    assert!(bytes(&plain) == bytes(&measured));
+    let evaluations = measured.history().evaluations();
+    assert_eq!(evaluations, run(1, true).history().evaluations(), "the number of threads changes them");
+    assert_eq!(evaluations.iter().map(|e| e.step).collect::<Vec<_>>(), [1, 2]);
+    // after two steps the network still predicts next to nothing
+    assert!(evaluations.iter().all(|e| (0.5..1.5).contains(&e.train) && (e.train - e.held_out).abs() < 0.05));
+    assert!(!measured.evaluation_due());
 }
