@@ -2,6 +2,7 @@
 
 mod batching;
 mod cifar;
+mod held_out;
 mod idx;
 mod part;
 mod pictures;

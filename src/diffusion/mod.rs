@@ -12,6 +12,7 @@
 //! | μ̃_t, β̃_t | `posterior_mean_*`, `posterior_variance` | Eq. 6, 7 |
 //! | z | noise of a reverse step | Algorithm 2 |
 
+pub mod bound;
 pub mod noise;
 pub mod process;
 pub mod reel;

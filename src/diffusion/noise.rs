@@ -30,6 +30,10 @@ pub enum Purpose {
     Init = 10,
     /// Which images of the data set a film shows; index: image.
     Pick = 11,
+    /// ε of the images that a run is measured with; index: image.
+    Evaluation = 12,
+    /// Images and ε of the oracle's loss; index: unit of work.
+    Floor = 13,
 }
 
 /// A stream of random numbers at one address.

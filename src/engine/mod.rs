@@ -20,6 +20,7 @@ mod race;
 mod reading;
 mod recipe;
 mod runs;
+mod saving;
 mod snapshots;
 mod training;
 mod worker;
@@ -34,7 +35,11 @@ pub use crate::export::{Container, ffmpeg};
 pub use crate::monitor::{Run, Series, Watch, Watched};
 pub use crate::train::changes::{Change, Changes, Setting};
 pub use crate::train::config::RunConfig;
+pub use crate::train::doctor::{Finding, Verdict};
+pub use crate::train::evaluation::Evaluation;
+pub use crate::train::floor::Floor;
 pub use crate::train::metrics::{History, Point, StepStats};
+pub use crate::train::timesteps::{self, TimestepLoss};
 pub use comparison::{CompareRequest, Comparison, Prediction};
 pub use device::{DeviceChoice, open as open_device};
 pub use export::{ExportRequest, Format};
@@ -272,6 +277,10 @@ pub struct Metrics {
     pub settings: Changes,
     /// The curves.
     pub history: Arc<History>,
+    /// The oracle's loss by timestep, as far as it is known.
+    pub floor: Arc<Floor>,
+    /// What the run doctor says.
+    pub verdicts: Arc<[Verdict]>,
 }
 
 /// What the worker tells. `Progress` and `Metrics` are cumulative and may be left out when the window is behind; all

@@ -4,7 +4,7 @@
 use super::worker::Outbox;
 use super::{Command, Event, JobId, Which, device};
 use crate::data::{Dataset, Source};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::mem::discriminant;
 use std::sync::Arc;
@@ -235,6 +235,20 @@ impl Readings {
     /// What waits and will not be begun.
     pub fn rest(&mut self) -> Vec<Command> {
         self.open.drain(..).flat_map(|mut reading| std::mem::take(&mut reading.waiting)).collect()
+    }
+}
+
+/// The images of the same kind that are never trained on, if there are any. They are few, and read at once.
+///
+/// # Errors
+/// The worker is told to quit; what else is wrong is a warning.
+pub(super) fn held_out((source, shape): &Place, out: &Outbox) -> Result<Option<Dataset>> {
+    match Dataset::held_out(source, *shape, &|_, _| !out.quit()) {
+        Err(e) if e.kind != Kind::Cancelled => {
+            out.send(Event::Warning(e.to_string()));
+            Ok(None)
+        }
+        held_out => held_out,
     }
 }
 

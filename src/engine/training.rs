@@ -1,6 +1,7 @@
 //! The training job: steps, previews between them, metrics for the window, saves on a schedule.
 
-use super::reading::{DataCache, Place};
+use super::reading::{DataCache, Place, held_out};
+use super::saving::Saving;
 use super::snapshots::{Album, Drawing};
 use super::worker::{Model, Outbox};
 use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
@@ -11,6 +12,7 @@ use crate::export::files::check_folder;
 use crate::model::compute::Compute;
 use crate::monitor::RunLog;
 use crate::train::changes::Changes;
+use crate::train::floor::{Floor, FloorJob};
 use crate::train::metrics::StepStats;
 use crate::train::trainer::Trainer;
 use std::collections::VecDeque;
@@ -20,12 +22,23 @@ use std::time::{Duration, Instant};
 
 const SAVE_EVERY: Duration = Duration::from_secs(120);
 const TELL_EVERY: Duration = Duration::from_millis(50);
+/// Share of the time that the oracle's loss may cost, after a start of so long.
+const FLOOR_SHARE: f64 = 0.03;
+const FLOOR_START: Duration = Duration::from_secs(3);
 
 /// A training, under way, held, or over.
 pub(super) struct TrainingJob {
     job: JobId,
     trainer: Trainer,
     data: Arc<Dataset>,
+    /// Images that are never trained on, where there are any.
+    held_out: Option<Dataset>,
+    floor: FloorJob,
+    /// Whether the floor has its turn before the next step.
+    floor_next: bool,
+    /// What it has cost so far, and how far it is.
+    floored: (Duration, Arc<Floor>),
+    begun: Instant,
     out_dir: Option<PathBuf>,
     /// Held while the run is open.
     claim: Option<Claim>,
@@ -41,6 +54,9 @@ pub(super) struct TrainingJob {
     told: Instant,
     saved: Instant,
     saved_step: u64,
+    saving: Option<Saving>,
+    /// Whether a save became due while another one was under way.
+    save_next: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -86,6 +102,8 @@ impl TrainingJob {
         };
         let data = cache.get(&place)?;
         trainer.bind(&data)?;
+        let held_out = held_out(&place, out)?;
+        let floor = FloorJob::new(Arc::clone(&data), Arc::clone(trainer.schedule()))?;
         let now = Instant::now();
         let mut training = Self {
             job,
@@ -93,6 +111,11 @@ impl TrainingJob {
             album: Album::default(),
             trainer,
             data,
+            held_out,
+            floored: (Duration::ZERO, Arc::new(floor.floor())),
+            floor,
+            floor_next: false,
+            begun: now,
             out_dir: request.out,
             claim,
             save_every: request.save_every,
@@ -103,6 +126,8 @@ impl TrainingJob {
             pace: VecDeque::new(),
             told: now,
             saved: now,
+            saving: None,
+            save_next: false,
         };
         if request.resume.is_none() {
             // so that there is something to resume from the first moment, and a disk that is full is known now
@@ -157,6 +182,10 @@ impl TrainingJob {
 
     /// No more steps; the model stays.
     pub(super) fn halt(&mut self) {
+        // the folder is held until nothing is written there any more
+        if let Err(e) = self.end_saving() {
+            log::error!("{e}");
+        }
         self.phase = Phase::Over;
         self.drawing = None;
         self.log = None;
@@ -203,16 +232,25 @@ impl TrainingJob {
             out.finished(self.job, Ok(()));
             return Ok(());
         }
+        if std::mem::take(&mut self.floor_next) && self.floor_is_due() {
+            return self.advance_floor();
+        }
         let stats = match self.trainer.step(&self.data) {
             Ok(stats) => stats,
             Err(e) => {
-                // the state of the step before is whole: keep it
+                // the trainer is back at a good state: keep that, and not what may have been saved since
+                self.tell(out);
                 if let Err(e) = self.save_if_due_at_exit() {
                     out.send(Event::Warning(e.to_string()));
                 }
                 return Err(e);
             }
         };
+        if let Some(held_out) = self.held_out.as_ref().filter(|_| self.trainer.evaluation_due()) {
+            // before any save, so that a resumed run has it, too
+            self.trainer.evaluate(&self.data, held_out)?;
+        }
+        self.floor_next = true;
         self.pace.push_back(Instant::now());
         if self.pace.len() > 64 {
             self.pace.pop_front();
@@ -224,11 +262,11 @@ impl TrainingJob {
             self.tell(out);
             self.told = Instant::now();
         }
-        let due = self.save_every.is_some_and(|every| step.is_multiple_of(every)) || self.saved.elapsed() >= SAVE_EVERY;
-        if due && let Err(e) = self.save() {
+        self.save_next |= self.save_every.is_some_and(|every| step.is_multiple_of(every));
+        self.save_next |= self.saved.elapsed() >= SAVE_EVERY;
+        if let Err(e) = self.save_meanwhile() {
             // a full disk shall not end a run: the next save may work
             out.send(Event::Warning(e.to_string()));
-            self.saved = Instant::now();
         }
         Ok(())
     }
@@ -259,6 +297,41 @@ impl TrainingJob {
         (last > first).then(|| images as f64 / (*last - *first).as_secs_f64())
     }
 
+    /// Begins a save that is due, while training goes on. One that becomes due before the last one is over waits for it.
+    fn save_meanwhile(&mut self) -> Result<()> {
+        if self.saving.as_ref().is_some_and(Saving::is_over) {
+            self.end_saving()?;
+        }
+        let Some(dir) = self.out_dir.as_ref().filter(|_| self.save_next && self.saving.is_none()) else {
+            return Ok(());
+        };
+        self.log.iter_mut().for_each(RunLog::sync);
+        (self.save_next, self.saved) = (false, Instant::now());
+        self.saving = Some(Saving::start(dir.clone(), self.trainer.steps_done(), self.trainer.snapshot())?);
+        Ok(())
+    }
+
+    /// Waits for the save under way, if there is one.
+    pub(super) fn end_saving(&mut self) -> Result<()> {
+        if let Some(saving) = self.saving.take() {
+            self.saved_step = saving.end()?;
+        }
+        Ok(())
+    }
+
+    fn floor_is_due(&self) -> bool {
+        let budget = FLOOR_START + self.begun.elapsed().mul_f64(FLOOR_SHARE);
+        !self.floor.is_done() && self.floored.0 < budget
+    }
+
+    fn advance_floor(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let (floor, compute) = (&mut self.floor, &self.compute);
+        compute.run(|| floor.advance())?;
+        self.floored = (self.floored.0 + begun.elapsed(), Arc::new(self.floor.floor()));
+        Ok(())
+    }
+
     fn tell(&self, out: &Outbox) {
         let (step, run) = (self.trainer.steps_done(), &self.trainer.plan().run);
         let images_per_s = self.images_per_s().unwrap_or(0.0);
@@ -277,6 +350,8 @@ impl TrainingJob {
                     preview_every: Some(run.preview_every),
                 },
                 history: Arc::new(self.trainer.history().clone()),
+                floor: Arc::clone(&self.floored.1),
+                verdicts: self.trainer.examine().into(),
             }),
         ));
     }
@@ -307,8 +382,11 @@ impl TrainingJob {
         self.album.write()
     }
 
-    /// Saves steps that no file holds yet.
+    /// Saves a state that no file holds yet.
     pub(super) fn save_if_due_at_exit(&mut self) -> Result<()> {
-        if self.saved_step < self.trainer.steps_done() { self.save() } else { Ok(()) }
+        if let Err(e) = self.end_saving() {
+            log::warn!("{e}");
+        }
+        if self.saved_step == self.trainer.steps_done() { Ok(()) } else { self.save() }
     }
 }

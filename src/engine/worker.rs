@@ -601,6 +601,9 @@ impl Worker<'_> {
     fn save(&mut self, dir: &Path) -> Result<()> {
         let which = if self.training.is_some() { Which::Training } else { Which::Loaded };
         let own = self.training.as_ref().is_some_and(|training| training.writes_to(dir));
+        if let Some(training) = self.training.as_mut().filter(|_| own) {
+            training.end_saving()?;
+        }
         let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
         checkpoint::save(dir, &self.model(which)?.checkpoint)?;

@@ -1,6 +1,6 @@
 //! The two passes over all weights that follow the backward pass.
 
-use super::memory::{Reader, for_each, map_each, part, tensor, written, written_all};
+use super::memory::{Reader, map_each, part, tensor, written, written_all};
 use super::simd::{Simd, dispatch};
 use candle_core::{Result, Tensor, bail};
 
@@ -65,8 +65,21 @@ fn sum_squares(x: &[f32]) -> f64 {
     sums.iter().sum::<f64>() + rest.iter().map(|&v| f64::from(v) * f64::from(v)).sum::<f64>()
 }
 
-/// One step of Adam, then one of the moving average: the new [weight, m, v, average] from the old, all on the CPU.
-pub fn adam(grad: &Tensor, state: [&Tensor; 4], numbers: &Adam) -> Result<[Tensor; 4]> {
+fn sum_squared_differences(x: &[f32], y: &[f32]) -> f64 {
+    let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
+    let square = |x: f32, y: f32| f64::from(x - y) * f64::from(x - y);
+    let mut sums = [0.0; 8];
+    for (x, y) in x.iter().zip(y) {
+        for (sum, (&x, &y)) in sums.iter_mut().zip(x.iter().zip(y)) {
+            *sum += square(x, y);
+        }
+    }
+    sums.iter().sum::<f64>() + x_rest.iter().zip(y_rest).map(|(&x, &y)| square(x, y)).sum::<f64>()
+}
+
+/// One step of Adam, then one of the moving average: the new [weight, m, v, average] from the old, all on the CPU; also
+/// Σ of the squares of the new weights, and of what they moved by.
+pub fn adam(grad: &Tensor, state: [&Tensor; 4], numbers: &Adam) -> Result<([Tensor; 4], [f64; 2])> {
     let (grad_reader, [p, m, v, ema]) = (Reader::new(grad), state.map(Reader::new));
     let (grad, from) = (grad_reader.slice()?, [p.slice()?, m.slice()?, v.slice()?, ema.slice()?]);
     let len = grad.len();
@@ -74,18 +87,22 @@ pub fn adam(grad: &Tensor, state: [&Tensor; 4], numbers: &Adam) -> Result<[Tenso
         bail!("a gradient of {len} numbers does not fit its weight or moments");
     }
     let chunks = len.div_ceil(CHUNK);
+    let mut squares = Vec::new();
     // SAFETY: all have `len` numbers, the chunks cover them, and each task has its own.
     let to = unsafe {
         written_all(len, |to| {
-            for_each(chunks, |i| {
+            squares = map_each(chunks, |i| {
                 let range = part(len, chunks, i);
-                let to = to.map(|t| t.ptr(range.start));
-                adam_range(&grad[range.clone()], from.map(|s| &s[range.clone()]), to, numbers);
+                let from = from.map(|s| &s[range.clone()]);
+                adam_range(&grad[range.clone()], from, to.map(|t| t.ptr(range.start)), numbers);
+                let new = to[0].part(range.start, range.len());
+                [sum_squares(new), sum_squared_differences(new, from[0])]
             });
         })
     };
     let [p, m, v, ema] = to.map(|data| tensor(data, state[0].shape()));
-    Ok([p?, m?, v?, ema?])
+    let squares = squares.iter().fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
+    Ok(([p?, m?, v?, ema?], squares))
 }
 
 dispatch!(

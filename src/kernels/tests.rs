@@ -330,17 +330,22 @@ fn adam_follows_its_algorithm() {
     }
     let state = || [&inputs[1], &inputs[2], &inputs[3], &inputs[4]];
     let bits = |got: &[Tensor; 4]| got.iter().flat_map(values).map(f32::to_bits).collect::<Vec<_>>();
-    let got = limited(simd::level(), || optimizer::adam(&inputs[0], state(), &numbers).unwrap());
+    let (got, [weights, moved]) = limited(simd::level(), || optimizer::adam(&inputs[0], state(), &numbers).unwrap());
+    let (old, new) = (values(&inputs[1]), values(&got[0]));
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let differences = old.iter().zip(&new).map(|(old, new)| square(new - old));
+    assert!((weights / new.iter().map(|x| square(*x)).sum::<f64>() - 1.0).abs() < 1e-12);
+    assert!((moved / differences.sum::<f64>() - 1.0).abs() < 1e-12);
     for (got, want) in got.iter().zip(want) {
         let (worst, _) = errors(got, &Tensor::from_vec(want, len, &Device::Cpu).unwrap());
         assert!(worst < 2e-6, "{worst:.2e}");
     }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let shared = pool.install(|| optimizer::adam(&inputs[0], state(), &numbers).unwrap());
-    assert_eq!(bits(&got), bits(&shared));
+    let (shared, squares) = pool.install(|| optimizer::adam(&inputs[0], state(), &numbers).unwrap());
+    assert_eq!((bits(&got), [weights, moved]), (bits(&shared), squares));
     // a number's place decides whether it is left over by the vectors, never its value
     let moved: Vec<Tensor> = inputs.iter().map(|x| x.narrow(0, 3, len - 3).unwrap().copy().unwrap()).collect();
-    let moved = optimizer::adam(&moved[0], [&moved[1], &moved[2], &moved[3], &moved[4]], &numbers).unwrap();
+    let (moved, _) = optimizer::adam(&moved[0], [&moved[1], &moved[2], &moved[3], &moved[4]], &numbers).unwrap();
     assert_eq!(bits(&got.map(|x| x.narrow(0, 3, len - 3).unwrap())), bits(&moved));
 }
 

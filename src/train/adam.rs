@@ -38,9 +38,9 @@ pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     (max_norm / (norm + 1e-6)).min(1.0)
 }
 
-/// The sum of each weight's gradients over micro-batches, in their order, and √Σg² over all weights.
-pub fn sum_gradients(parts: &[Vec<Tensor>]) -> Result<(Vec<Tensor>, f64)> {
-    let (mut sums, mut squares) = (Vec::new(), 0.0);
+/// The sum of each weight's gradients over micro-batches, in their order, and Σg² of each weight.
+pub fn sum_gradients(parts: &[Vec<Tensor>]) -> Result<(Vec<Tensor>, Vec<f64>)> {
+    let (mut sums, mut squares) = (Vec::new(), Vec::new());
     for i in 0..parts.first().map_or(0, Vec::len) {
         let parts: Vec<&Tensor> = parts.iter().map(|grads| &grads[i]).collect();
         let (sum, square) = if parts[0].device().is_cpu() {
@@ -54,9 +54,9 @@ pub fn sum_gradients(parts: &[Vec<Tensor>]) -> Result<(Vec<Tensor>, f64)> {
             (sum, square)
         };
         sums.push(sum);
-        squares += square;
+        squares.push(square);
     }
-    Ok((sums, squares.sqrt()))
+    Ok((sums, squares))
 }
 
 impl Slot {
@@ -65,13 +65,13 @@ impl Slot {
         Ok(Self { m: param.zeros_like()?, v: param.zeros_like()?, ema: param.clone(), param })
     }
 
-    /// One Adam step, then one step of the average.
-    pub fn update(&mut self, grad: &Tensor, u: &Update) -> Result<()> {
+    /// One Adam step, then one step of the average. Returns Σ of the squares of the new weights, and of what they moved by.
+    pub fn update(&mut self, grad: &Tensor, u: &Update) -> Result<[f64; 2]> {
         let corrected = |beta: f64| 1.0 - beta.powf(u.step as f64);
         let rate = u.learning_rate / corrected(BETA1);
         let root = corrected(BETA2).sqrt();
         let Self { param, m, v, ema } = &*self;
-        let [param, m, v, ema] = if param.device().is_cpu() {
+        let ([param, m, v, ema], squares) = if param.device().is_cpu() {
             let numbers = optimizer::Adam {
                 grad_scale: u.grad_scale as f32,
                 beta1: BETA1 as f32,
@@ -86,12 +86,15 @@ impl Slot {
             let g = (grad * u.grad_scale)?;
             let m = ((m * BETA1)? + (&g * (1.0 - BETA1))?)?;
             let v = ((v * BETA2)? + (g.sqr()? * (1.0 - BETA2))?)?;
-            let param = (param - (&m / ((v.sqrt()? / root)? + EPS)?)?.affine(rate, 0.0)?)?;
+            let old = param;
+            let param = (old - (&m / ((v.sqrt()? / root)? + EPS)?)?.affine(rate, 0.0)?)?;
+            let square = |x: &Tensor| Ok(f64::from(x.sqr()?.sum_all()?.to_scalar::<f32>()?));
+            let squares: Result<_> = square(&param).and_then(|all| Ok([all, square(&(&param - old)?)?]));
             let ema = ((ema * u.ema_decay)? + (&param * (1.0 - u.ema_decay))?)?;
-            [param, m, v, ema]
+            ([param, m, v, ema], squares?)
         };
         *self = Self { param, m, v, ema };
-        Ok(())
+        Ok(squares)
     }
 }
 
@@ -105,7 +108,9 @@ mod tests {
         // after one step m/√v is ±1 whatever the gradient's size
         let mut slot = Slot::new(Tensor::new(&[1f32, -2.0, 3.0], &Device::Cpu).unwrap()).unwrap();
         let grad = Tensor::new(&[0.5f32, -20.0, 0.0], &Device::Cpu).unwrap();
-        slot.update(&grad, &Update { step: 1, learning_rate: 0.1, grad_scale: 1.0, ema_decay: 0.75 }).unwrap();
+        let update = Update { step: 1, learning_rate: 0.1, grad_scale: 1.0, ema_decay: 0.75 };
+        let [weights, moved] = slot.update(&grad, &update).unwrap();
+        assert!((weights - (0.81 + 3.61 + 9.0)).abs() < 1e-5 && (moved - 0.02).abs() < 1e-6, "{weights} {moved}");
         let p = slot.param.to_vec1::<f32>().unwrap();
         for (p, expected) in p.iter().zip([0.9, -1.9, 3.0]) {
             assert!((p - expected).abs() < 1e-6, "{p}");
@@ -118,7 +123,9 @@ mod tests {
     fn clipping_brings_the_norm_down_and_never_up() {
         let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
         let parts = [vec![tensor(&[1.0, -2.0]), tensor(&[3.0])], vec![tensor(&[2.0, 2.0]), tensor(&[1.0])]];
-        let (sums, norm) = sum_gradients(&parts).unwrap();
+        let (sums, squares) = sum_gradients(&parts).unwrap();
+        assert_eq!(squares, [9.0, 16.0]);
+        let norm = squares.iter().sum::<f64>().sqrt();
         assert_eq!(sums[0].to_vec1::<f32>().unwrap(), [3.0, 0.0]);
         assert!((norm - 5.0).abs() < 1e-12);
         assert!((clip_scale(norm, 1.0) * norm - 1.0).abs() < 1e-6);

@@ -1,6 +1,8 @@
 //! The curves of a run, in bounded memory: the newest steps one by one, the whole run decimated.
 
 use super::changes::Change;
+use super::evaluation::{self, Evaluation};
+use super::timesteps::{Sample, TimestepLoss};
 use serde::{Deserialize, Serialize};
 
 const RECENT: usize = 2048;
@@ -17,6 +19,12 @@ pub struct StepStats {
     pub grad_norm: f32,
     /// Learning rate of the step.
     pub learning_rate: f32,
+    /// How far the step moved the weights, as a share of their norm: ‖Δθ‖ / ‖θ‖.
+    #[serde(default)]
+    pub update_ratio: f32,
+    /// Decay of the moving average at the step.
+    #[serde(default)]
+    pub ema_decay: f32,
 }
 
 /// Several consecutive steps as one point.
@@ -32,9 +40,15 @@ pub struct Point {
     pub loss_max: f32,
     /// Mean gradient norm.
     pub grad_norm: f32,
+    /// Mean learning rate.
+    #[serde(default)]
+    pub learning_rate: f32,
+    /// Mean of ‖Δθ‖ / ‖θ‖.
+    #[serde(default)]
+    pub update_ratio: f32,
 }
 
-/// Loss and gradient norm over a run of any length, at most [`RECENT`] + [`WHOLE`] points.
+/// The curves of a run of any length, at most [`RECENT`] + [`WHOLE`] points, and what else is known of its course.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
     recent: std::collections::VecDeque<StepStats>,
@@ -46,11 +60,29 @@ pub struct History {
     /// Settings that changed on the way, oldest first.
     #[serde(default)]
     pub(super) changes: Vec<Change>,
+    /// The loss by timestep.
+    #[serde(default)]
+    timesteps: TimestepLoss,
+    /// Training against held-out images, oldest first.
+    #[serde(default)]
+    evaluations: Vec<Evaluation>,
+    /// What the moving average still holds of the initial weights, 0 to 1; `None` in runs of older versions.
+    #[serde(default)]
+    ema_initial: Option<f32>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { recent: std::collections::VecDeque::new(), whole: Vec::new(), stride: 1, open: 0, changes: Vec::new() }
+        Self {
+            recent: std::collections::VecDeque::new(),
+            whole: Vec::new(),
+            stride: 1,
+            open: 0,
+            changes: Vec::new(),
+            timesteps: TimestepLoss::default(),
+            evaluations: Vec::new(),
+            ema_initial: Some(1.0),
+        }
     }
 }
 
@@ -61,7 +93,11 @@ impl History {
             self.recent.pop_front();
         }
         self.recent.push_back(s);
-        let point = Point { step: s.step, loss: s.loss, loss_min: s.loss, loss_max: s.loss, grad_norm: s.grad_norm };
+        if let Some(share) = &mut self.ema_initial {
+            *share *= s.ema_decay;
+        }
+        let StepStats { step, loss, grad_norm, learning_rate, update_ratio, .. } = s;
+        let point = Point { step, loss, loss_min: loss, loss_max: loss, grad_norm, learning_rate, update_ratio };
         match self.whole.last_mut() {
             Some(last) if self.open < self.stride => {
                 *last = merge(*last, self.open, point, 1);
@@ -77,8 +113,33 @@ impl History {
         }
     }
 
+    /// Takes in the images of the newest step, on a schedule of `steps` timesteps.
+    pub fn push_samples(&mut self, step: u64, samples: &[Sample], steps: usize) {
+        self.timesteps.push(step, samples, steps);
+    }
+
+    /// The loss by timestep.
+    pub fn timesteps(&self) -> &TimestepLoss {
+        &self.timesteps
+    }
+
+    /// Takes in the next evaluation.
+    pub fn push_evaluation(&mut self, evaluation: Evaluation) {
+        evaluation::push(&mut self.evaluations, evaluation);
+    }
+
+    /// Training against held-out images, oldest first.
+    pub fn evaluations(&self) -> &[Evaluation] {
+        &self.evaluations
+    }
+
+    /// What the moving average still holds of the initial weights, 0 to 1, where known.
+    pub fn ema_initial(&self) -> Option<f32> {
+        self.ema_initial
+    }
+
     /// The newest steps, oldest first.
-    pub fn recent(&self) -> impl ExactSizeIterator<Item = &StepStats> {
+    pub fn recent(&self) -> impl ExactSizeIterator<Item = &StepStats> + DoubleEndedIterator {
         self.recent.iter()
     }
 
@@ -119,6 +180,8 @@ fn merge(a: Point, na: u64, b: Point, nb: u64) -> Point {
         loss_min: a.loss_min.min(b.loss_min),
         loss_max: a.loss_max.max(b.loss_max),
         grad_norm: mean(a.grad_norm, b.grad_norm),
+        learning_rate: mean(a.learning_rate, b.learning_rate),
+        update_ratio: mean(a.update_ratio, b.update_ratio),
     }
 }
 
@@ -132,7 +195,7 @@ mod tests {
         let n = 100_000_u64;
         for step in 1..=n {
             let loss = if step == 777 { 50.0 } else { (step % 10) as f32 };
-            h.push(StepStats { step, loss, grad_norm: 1.0, learning_rate: 1.0 });
+            h.push(StepStats { step, loss, grad_norm: 1.0, learning_rate: 1.0, update_ratio: 1e-3, ema_decay: 0.9999 });
         }
         assert!(h.whole().len() <= WHOLE && h.recent().len() == RECENT);
         assert_eq!(h.last().unwrap().step, n);
@@ -142,5 +205,7 @@ mod tests {
         let mean = h.whole().iter().map(|p| p.loss).sum::<f32>() / h.whole().len() as f32;
         assert!((mean - 4.5).abs() < 0.05, "{mean}");
         assert!((h.mean_loss(1000).unwrap() - 4.5).abs() < 1e-3);
+        // 0.9999^100000
+        assert!((h.ema_initial().unwrap() / 4.54e-5 - 1.0).abs() < 0.02, "{:?}", h.ema_initial());
     }
 }

@@ -3,5 +3,10 @@
 pub mod adam;
 pub mod changes;
 pub mod config;
+mod divergence;
+pub mod doctor;
+pub mod evaluation;
+pub mod floor;
 pub mod metrics;
+pub mod timesteps;
 pub mod trainer;

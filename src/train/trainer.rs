@@ -3,10 +3,15 @@
 use super::adam::{self, Slot, Update};
 use super::changes::{self, Changes};
 use super::config::{Plan, RunConfig};
+use super::divergence::Culprit;
+use super::doctor::{self, Signals, Verdict};
+use super::evaluation::{self, Evaluation};
 use super::metrics::{History, StepStats};
+use super::timesteps::Sample;
 use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
 use crate::data::Dataset;
 use crate::diffusion::Images;
+use crate::diffusion::bound;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::process;
 use crate::diffusion::sampler::Variance;
@@ -17,6 +22,7 @@ use crate::model::compute::Compute;
 use crate::model::{Dropout, Params, UNet};
 use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Images that one thread takes forward and backward at a time: work for four threads, but not so few images that reading
@@ -25,6 +31,15 @@ use std::sync::Arc;
 fn micro_batch(batch: usize) -> usize {
     batch.div_ceil(4).clamp(4, 16)
 }
+
+/// Steps between two states that a run can go back to; each is a second copy of the weights and moments.
+const GOOD_EVERY: u64 = 100;
+/// A network that predicts no noise at all has a loss of 1: past this mean of the last steps a run is lost.
+const LOST: f32 = 2.0;
+/// Steps without a gradient after which a weight counts as dead.
+const SILENT: u64 = 100;
+/// Share of the gradient's squared norm that is no gradient at all; rounding makes more.
+const NO_GRADIENT: f64 = 1e-24;
 
 /// A run under way. It knows no files, channels or clocks.
 pub struct Trainer {
@@ -35,6 +50,38 @@ pub struct Trainer {
     template: Params,
     slots: Vec<Slot>,
     state: State,
+    /// Weights and all of some steps ago, when all was well.
+    good: Option<(Vec<Slot>, State)>,
+    /// Steps in a row that each weight has had no gradient.
+    silent: Vec<u64>,
+    /// Least and largest byte of the data, and the mean square of its pixels.
+    range: ((u8, u8), f64),
+}
+
+/// A run at one moment, to be saved while it goes on.
+pub struct Snapshot {
+    plan: Plan,
+    ema: Params,
+    raw: Params,
+    adam: (Params, Params),
+    state: State,
+}
+
+impl Snapshot {
+    /// As it is saved.
+    ///
+    /// # Errors
+    /// If the state cannot be written as JSON.
+    pub fn checkpoint(self) -> Result<Checkpoint> {
+        let state = serde_json::to_value(&self.state)
+            .map_err(|e| Error::new("cannot save the run", e.to_string(), "report this"))?;
+        Ok(Checkpoint {
+            config: self.plan.model,
+            schedule: ScheduleSettings::new(self.plan.schedule, Variance::FixedSmall, true),
+            ema: self.ema,
+            training: Some(Training { raw: self.raw, adam: Some(self.adam), state }),
+        })
+    }
 }
 
 /// What a checkpoint keeps beside the tensors.
@@ -86,6 +133,9 @@ impl Trainer {
             state: State { run: plan.run.clone(), step: 0, data: None, history: History::default() },
             plan,
             compute,
+            good: None,
+            silent: Vec::new(),
+            range: ((0, 255), 1.0),
         })
     }
 
@@ -145,6 +195,7 @@ impl Trainer {
     /// A resumed run learned from other data.
     pub fn bind(&mut self, data: &Dataset) -> Result<()> {
         let now = data.fingerprint();
+        self.range = data.range();
         match self.state.data.replace(now.clone()) {
             Some(before) if before != now => {
                 let why = format!("its data were {before}, and those of {} are {now}", data.name);
@@ -196,24 +247,24 @@ impl Trainer {
 
     /// All that a resumed run needs to end with the same bytes.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
-        let state = serde_json::to_value(&self.state)
-            .map_err(|e| Error::new("cannot save the run", e.to_string(), "report this"))?;
-        Ok(Checkpoint {
-            config: self.plan.model.clone(),
-            schedule: ScheduleSettings::new(self.plan.schedule, Variance::FixedSmall, true),
+        self.snapshot().checkpoint()
+    }
+
+    /// The state as it is now, taken in no time: tensors are shared, and a step makes new ones.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            plan: self.plan.clone(),
             ema: self.ema(),
-            training: Some(Training {
-                raw: self.raw(),
-                adam: Some((self.params(|s| &s.m), self.params(|s| &s.v))),
-                state,
-            }),
-        })
+            raw: self.raw(),
+            adam: (self.params(|s| &s.m), self.params(|s| &s.v)),
+            state: self.state.clone(),
+        }
     }
 
     /// One optimiser step on the batch that (seed, step) addresses.
     ///
     /// # Errors
-    /// If the loss or the gradient is not a number: then nothing was changed.
+    /// As [`Trainer::step_on`].
     pub fn step(&mut self, data: &Dataset) -> Result<StepStats> {
         let (seed, step, n) = (self.plan.run.seed, self.state.step + 1, self.plan.run.batch);
         let x_start = data.batch(seed, step - 1, n, self.plan.run.flip.unwrap_or(data.flip));
@@ -227,7 +278,8 @@ impl Trainer {
     /// One optimiser step on given images, timesteps and noise: descends ∇‖ε - ε_θ(√ᾱ x_0 + √(1-ᾱ) ε, t)‖².
     ///
     /// # Errors
-    /// If the loss or the gradient is not a number: then nothing was changed.
+    /// If the loss, the gradient or a weight is not a number: then the run is back at its last good state, which is at
+    /// least two steps back unless there is none.
     pub fn step_on(&mut self, x_start: &Images, t: &[usize], noise: &Images) -> Result<StepStats> {
         let step = self.state.step + 1;
         let run = &self.plan.run;
@@ -237,7 +289,7 @@ impl Trainer {
         let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
         let size = micro_batch(t.len());
         let micro_batches = t.len().div_ceil(size);
-        let backward = |k: usize| -> Result<(f64, Vec<Tensor>)> {
+        let backward = |k: usize| -> Result<(Vec<Sample>, Vec<Tensor>)> {
             let rows = k * size..((k + 1) * size).min(t.len());
             let tensor = |images: &Images| {
                 let (n, len, [c, h, w]) = (rows.len(), images.len_one(), images.shape());
@@ -248,29 +300,35 @@ impl Trainer {
             let output = || net.forward(&tensor(&x_t)?, &times, Some(dropout));
             let loss = |out: &Tensor| {
                 let (difference, count) = ((out - tensor(noise)?)?, noise.data.len() as f64);
-                let loss = f64::from(difference.sqr()?.sum_all()?.to_scalar::<f32>()?) / count;
-                Ok((loss, (difference * (2.0 / count))?))
+                let samples = self.measure(x_start, t, rows.clone(), &difference.flatten_all()?.to_vec1()?);
+                Ok((samples, (difference * (2.0 / count))?))
             };
             Ok(kernels::gradients(self.compute.path(), &vars, output, loss)?)
         };
-        let (mut loss, mut grads, mut norm) = (0.0, Vec::<Tensor>::new(), 0.0);
+        let (mut samples, mut grads, mut squares) = (Vec::new(), Vec::<Tensor>::new(), Vec::new());
         // a few at a time, since each gradient is as large as the network
         for first in (0..micro_batches).step_by(2 * self.compute.threads()) {
             let count = (2 * self.compute.threads()).min(micro_batches - first);
             let mut parts = if first == 0 { vec![] } else { vec![std::mem::take(&mut grads)] };
             for result in self.compute.map_lanes(count, |k| backward(first + k)) {
-                let (part_loss, part) = result?;
-                loss += part_loss;
+                let (part_samples, part) = result?;
+                samples.extend(part_samples);
                 parts.push(part);
             }
-            (grads, norm) = self.compute.run(|| adam::sum_gradients(&parts))?;
+            (grads, squares) = self.compute.run(|| adam::sum_gradients(&parts))?;
         }
-        if !(loss.is_finite() && norm.is_finite()) {
-            return Err(Error::new(
-                "training stopped",
-                format!("at step {step} the loss is {loss} and the gradient norm {norm}"),
-                "the weights of the step before are kept; go on with a lower learning rate",
-            ));
+        let loss = samples.iter().map(|s| f64::from(s.simple)).sum::<f64>() / t.len() as f64;
+        if !loss.is_finite() {
+            let first = samples.iter().find(|s| !s.simple.is_finite()).map(|s| s.t);
+            return Err(self.diverged(&Culprit::Loss(loss, first)));
+        }
+        let norm = squares.iter().sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            return Err(self.diverged(&Culprit::Gradients(squares)));
+        }
+        self.silent.resize(squares.len(), 0);
+        for (steps, square) in self.silent.iter_mut().zip(&squares) {
+            *steps = if *square <= NO_GRADIENT * norm * norm { *steps + 1 } else { 0 };
         }
         let learning_rate = run.learning_rate_at(step);
         let update = Update {
@@ -280,11 +338,89 @@ impl Trainer {
             ema_decay: run.ema_decay_at(step),
         };
         let mut slots = self.slots.clone();
-        self.compute.run(|| slots.iter_mut().zip(&grads).try_for_each(|(slot, grad)| slot.update(grad, &update)))?;
-        self.slots = slots;
+        let update_all = || -> candle_core::Result<Vec<[f64; 2]>> {
+            slots.iter_mut().zip(&grads).map(|(slot, grad)| slot.update(grad, &update)).collect()
+        };
+        let moved = self.compute.run(update_all)?;
+        if let Some(i) = moved.iter().position(|[weights, _]| !weights.is_finite()) {
+            return Err(self.diverged(&Culprit::Weight(i)));
+        }
+        let before = std::mem::replace(&mut self.slots, slots);
+        let well = self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST);
+        if self.good.is_none() || well && self.state.step.is_multiple_of(GOOD_EVERY) {
+            self.good = Some((before, self.state.clone()));
+        }
+        let [weights, moved] = moved.iter().fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
+        let stats = StepStats {
+            step,
+            loss: loss as f32,
+            grad_norm: norm as f32,
+            learning_rate: learning_rate as f32,
+            update_ratio: (moved / weights).sqrt() as f32,
+            ema_decay: update.ema_decay as f32,
+        };
         self.state.step = step;
-        let stats = StepStats { step, loss: loss as f32, grad_norm: norm as f32, learning_rate: learning_rate as f32 };
         self.state.history.push(stats);
+        self.state.history.push_samples(step, &samples, self.schedule.steps());
         Ok(stats)
+    }
+
+    /// Whether the step that was just done is one after which [`Trainer::evaluate`] is due.
+    pub fn evaluation_due(&self) -> bool {
+        self.state.step.is_multiple_of(evaluation::every(self.plan.run.batch))
+    }
+
+    /// Notes the loss of the raw weights on fixed images that are trained on, and on such that are not.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn evaluate(&mut self, data: &Dataset, held_out: &Dataset) -> Result<()> {
+        let network = UNet::new(&self.plan.model, &self.raw(), self.compute.path())?;
+        let loss = |data| evaluation::loss(&network, &self.compute, &self.schedule, data);
+        let evaluation = Evaluation { step: self.state.step, train: loss(data)?, held_out: loss(held_out)? };
+        self.state.history.push_evaluation(evaluation);
+        Ok(())
+    }
+
+    /// What is to be said about the run.
+    pub fn examine(&self) -> Vec<Verdict> {
+        let (range, mean_square) = self.range;
+        // attention does not change with the bias of its keys, so that never has a gradient
+        let silent = self.template.iter().zip(&self.silent);
+        let silent = silent.filter(|((name, _), steps)| **steps >= SILENT && !name.ends_with("to_k.bias"));
+        doctor::examine(&Signals {
+            run: &self.plan.run,
+            history: &self.state.history,
+            range,
+            prior_bits: process::prior_bits_per_dim(self.schedule.alpha_bar(self.schedule.steps()), mean_square),
+            silent: &silent.map(|((name, _), _)| name.to_owned()).collect::<Vec<_>>(),
+        })
+    }
+
+    /// What the images `rows` of a batch measured: their share of `errors` is ε_θ - ε.
+    fn measure(&self, x_start: &Images, t: &[usize], rows: Range<usize>, errors: &[f32]) -> Vec<Sample> {
+        let images = rows.zip(errors.chunks_exact(x_start.len_one()));
+        let of = |(i, error): (usize, &[f32])| {
+            let squares: f64 = error.iter().map(|e| f64::from(*e).powi(2)).sum();
+            let bits = bound::bits_per_dim(&self.schedule, t[i], x_start.one(i), error);
+            Sample { t: t[i], simple: (squares / error.len() as f64) as f32, bits: bits as f32 }
+        };
+        images.map(of).collect()
+    }
+
+    /// Goes back to the last good state. From the state of the step before, the same batch would fail again.
+    fn diverged(&mut self, culprit: &Culprit) -> Error {
+        let names: Vec<&str> = self.template.iter().map(|(name, _)| name).collect();
+        let (why, rate) = (culprit.words(self.state.step + 1, &names), self.plan.run.learning_rate);
+        let hint = match self.good.take() {
+            Some((slots, state)) => {
+                (self.slots, self.state) = (slots, state);
+                self.plan.run = self.state.run.clone();
+                let step = self.state.step;
+                format!("the run is back at step {step}, its last good state; go on with a learning rate below {rate}")
+            }
+            None => "the run is as it was; go on from an older save, or with a lower learning rate".to_owned(),
+        };
+        Error::new("training stopped", why, hint)
     }
 }

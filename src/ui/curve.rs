@@ -2,9 +2,11 @@
 
 use super::changes;
 use super::style::{self, BODY};
-use crate::engine::{History, Metrics};
+use crate::engine::{Evaluation, History, Metrics};
 use egui::{Color32, Stroke, Ui, Vec2b};
-use egui_plot::{FilledArea, GridInput, GridMark, HoverPosition, Line, Plot, PlotPoint, PlotPoints};
+use egui_plot::{
+    Corner, FilledArea, GridInput, GridMark, HoverPosition, Legend, Line, LineStyle, Plot, PlotPoint, PlotPoints,
+};
 use std::sync::Arc;
 
 /// How the loss is drawn.
@@ -33,6 +35,8 @@ pub struct Curve {
     low: Vec<f64>,
     high: Vec<f64>,
     raw: Vec<PlotPoint>,
+    /// Fixed images: trained on, and held out.
+    evaluated: [Vec<PlotPoint>; 2],
     smooth: Vec<PlotPoint>,
 }
 
@@ -73,6 +77,11 @@ impl Curve {
         self.low = column(1).map(axis).collect();
         self.high = column(3).map(axis).collect();
         self.raw = column(0).zip(column(2).map(axis)).map(|(x, y)| PlotPoint::new(x, y)).collect();
+        let first = self.steps.first().copied().unwrap_or(0.0);
+        self.evaluated = [|e: &Evaluation| e.train, |e: &Evaluation| e.held_out].map(|of| {
+            let shown = history.evaluations().iter().filter(|e| e.step as f64 >= first && of(e).is_finite());
+            shown.map(|e| PlotPoint::new(e.step as f64, axis(f64::from(of(e))))).collect()
+        });
         let smooth = smoothed(&column(2).collect::<Vec<_>>(), f64::from(settings.smoothing));
         self.smooth = column(0).zip(smooth.into_iter().map(axis)).map(|(x, y)| PlotPoint::new(x, y)).collect();
     }
@@ -102,6 +111,10 @@ impl Curve {
             .allow_scroll(false)
             .auto_bounds(Vec2b::TRUE)
             .set_margin_fraction(egui::vec2(0.01, 0.05));
+        let plot = match self.evaluated[1].is_empty() {
+            true => plot,
+            false => plot.legend(Legend::default().position(Corner::RightTop).background_alpha(0.8)),
+        };
         let plot = axes(plot, settings.log);
         let shown = plot.show(ui, |plot| {
             if settings.recent {
@@ -115,6 +128,12 @@ impl Curve {
                 plot.line(mean.color(weak(p.state, 0.5)).width(1.0).allow_hover(false));
             }
             plot.line(Line::new("smoothed", PlotPoints::Borrowed(&self.smooth)).color(p.state).width(2.5));
+            let [train, held_out] = &self.evaluated;
+            if !held_out.is_empty() {
+                let train = Line::new("128 training images", PlotPoints::Borrowed(train)).color(p.weak);
+                plot.line(train.style(LineStyle::dashed_dense()).width(1.5));
+                plot.line(Line::new("128 held-out images", PlotPoints::Borrowed(held_out)).color(p.text).width(1.5));
+            }
         });
         changes::marks(ui, metrics.history.changes(), &shown.transform);
     }
@@ -135,7 +154,7 @@ pub fn axes(plot: Plot<'_>, log: bool) -> Plot<'_> {
 }
 
 /// Lines at 1, 2, 5 of each power of ten that is in sight, and fainter ones between.
-fn decades(input: GridInput) -> Vec<GridMark> {
+pub(super) fn decades(input: GridInput) -> Vec<GridMark> {
     let (low, high) = input.bounds;
     let mut marks = Vec::new();
     for decade in (low.floor().max(-12.0) as i32)..=(high.ceil().min(12.0) as i32) {
@@ -200,7 +219,14 @@ mod tests {
     fn values_that_are_no_numbers_leave_the_curve_whole() {
         let mut history = History::default();
         for (step, loss) in [(1, 1.0), (2, f32::NAN), (3, 0.0), (4, f32::INFINITY), (5, 0.1)] {
-            history.push(StepStats { step, loss, grad_norm: 1.0, learning_rate: 1e-4 });
+            history.push(StepStats {
+                step,
+                loss,
+                grad_norm: 1.0,
+                learning_rate: 1e-4,
+                update_ratio: 1e-3,
+                ema_decay: 0.9,
+            });
         }
         let metrics = Arc::new(Metrics {
             step: 5,
@@ -210,6 +236,8 @@ mod tests {
             state: TrainingState::Running,
             settings: Changes::default(),
             history: Arc::new(history),
+            floor: Arc::default(),
+            verdicts: Arc::default(),
         });
         for recent in [false, true] {
             let mut curve = Curve::default();

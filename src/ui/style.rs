@@ -281,6 +281,16 @@ pub fn diverging(x: f32) -> Color32 {
     Color32::from_rgb(r, g, b)
 }
 
+/// A value of 0 to 1 from dark blue to bright yellow, in equal steps of lightness (cividis, Nuñez et al. 2018).
+pub fn sequential(x: f32) -> Color32 {
+    const STOPS: [[f32; 3]; 5] =
+        [[0.0, 34.0, 78.0], [65.0, 77.0, 107.0], [124.0, 123.0, 120.0], [188.0, 175.0, 111.0], [254.0, 232.0, 56.0]];
+    let at = x.clamp(0.0, 1.0) * (STOPS.len() - 1) as f32;
+    let i = (at as usize).min(STOPS.len() - 2);
+    let [r, g, b] = std::array::from_fn(|k| (STOPS[i][k] + (STOPS[i + 1][k] - STOPS[i][k]) * (at - i as f32)) as u8);
+    Color32::from_rgb(r, g, b)
+}
+
 /// What a picture is painted like, for a tooltip.
 pub const GREY_MAP: &str = "−1 is black, +1 is white; values beyond are clipped";
 /// What predicted noise is painted like.

@@ -1,19 +1,35 @@
 //! The training view: the loss, the few numbers that matter, and what the model can draw by now.
 
 use super::actions::{PathUse, UiAction};
+use super::by_timestep::ByTimestep;
 use super::changes::ChangesForm;
 use super::curve::{self, Curve, CurveSettings};
+use super::doctor;
 use super::film_settings::{WIDTH, section};
+use super::signals::SignalCurves;
 use super::snapshots::{self, SnapshotsView};
 use super::state::{AppState, Phase, RunSettings, Training};
 use super::style::{self, GRID};
 use crate::engine::{self, RunConfig};
 use egui::{Align, DragValue, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
 
+/// What the upper part of the view shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Tab {
+    #[default]
+    Loss,
+    ByTimestep,
+    Signals,
+    Doctor,
+}
+
 /// What the training view keeps for itself.
 #[derive(Default)]
 pub struct TrainingView {
+    tab: Tab,
     curve: Curve,
+    by_timestep: ByTimestep,
+    signals: SignalCurves,
     pub(super) snapshots: SnapshotsView,
     changes: ChangesForm,
 }
@@ -68,16 +84,30 @@ impl TrainingView {
                 let bar = vec2(ui.available_width(), style::CONTROL);
                 ui.allocate_ui_with_layout(bar, Layout::right_to_left(Align::Center), |ui| {
                     if !self.snapshots.enlarged {
-                        out.extend(curve::controls(ui, curve).map(UiAction::SetCurve));
+                        self.tabs(ui, training);
                     }
                     ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
                         run_buttons(ui, state, training, out);
                         status(ui, training);
                     });
                 });
+                if !self.snapshots.enlarged && matches!(self.tab, Tab::Loss | Tab::ByTimestep) {
+                    ui.allocate_ui_with_layout(bar, Layout::right_to_left(Align::Center), |ui| match self.tab {
+                        Tab::ByTimestep => self.by_timestep.controls(ui),
+                        _ => out.extend(curve::controls(ui, curve).map(UiAction::SetCurve)),
+                    });
+                }
                 match &training.metrics {
                     _ if self.snapshots.enlarged => self.snapshots.large(ui, training),
-                    Some(metrics) if metrics.history.last().is_some() => self.curve.ui(ui, metrics, curve),
+                    Some(metrics) if metrics.history.last().is_some() => match self.tab {
+                        Tab::Loss => self.curve.ui(ui, metrics, curve),
+                        Tab::ByTimestep => {
+                            let steps = training.model.as_ref().map_or(1000, |model| model.schedule.steps());
+                            self.by_timestep.ui(ui, metrics, steps);
+                        }
+                        Tab::Signals => self.signals.ui(ui, metrics),
+                        Tab::Doctor => doctor::ui(ui, &metrics.verdicts),
+                    },
                     _ if training.phase == Phase::Busy && state.extent().growing => {
                         let stop = Some(("Stop computing the film", UiAction::StopFilm));
                         style::placeholder(ui, "Waiting", "Training goes on when the film is computed", stop, out);
@@ -95,6 +125,17 @@ impl TrainingView {
                     _ => style::placeholder(ui, "Nothing to show", "This run ended before its first step", None, out),
                 }
             });
+    }
+
+    fn tabs(&mut self, ui: &mut Ui, training: &Training) {
+        let doctor = doctor::label(training.metrics.as_ref().map_or(&[], |metrics| &metrics.verdicts));
+        let tabs = [
+            (Tab::Loss, "Loss", "The loss over the run"),
+            (Tab::ByTimestep, "By timestep", "The loss of each timestep, beside the least there can be"),
+            (Tab::Signals, "Signals", "Gradient norm, update-to-weight ratio, learning rate, EMA"),
+            (Tab::Doctor, doctor.as_str(), "What the signals say, in plain words"),
+        ];
+        style::segments(ui, &tabs, &mut self.tab);
     }
 }
 

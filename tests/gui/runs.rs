@@ -12,7 +12,14 @@ use std::time::{Duration, SystemTime};
 fn run(name: &str, age: u64, steps: u64) -> Arc<ListedRun> {
     let mut history = History::default();
     for step in 1..=steps {
-        history.push(StepStats { step, loss: 1.0 / step as f32, grad_norm: 1.0, learning_rate: 1e-4 });
+        history.push(StepStats {
+            step,
+            loss: 1.0 / step as f32,
+            grad_norm: 1.0,
+            learning_rate: 1e-4,
+            update_ratio: 1e-3,
+            ema_decay: 0.99,
+        });
     }
     let config = RunConfig { preset: "digits16".into(), seed: age, batch: 32, ..RunConfig::default() };
     let pictures = Some((steps, Images::zeros(8, [1, 16, 16])));

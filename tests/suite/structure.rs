@@ -67,7 +67,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     ),
 ];
 
-const OUTSIDE: [&str; 27] = [
+const OUTSIDE: [&str; 28] = [
     "candle_core",
     "candle_nn",
     "clap",

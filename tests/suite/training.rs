@@ -8,10 +8,12 @@ use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process::{noise_images, q_sample};
 use ddpm_film::diffusion::schedule::{Schedule, ScheduleConfig};
 use ddpm_film::kernels::Path;
-use ddpm_film::model::UNet;
 use ddpm_film::model::compute::Compute;
+use ddpm_film::model::{Params, UNet};
 use ddpm_film::train::changes::Changes;
 use ddpm_film::train::config::{Plan, RunConfig};
+use ddpm_film::train::doctor::Finding;
+use ddpm_film::train::timesteps::bin;
 use ddpm_film::train::trainer::Trainer;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -175,7 +177,47 @@ fn a_loss_that_is_not_a_number_stops_and_changes_nothing() {
     x.data[5] = f32::NAN;
     let e = trainer.step_on(&x, &[1, 2], &Images::zeros(2, [1, 16, 16])).unwrap_err();
     assert!(e.to_string().contains("NaN"), "{e}");
+    assert!(e.to_string().contains("step 1") && e.to_string().contains("timestep 1"), "{e}");
     assert!(bytes(&trainer) == before && trainer.steps_done() == 0);
+}
+
+#[test]
+fn after_a_loss_that_is_not_a_number_the_run_is_back_at_a_good_state_and_goes_on_from_there() {
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let mut trainer = Trainer::new(small_run(3).validate().unwrap(), compute(2, Path::Fast)).unwrap();
+    let first = bytes(&trainer);
+    let steps = |trainer: &mut Trainer| (0..3).map(|_| trainer.step(&data).unwrap()).collect::<Vec<_>>();
+    let stats = steps(&mut trainer);
+    let third = bytes(&trainer);
+    trainer.change(&Changes { learning_rate: Some(0.5), ..Changes::default() }).unwrap();
+    let mut x = Images::zeros(40, [1, 16, 16]);
+    *x.data.last_mut().unwrap() = f32::INFINITY;
+    let e = trainer.step_on(&x, &[7; 40], &Images::zeros(40, [1, 16, 16])).unwrap_err().to_string();
+    assert!(e.contains("back at step 0") && e.contains("below 0.5"), "{e}");
+    assert!(bytes(&trainer) == first && trainer.steps_done() == 0 && trainer.history().last().is_none());
+    assert_eq!((steps(&mut trainer), trainer.history().changes().len()), (stats, 0));
+    assert!(bytes(&trainer) == third);
+}
+
+#[test]
+fn the_losses_of_a_step_are_filed_by_their_timestep() {
+    let mut trainer = Trainer::new(small_run(3).validate().unwrap(), compute(2, Path::Fast)).unwrap();
+    let shape = [1, 16, 16];
+    let (x, noise) =
+        (noise_images(1, Purpose::Pick, 0, 0, 40, shape), noise_images(1, Purpose::Forward, 0, 0, 40, shape));
+    let t: Vec<usize> = (0..40).map(|i| if i == 3 { 0 } else { 25 * i }).collect();
+    let stats = trainer.step_on(&x, &t, &noise).unwrap();
+    // a new network predicts no noise at all
+    let squares = |i: usize| noise.one(i).iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / 256.0;
+    let by_t = trainer.history().timesteps();
+    for i in (4..40).step_by(5) {
+        let mean = by_t.simple()[bin(t[i], 1000)].get().unwrap();
+        assert!((f64::from(mean) - squares(i)).abs() < 1e-5, "{i}: {mean}");
+    }
+    assert!((f64::from(stats.loss) - (0..40).map(squares).sum::<f64>() / 40.0).abs() < 1e-5);
+    assert_eq!((by_t.decoder().n, by_t.columns().len()), (2, 1), "t = 0 came twice");
+    assert!(stats.update_ratio > 0.0 && stats.ema_decay > 0.1);
+    assert!(trainer.history().ema_initial().unwrap() < 1.0);
 }
 
 /// Each shipped model predicts the noise in digits it was trained on about as well as its card says.
@@ -197,4 +239,62 @@ fn shipped_models_predict_noise() {
         let loss = squares.sum::<f64>() / noise.data.len() as f64;
         assert!(loss < 0.05, "{name}: loss {loss:.4}");
     }
+}
+
+/// Real digits, as anyone would train on them.
+#[test]
+fn the_doctor_finds_nothing_wrong_with_a_healthy_run_and_dead_layers_in_a_dead_one() {
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let run = RunConfig { batch: 8, warmup: 20, ..small_run(260) };
+    let mut trainer = Trainer::new(run.validate().unwrap(), compute(2, Path::Fast)).unwrap();
+    trainer.bind(&data).unwrap();
+    for _ in 0..260 {
+        trainer.step(&data).unwrap();
+        let alarming: Vec<_> = trainer.examine().into_iter().filter(|v| v.alarming).collect();
+        assert!(alarming.is_empty(), "step {}: {alarming:?}", trainer.steps_done());
+    }
+    // SiLU of so low a bias is 0, and so is its slope, whatever comes in
+    let plan = RunConfig { batch: 1, ..small_run(101) }.validate().unwrap();
+    let params = Params::init(&plan.model, 3, &Device::Cpu).unwrap();
+    let tensors: Vec<Tensor> = params
+        .iter()
+        .map(|(name, t)| match name {
+            "mid_block.resnets.0.norm2.bias" => (t.ones_like().unwrap() * -1e4).unwrap(),
+            _ => t.clone(),
+        })
+        .collect();
+    let params = params.with_tensors(tensors.into_iter());
+    let mut trainer = Trainer::from_params(plan, compute(2, Path::Fast), params).unwrap();
+    for _ in 0..101 {
+        trainer.step(&data).unwrap();
+    }
+    let verdicts = trainer.examine();
+    let dead = verdicts.iter().find(|v| v.finding == Finding::DeadLayers).unwrap();
+    assert!(dead.what.starts_with("mid_block.resnets.0.norm1.weight and 8 more"), "{dead:?}");
+}
+
+#[test]
+fn held_out_images_are_measured_without_changing_a_byte() {
+    let plan = || small_run(2).validate().unwrap();
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let held_out = Dataset::held_out(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap().unwrap();
+    assert_eq!((held_out.name.as_str(), held_out.len()), ("mnist-test", 10_000));
+    let run = |threads, measured: bool| {
+        let mut trainer = Trainer::new(plan(), compute(threads, Path::Fast)).unwrap();
+        for _ in 0..2 {
+            trainer.step(&data).unwrap();
+            if measured {
+                trainer.evaluate(&data, &held_out).unwrap();
+            }
+        }
+        trainer
+    };
+    let (plain, measured) = (run(2, false), run(2, true));
+    assert!(bytes(&plain) == bytes(&measured));
+    let evaluations = measured.history().evaluations();
+    assert_eq!(evaluations, run(1, true).history().evaluations(), "the number of threads changes them");
+    assert_eq!(evaluations.iter().map(|e| e.step).collect::<Vec<_>>(), [1, 2]);
+    // after two steps the network still predicts next to nothing
+    assert!(evaluations.iter().all(|e| (0.5..1.5).contains(&e.train) && (e.train - e.held_out).abs() < 0.05));
+    assert!(!measured.evaluation_due());
 }

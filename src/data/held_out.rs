@@ -1,0 +1,97 @@
+//! Images of the same kind that are never trained on.
+
+use super::{Dataset, Progress, Source, cifar};
+use crate::error::Result;
+use std::path::{Path, PathBuf};
+
+impl Dataset {
+    /// The test set that belongs to `source`, if there is one: that of MNIST, the IDX file or CIFAR batch of test images
+    /// beside those of training images, or the folder "test" beside a folder "train"; of several places only all of them.
+    /// As [`Dataset::load`].
+    ///
+    /// # Errors
+    /// Those of [`Dataset::load`].
+    pub fn held_out(source: &Source, shape: [usize; 3], progress: Progress<'_>) -> Result<Option<Self>> {
+        let tests: Option<Vec<Source>> = source
+            .places()
+            .iter()
+            .map(|place| match place {
+                Source::Path(path) => test_set(path).map(Source::Path),
+                _ => None,
+            })
+            .collect();
+        match (source, tests) {
+            (Source::Mnist, _) => Self::mnist_test(shape, progress).map(Some),
+            (_, Some(tests)) => Self::load(&Source::Several(tests), shape, progress).map(Some),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// Least and largest byte, and the mean square of the pixels in [-1, 1].
+    pub fn range(&self) -> ((u8, u8), f64) {
+        let mut counts = [0_u64; 256];
+        self.pixels.iter().for_each(|v| counts[usize::from(*v)] += 1);
+        let present = || (0..=255_u8).filter(|v| counts[usize::from(*v)] > 0);
+        let square = |v: u8| (f64::from(v) / 127.5 - 1.0).powi(2);
+        let sum: f64 = present().map(|v| square(v) * counts[usize::from(v)] as f64).sum();
+        let ends = present().next().zip(present().next_back());
+        (ends.unwrap_or_default(), sum / self.pixels.len().max(1) as f64)
+    }
+}
+
+/// Where the test images that belong to these training images lie.
+fn test_set(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() && path.file_name().is_some_and(|name| name == "train") {
+        return Some(path.with_file_name("test")).filter(|test| test.is_dir());
+    }
+    if let Some((files, _)) = cifar::batches(path) {
+        let folder = files.first()?.parent()?;
+        let tests = ["test_batch.bin", "test.bin"].map(|test| folder.join(test));
+        return tests.into_iter().find(|test| test.is_file() && test != path);
+    }
+    let (folder, name) = match super::idx_images(path).ok()?? {
+        images if images.is_file() => (images.parent()?.to_owned(), images.file_name()?.to_str()?.to_owned()),
+        _ => return None,
+    };
+    let tests = ["t10k", "test"].map(|test| folder.join(name.replacen("train", test, 1)));
+    tests.into_iter().find(|test| name.contains("train") && test.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::part::Part;
+    use super::*;
+
+    #[test]
+    fn test_sets_are_found_beside_training_sets_and_nowhere_else() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        let touch = |name: &str| std::fs::write(dir.join(name), [0, 0, 8, 3]).unwrap();
+        touch("train-images-idx3-ubyte");
+        assert_eq!(test_set(dir), None);
+        touch("t10k-images-idx3-ubyte");
+        let found = dir.join("t10k-images-idx3-ubyte");
+        assert_eq!(test_set(dir).as_ref(), Some(&found));
+        assert_eq!(test_set(&dir.join("train-images-idx3-ubyte")).as_ref(), Some(&found));
+        assert_eq!(test_set(&found), None, "test images have no test images");
+        for name in ["own/train", "own/test", "alone/train", "cifar"] {
+            std::fs::create_dir_all(dir.join(name)).unwrap();
+        }
+        touch("cifar/data_batch_1.bin");
+        assert_eq!(test_set(&dir.join("cifar")), None);
+        touch("cifar/test_batch.bin");
+        assert_eq!(test_set(&dir.join("cifar")), Some(dir.join("cifar/test_batch.bin")));
+        assert_eq!(test_set(&dir.join("cifar/test_batch.bin")), None);
+        assert_eq!(test_set(&dir.join("own/train")), Some(dir.join("own/test")));
+        assert_eq!((test_set(&dir.join("own/test")), test_set(&dir.join("alone/train"))), (None, None));
+    }
+
+    #[test]
+    fn the_range_is_that_of_the_pixels() {
+        let pixels = vec![3, 255, 0, 10];
+        let data = Dataset::new("test".into(), [1, 1, 2], Part { pixels, labels: vec![0; 2], ..Part::default() });
+        let (ends, mean_square) = data.range();
+        let expected: f64 = [3.0, 255.0, 0.0, 10.0_f64].iter().map(|v| (v / 127.5 - 1.0).powi(2)).sum::<f64>() / 4.0;
+        assert!(ends == (0, 255) && (mean_square - expected).abs() < 1e-12);
+    }
+}
