@@ -99,18 +99,15 @@ fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
             style::segments(ui, &etas, &mut s.eta);
         }
     }
-    section(ui, "Starts from");
-    ui.horizontal(|ui| match s.from {
-        None => {
-            ui.label("Pure noise");
-        }
-        Some(doses) => {
+    if let Some(doses) = s.from {
+        section(ui, "Starts from");
+        ui.horizontal(|ui| {
             ui.label(format!("The picture at t = {doses}"));
             if ui.button("Pure noise").on_hover_text("Start the reverse film from pure noise again").clicked() {
                 s.from = None;
             }
-        }
-    });
+        });
+    }
     section(ui, "Steps");
     let all = state.playback.steps();
     let texts: Vec<String> = STEPS.iter().map(ToString::to_string).collect();
