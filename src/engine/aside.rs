@@ -1,7 +1,7 @@
 //! Work that mostly waits for others, the network or files that another program writes: each in a thread of its own, so
 //! that it never holds up training and films.
 
-use super::worker::Outbox;
+use super::outbox::Outbox;
 use super::{Event, JobId};
 use crate::checkpoint::hub::Hub;
 use crate::error::{Error, Result};

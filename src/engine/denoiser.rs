@@ -1,7 +1,8 @@
 //! Whose prediction a film follows: a copy of the network's weights, or the exact oracle of the model's data.
 
+use super::outbox::Outbox;
 use super::reading::DataCache;
-use super::worker::{Model, Outbox};
+use super::worker::Model;
 use super::{JobId, Predictor, Provenance};
 use crate::diffusion::Images;
 use crate::error::{Error, Result};

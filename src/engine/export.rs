@@ -2,8 +2,8 @@
 //! computed again before it is written.
 
 use super::film::FilmJob;
+use super::outbox::Outbox;
 use super::recipe::Recipe;
-use super::worker::Outbox;
 use super::{Event, JobId};
 use crate::diffusion::Images;
 use crate::diffusion::reel::{Again, ForwardReel};

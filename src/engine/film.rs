@@ -1,7 +1,8 @@
 //! Films: the reverse process, one network call at a time, and the forward process, in one go.
 
 use super::denoiser::{Opening, Predicting};
-use super::worker::{Model, Outbox};
+use super::outbox::Outbox;
+use super::worker::Model;
 use super::{Event, ForwardRequest, ForwardSource, JobId, Provenance, SampleRequest};
 use crate::data;
 use crate::diffusion::noise::{Purpose, stream};

@@ -1,7 +1,7 @@
 //! Commands that wait for the worker: a newer film makes an older one pointless, and a save is never dropped.
 
 use super::Command;
-use super::worker::Outbox;
+use super::outbox::Outbox;
 use crate::error::Error;
 use crossbeam_channel::{Receiver, TryRecvError};
 use std::cell::RefCell;

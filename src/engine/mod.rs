@@ -16,6 +16,7 @@ mod device;
 mod export;
 mod film;
 mod inbox;
+mod outbox;
 mod race;
 mod reading;
 mod recipe;
@@ -403,7 +404,7 @@ impl Engine {
         let (commands, command_inbox) = crossbeam_channel::bounded(64);
         let (event_outbox, events) = crossbeam_channel::bounded(1024);
         let quit = Arc::new(AtomicBool::new(false));
-        let outbox = worker::Outbox::new(event_outbox, Arc::clone(&quit), Arc::new(wake));
+        let outbox = outbox::Outbox::new(event_outbox, Arc::clone(&quit), Arc::new(wake));
         let thread = std::thread::Builder::new()
             .name("ddpm-worker".into())
             .spawn(move || worker::run(options, &command_inbox, &outbox))

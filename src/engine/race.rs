@@ -2,7 +2,8 @@
 
 use super::denoiser::{Opening, Predicting};
 use super::film::{check_count, check_memory};
-use super::worker::{Model, Outbox};
+use super::outbox::Outbox;
+use super::worker::Model;
 use super::{Event, JobId, Predictor, Which};
 use crate::diffusion::noise::Purpose;
 use crate::diffusion::sampler::{Sampler, SamplerKind, Variance};

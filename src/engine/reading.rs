@@ -1,7 +1,7 @@
 //! Data sets on their way: each is read on a thread of its own, so that films and a training go on meanwhile, and what needs
 //! it waits; and those that were read last.
 
-use super::worker::Outbox;
+use super::outbox::Outbox;
 use super::{Command, Event, JobId, Which, device};
 use crate::data::{Dataset, Source};
 use crate::error::{Error, Kind, Result};

@@ -1,7 +1,7 @@
 //! The runs in a folder: what each was made with, how far it came, what it drew last, and what was noted of it.
 
+use super::outbox::Outbox;
 use super::snapshots::newest_pictures;
-use super::worker::Outbox;
 use super::{Event, JobId};
 use crate::checkpoint;
 use crate::diffusion::Images;

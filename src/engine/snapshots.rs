@@ -2,7 +2,7 @@
 //! to become a picture.
 
 use super::denoiser::Predicting;
-use super::worker::Outbox;
+use super::outbox::Outbox;
 use super::{Event, JobId};
 use crate::checkpoint;
 use crate::diffusion::noise::Purpose;

@@ -1,9 +1,10 @@
 //! The training job: steps, previews between them, metrics for the window, saves on a schedule.
 
+use super::outbox::Outbox;
 use super::reading::{DataCache, Place, held_out};
 use super::saving::Saving;
 use super::snapshots::{Album, Drawing};
-use super::worker::{Model, Outbox};
+use super::worker::Model;
 use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
 use crate::checkpoint::{self, Claim};
 use crate::data::Dataset;

@@ -7,77 +7,29 @@ use super::denoiser::Opening;
 use super::export::{ExportJob, Sources};
 use super::film::{FilmJob, Recall, forward_film};
 use super::inbox::Inbox;
+use super::outbox::Outbox;
 use super::race::RaceJob;
 use super::reading::{Place, Readings};
 use super::recipe::{Recipe, weights_hash};
 use super::runs::{self, RunsJob};
 use super::training::TrainingJob;
-use super::{Command, Event, ForwardSource, JobId, ModelInfo, Options, Origin, Outcome, Predictor, Which, device};
+use super::{Command, Event, ForwardSource, JobId, ModelInfo, Options, Origin, Predictor, Which, device};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::Source;
 use crate::diffusion::schedule::Schedule;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::model::compute::Compute;
 use crate::train::trainer::State;
 use candle_core::Device;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Between two looks at data being read, while nothing else is to be done.
 const POLL: Duration = Duration::from_millis(5);
-
-/// The way out for events.
-#[derive(Clone)]
-pub(super) struct Outbox {
-    sender: Sender<Event>,
-    quit: Arc<AtomicBool>,
-    wake: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl Outbox {
-    pub(super) fn new(sender: Sender<Event>, quit: Arc<AtomicBool>, wake: Arc<dyn Fn() + Send + Sync>) -> Self {
-        Self { sender, quit, wake }
-    }
-
-    /// Delivers an event; while the window is behind, waits in short turns.
-    pub(super) fn send(&self, mut event: Event) {
-        while !self.quit() {
-            match self.sender.try_send(event) {
-                Ok(()) => return (self.wake)(),
-                Err(TrySendError::Disconnected(_)) => return,
-                Err(TrySendError::Full(back)) => event = back,
-            }
-            (self.wake)();
-            std::thread::sleep(Duration::from_millis(2));
-        }
-    }
-
-    /// Delivers an event, or leaves it out when the window is behind; the next one holds all that this one told.
-    pub(super) fn send_or_skip(&self, event: Event) {
-        if self.sender.try_send(event).is_ok() {
-            (self.wake)();
-        }
-    }
-
-    pub(super) fn finished(&self, job: JobId, result: Result<()>) {
-        let outcome = match result {
-            Ok(()) => Outcome::Done,
-            Err(e) if e.kind == Kind::Cancelled => Outcome::Cancelled,
-            Err(e) => Outcome::Failed(e),
-        };
-        self.send(Event::Finished(job, outcome));
-    }
-
-    /// Whether the other end is being dropped.
-    pub(super) fn quit(&self) -> bool {
-        self.quit.load(Ordering::Relaxed)
-    }
-}
 
 /// A model to make films with.
 #[derive(Clone)]

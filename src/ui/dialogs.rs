@@ -65,8 +65,12 @@ pub fn keys(ui: &Ui) -> bool {
                 ("In the training view", Scope::In(View::Training)),
                 ("In the runs view", Scope::In(View::Runs)),
             ] {
-                super::film_settings::section(ui, title);
-                key_columns(ui, scope);
+                let entries: Vec<_> =
+                    actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
+                if !entries.is_empty() {
+                    super::film_settings::section(ui, title);
+                    key_columns(ui, &entries);
+                }
             }
             super::film_settings::section(ui, "Size of everything: Ctrl with + and −, Ctrl+0 for the usual size");
         });
@@ -80,8 +84,7 @@ fn frame(ui: &Ui) -> egui::Frame {
     egui::Frame::popup(ui.style()).inner_margin(Margin::same(24))
 }
 
-fn key_columns(ui: &mut Ui, scope: Scope) {
-    let entries: Vec<_> = actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
+fn key_columns(ui: &mut Ui, entries: &[actions::Entry]) {
     let columns = if ui.available_width() < KEYS_WIDTH { 2 } else { 3 };
     let rows = entries.len().div_ceil(columns);
     let grid = egui::Grid::new(Id::unique(("keys", entries.first().map(|e| e.label))));

@@ -423,7 +423,7 @@ fn the_upper_part_shows_loss_timesteps_signals_and_the_doctor() {
     gui.run();
     assert!(gui.query_all_by_label_contains("60,000 training images, 8 pictures a bin").next().is_some());
     assert!(gui.query_all_by_label_contains("bits/dim on training images").next().is_some());
-    gui.get_by_label("L_vlb").click();
+    gui.get_by_label("Lvlb").click();
     gui.run();
     gui.get_by_label("Signals").click();
     gui.run();
