@@ -31,8 +31,10 @@ pub fn claim(dir: &Path, replace: bool) -> Result<Claim> {
 
 /// Refuses a folder where a save would replace what this program did not write.
 pub(super) fn check_ours(dir: &Path) -> Result<()> {
+    // the first save of a run may have been cut off on its way here
+    let ours = [CHECKSUMS.into(), Path::new(SAVING).join(CHECKSUMS)].iter().any(|path| dir.join(path).is_file());
     // the first version wrote no checksums
-    let ours = dir.join(CHECKSUMS).is_file() || [RAW, STATE].iter().all(|path| dir.join(path).is_file());
+    let ours = ours || [RAW, STATE].iter().all(|path| dir.join(path).is_file());
     match names(dir) {
         Some(name) if !ours => {
             let why = format!("there already is {name} in this folder, which this program did not write");

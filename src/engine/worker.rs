@@ -476,8 +476,9 @@ impl Worker<'_> {
     }
 
     fn end_export(&mut self) {
-        if let Some(export) = self.export.take() {
-            self.out.finished(export.job(), Err(Error::cancelled()));
+        if let Some(job) = self.export.take().map(|export| export.job()) {
+            // by now its unfinished file is gone
+            self.out.finished(job, Err(Error::cancelled()));
         }
     }
 

@@ -267,3 +267,22 @@ fn on_a_full_disk_one_sentence_and_the_old_save_are_left() {
     trains(dir, &["--steps", "4", "--out", "disk/run", "--resume"]);
     assert_same_run(&disk.0.join("run"), &dir.join("whole"));
 }
+
+#[test]
+fn a_run_goes_on_from_a_first_save_that_was_cut_off_though_it_keeps_a_snapshot_first() {
+    let tmp = workplace();
+    let dir = tmp.path();
+    trains(dir, &["--steps", "1", "--out", "run"]);
+    let (run, cut_off) = (dir.join("run"), dir.join("cut-off"));
+    let saving = cut_off.join("film/.saving");
+    for path in ["film", "unet", "scheduler"] {
+        fs::create_dir_all(saving.join(path)).unwrap();
+        for entry in fs::read_dir(run.join(path)).unwrap().map(Result::unwrap).filter(|e| e.path().is_file()) {
+            fs::copy(entry.path(), saving.join(path).join(entry.file_name())).unwrap();
+        }
+    }
+    fs::copy(run.join("model_index.json"), saving.join("model_index.json")).unwrap();
+    fs::create_dir(cut_off.join("film/snapshots")).unwrap();
+    trains(dir, &["--steps", "2", "--out", "cut-off", "--resume"]);
+    assert_eq!(step(&cut_off), Some(2));
+}
