@@ -174,10 +174,14 @@ impl FilmView {
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = &state.reverse.source {
                     let (kind, rest) = whose(by);
-                    let rest = by.from.as_ref().map_or(rest.clone(), |from| format!("{rest}, from {from}"));
                     let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
-                    style::badge(ui, kind, &format!("{rest} · {} {}", by.sampler, by.calls))
-                        .on_hover_text(format!("{}, {} {calls} calls per picture", by.model, by.calls));
+                    let mut says = format!("{}, {} {calls} calls per picture", by.model, by.calls);
+                    let mut steps = format!("{} {}", by.sampler, by.calls);
+                    if let (Some(from), Some((_, film))) = (&by.from, &state.reverse.film) {
+                        says = format!("{says}, from {from}");
+                        steps = format!("{}, t = {} → 0", by.sampler, film.beginning());
+                    }
+                    style::badge(ui, kind, &format!("{rest} · {steps}")).on_hover_text(says);
                 }
             });
         });
