@@ -192,6 +192,13 @@ impl FilmView {
             Quantity::Dose => (p.noise, "the change of this step"),
         };
         let area = picture_area(ui);
+        if let Some(begins) = state.begins().filter(|begins| doses > *begins) {
+            let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
+            let headline = format!("The film begins at t = {begins}");
+            let reason = "There the model was given the noisy picture";
+            let mend = Some(("Go there", UiAction::Seek(begins)));
+            return style::placeholder(&mut ui, &headline, reason, mend, out);
+        }
         if self.reverse.show(ui, state.reverse.film.as_ref(), doses, quantity) {
             let spoken = format!("Reverse process, {name} at t = {doses}");
             let pictures = grid(ui, &self.reverse.atlas, area, color, &spoken);
@@ -233,6 +240,7 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
     Span {
         steps: state.playback.steps(),
         doses: state.playback.doses(),
+        begins: state.begins(),
         reached: extent.reached,
         growing: extent.growing,
         marks: state.playback.marks(),
