@@ -174,10 +174,14 @@ impl FilmView {
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = &state.reverse.source {
                     let (kind, rest) = whose(by);
-                    let rest = by.from.as_ref().map_or(rest.clone(), |from| format!("{rest}, from {from}"));
                     let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
-                    style::badge(ui, kind, &format!("{rest} · {} {}", by.sampler, by.calls))
-                        .on_hover_text(format!("{}, {} {calls} calls per picture", by.model, by.calls));
+                    let mut says = format!("{}, {} {calls} calls per picture", by.model, by.calls);
+                    let mut steps = format!("{} {}", by.sampler, by.calls);
+                    if let (Some(from), Some((_, film))) = (&by.from, &state.reverse.film) {
+                        says = format!("{says}, from {from}");
+                        steps = format!("{}, t = {} → 0", by.sampler, film.beginning());
+                    }
+                    style::badge(ui, kind, &format!("{rest} · {steps}")).on_hover_text(says);
                 }
             });
         });
@@ -188,6 +192,13 @@ impl FilmView {
             Quantity::Dose => (p.noise, "the change of this step"),
         };
         let area = picture_area(ui);
+        if let Some(begins) = state.begins().filter(|begins| doses > *begins) {
+            let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
+            let headline = format!("The film begins at t = {begins}");
+            let reason = "There the model was given the noisy picture";
+            let mend = Some(("Go there", UiAction::Seek(begins)));
+            return style::placeholder(&mut ui, &headline, reason, mend, out);
+        }
         if self.reverse.show(ui, state.reverse.film.as_ref(), doses, quantity) {
             let spoken = format!("Reverse process, {name} at t = {doses}");
             let pictures = grid(ui, &self.reverse.atlas, area, color, &spoken);
@@ -229,6 +240,7 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
     Span {
         steps: state.playback.steps(),
         doses: state.playback.doses(),
+        begins: state.begins(),
         reached: extent.reached,
         growing: extent.growing,
         marks: state.playback.marks(),

@@ -518,6 +518,12 @@ impl AppState {
         }
     }
 
+    /// The state in which the reverse film begins, if it was brought back from a picture.
+    pub fn begins(&self) -> Option<usize> {
+        let from_picture = self.reverse.source.as_ref().is_some_and(|by| by.from.is_some());
+        self.reverse.film.as_ref().filter(|_| from_picture).map(|(_, film)| film.beginning())
+    }
+
     /// The state of the forward film at that place of the timeline, which a film on another schedule shares by length.
     pub fn forward_doses(&self, doses: usize) -> usize {
         let steps = self.forward.film.as_ref().map_or(0, |(_, film)| film.steps());

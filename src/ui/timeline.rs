@@ -24,6 +24,8 @@ pub struct Span<'a> {
     pub steps: usize,
     /// The playhead, in doses.
     pub doses: usize,
+    /// The state in which a film begins that was brought back from a picture.
+    pub begins: Option<usize>,
     /// The least noisy state that is there.
     pub reached: Option<usize>,
     /// Whether more will come.
@@ -45,7 +47,8 @@ struct Holds {
     quantity: Quantity,
     scale: Scale,
     count: usize,
-    there: usize,
+    /// The first and the one past the last.
+    there: [usize; 2],
 }
 
 /// The slider.
@@ -125,14 +128,15 @@ impl Timeline {
         let middle = |i: usize| axis.doses((i as f32 + 0.5) / count as f32);
         // the newest state may still lack its prediction
         let frame = |i: usize| film.at(middle(i)).filter(|f| quantity == Quantity::State || f.step().is_some());
-        let there = (0..count).take_while(|i| middle(*i) >= reached && frame(*i).is_some()).count();
-        let key = Holds { job, quantity, scale: span.scale, count, there };
+        let first = (0..count).find(|i| span.begins.is_none_or(|begins| middle(*i) <= begins)).unwrap_or(count);
+        let there = (first..count).take_while(|i| middle(*i) >= reached && frame(*i).is_some()).count();
+        let key = Holds { job, quantity, scale: span.scale, count, there: [first, first + there] };
         if self.holds == Some(key) {
             return;
         }
         self.holds = Some(key);
         let map = if quantity == Quantity::PredictedNoise { Map::Noise } else { Map::Picture };
-        let thumbs: Vec<_> = (0..there).filter_map(|i| film.view(frame(i)?, quantity)).collect();
+        let thumbs: Vec<_> = (first..first + there).filter_map(|i| film.view(frame(i)?, quantity)).collect();
         self.strip.set(ui, thumbs.iter().map(|images| (images, 1, map)));
     }
 
@@ -142,14 +146,15 @@ impl Timeline {
         let painter = ui.painter().with_clip_rect(track.expand2(vec2(GRIP, GRIP)));
         ui.painter().rect_filled(track, 3.0, p.control);
         let frontier = span.reached.map_or(track.left(), |doses| strip.x(doses));
-        let done = Rect::from_x_y_ranges(track.left()..=frontier, track.y_range());
+        let start = span.begins.map_or(track.left(), |doses| strip.x(doses));
+        let done = Rect::from_x_y_ranges(start..=frontier.max(start), track.y_range());
         ui.painter().rect_filled(done, 3.0, style::MID_GREY);
         if let Some(key) = self.holds.filter(|_| span.film.is_some()) {
             let cell = track.width() / key.count as f32;
             let side = STRIP.min(cell - 2.0).max(1.0);
-            for i in 0..key.there.min(self.strip.count()) {
+            for (place, i) in (key.there[0]..key.there[1]).enumerate().take(self.strip.count()) {
                 let middle = pos2(track.left() + (i as f32 + 0.5) * cell, track.center().y);
-                self.strip.paint(ui, i, Rect::from_center_size(middle, vec2(side, side)));
+                self.strip.paint(ui, place, Rect::from_center_size(middle, vec2(side, side)));
             }
         }
         if span.growing && track.right() - frontier > 300.0 {

@@ -49,7 +49,13 @@ fn the_model_brings_the_picture_back_from_the_playhead() {
     tell(&mut gui, Event::SampleStarted(*job, Box::new(film), provenance));
     assert_eq!(gui.state().state.playback.doses(), 30, "the film begins there");
     gui.run();
-    gui.get_by_label("MODEL · step 40,000 EMA, from MNIST at t = 30 · DDPM 30");
+    gui.get_by_label("MODEL · step 40,000 EMA · DDPM, t = 30 → 0");
+    gui.state_mut().state.playback.seek(31);
+    gui.run();
+    gui.get_by_label("The film begins at t = 30");
+    gui.get_by_label("Go there").click();
+    gui.run();
+    assert_eq!(gui.state().state.playback.doses(), 30);
     // once more: other noise, the same start
     gui.key_press(Key::V);
     gui.run();
