@@ -69,7 +69,7 @@ pub fn keys(ui: &Ui) -> bool {
                     actions::table().into_iter().filter(|e| e.scope == scope && e.keys.is_some()).collect();
                 if !entries.is_empty() {
                     super::film_settings::section(ui, title);
-                    key_columns(ui, &entries);
+                    key_columns(ui, title, &entries);
                 }
             }
             super::film_settings::section(ui, "Size of everything: Ctrl with + and −, Ctrl+0 for the usual size");
@@ -84,10 +84,10 @@ fn frame(ui: &Ui) -> egui::Frame {
     egui::Frame::popup(ui.style()).inner_margin(Margin::same(24))
 }
 
-fn key_columns(ui: &mut Ui, entries: &[actions::Entry]) {
+fn key_columns(ui: &mut Ui, title: &str, entries: &[actions::Entry]) {
     let columns = if ui.available_width() < KEYS_WIDTH { 2 } else { 3 };
     let rows = entries.len().div_ceil(columns);
-    let grid = egui::Grid::new(Id::unique(("keys", entries.first().map(|e| e.label))));
+    let grid = egui::Grid::new(Id::unique(("keys", title)));
     grid.num_columns(2 * columns).min_col_width(110.0).min_row_height(KEY_ROW).spacing(vec2(2.0 * GRID, 0.0)).show(
         ui,
         |ui| {
