@@ -60,6 +60,112 @@ impl Default for RunConfig {
     }
 }
 
+/// A number among the settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// [`RunConfig::steps`].
+    Steps,
+    /// [`RunConfig::batch`].
+    Batch,
+    /// [`RunConfig::learning_rate`].
+    LearningRate,
+    /// [`RunConfig::warmup`].
+    Warmup,
+    /// [`RunConfig::decay`].
+    Decay,
+    /// [`RunConfig::grad_clip`].
+    GradClip,
+    /// [`RunConfig::ema_decay`].
+    EmaDecay,
+    /// [`RunConfig::preview_every`].
+    PreviewEvery,
+}
+
+/// What is known of a number: one table for the check and for the form.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct About {
+    /// Its name in a sentence.
+    pub name: &'static str,
+    /// Its unit with a blank before it; empty for none.
+    pub unit: &'static str,
+    /// The least that makes sense.
+    pub least: f64,
+    /// The most that makes sense.
+    pub most: f64,
+    /// What Ho et al. 2020 used for CIFAR-10 (appendix B, and their code where that is silent).
+    pub paper: Option<f64>,
+}
+
+impl Number {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Steps,
+        Self::Batch,
+        Self::LearningRate,
+        Self::Warmup,
+        Self::Decay,
+        Self::GradClip,
+        Self::EmaDecay,
+        Self::PreviewEvery,
+    ];
+
+    /// What is known of it.
+    pub fn about(self) -> About {
+        const MOST_STEPS: f64 = 1e7;
+        let about = |name, unit, least, most, paper| About { name, unit, least, most, paper };
+        match self {
+            Self::Steps => about("number of steps", " steps", 1.0, MOST_STEPS, Some(8e5)),
+            Self::Batch => about("batch", " images", 1.0, 4096.0, Some(128.0)),
+            Self::LearningRate => about("learning rate", "", 1e-9, 1.0, Some(2e-4)),
+            Self::Warmup => about("warm-up", " steps", 0.0, MOST_STEPS, Some(5000.0)),
+            Self::Decay => about("final decay", " steps", 0.0, MOST_STEPS, Some(0.0)),
+            Self::GradClip => about("gradient clip", "", 1e-6, 1e6, Some(1.0)),
+            Self::EmaDecay => about("EMA decay", "", 1e-6, 0.999_999_9, Some(0.9999)),
+            Self::PreviewEvery => about("distance of samples", " steps", 0.0, MOST_STEPS, None),
+        }
+    }
+
+    /// Its value in these settings.
+    pub fn of(self, run: &RunConfig) -> f64 {
+        match self {
+            Self::Steps => run.steps as f64,
+            Self::Batch => run.batch as f64,
+            Self::LearningRate => run.learning_rate,
+            Self::Warmup => run.warmup as f64,
+            Self::Decay => run.decay as f64,
+            Self::GradClip => run.grad_clip,
+            Self::EmaDecay => run.ema_decay,
+            Self::PreviewEvery => run.preview_every as f64,
+        }
+    }
+
+    /// Whether it counts something.
+    pub fn is_count(self) -> bool {
+        matches!(self, Self::Steps | Self::Batch | Self::Warmup | Self::Decay | Self::PreviewEvery)
+    }
+
+    /// Another value; counts are rounded, and never below 0.
+    pub fn set(self, run: &mut RunConfig, value: f64) {
+        let count = value.round() as u64;
+        match self {
+            Self::Steps => run.steps = count,
+            Self::Batch => run.batch = count as usize,
+            Self::LearningRate => run.learning_rate = value,
+            Self::Warmup => run.warmup = count,
+            Self::Decay => run.decay = count,
+            Self::GradClip => run.grad_clip = value,
+            Self::EmaDecay => run.ema_decay = value,
+            Self::PreviewEvery => run.preview_every = count,
+        }
+    }
+
+    /// A value as it is written: what is very small as a power of ten.
+    pub fn words(self, value: f64) -> String {
+        let small = value != 0.0 && value.abs() < 1e-3;
+        if small { format!("{value:e}") } else { value.to_string() }
+    }
+}
+
 /// Settings that were checked and belong together.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -91,22 +197,22 @@ impl RunConfig {
                 &format!("choose one of {}", crate::model::PRESETS.join(", ")),
             );
         };
-        if self.steps == 0 {
-            return refuse("the number of steps is 0".into(), "train for at least 1 step");
-        }
-        if !(1..=4096).contains(&self.batch) {
-            return refuse(format!("the batch has {} images", self.batch), "use 1 to 4096");
-        }
-        for (name, value, max) in [
-            ("learning rate", self.learning_rate, 1.0),
-            ("gradient clip", self.grad_clip, 1e6),
-            ("EMA decay", self.ema_decay, 0.999_999_9),
-        ] {
-            if !(value > 0.0 && value <= max) {
-                return refuse(format!("the {name} is {value}"), &format!("use a number above 0, at most {max}"));
-            }
-        }
+        Number::ALL.iter().try_for_each(|number| self.check(*number))?;
         Ok(Plan { run: self.clone(), model, schedule: ScheduleConfig::default() })
+    }
+
+    /// Checks one number.
+    ///
+    /// # Errors
+    /// It is out of bounds; says which are.
+    pub fn check(&self, number: Number) -> Result<()> {
+        let (About { name, unit, least, most, .. }, value) = (number.about(), number.of(self));
+        if (least..=most).contains(&value) {
+            return Ok(());
+        }
+        let why = format!("the {name} is {}{unit}", number.words(value));
+        let hint = format!("use {} to {}", number.words(least), number.words(most));
+        Err(Error::usage("cannot train with these settings", why, hint))
     }
 
     /// Learning rate of `step`, from 1: linear warm-up, then constant, then linear decay.
@@ -131,13 +237,15 @@ mod tests {
     #[test]
     fn nonsense_is_refused_in_one_sentence_that_names_it() {
         type Spoil = fn(&mut RunConfig);
-        let cases: [(Spoil, &str); 6] = [
+        let cases: [(Spoil, &str); 8] = [
             (|c| c.preset = "huge".into(), "huge"),
             (|c| c.steps = 0, "steps"),
             (|c| c.batch = 0, "batch"),
             (|c| c.learning_rate = f64::NAN, "learning rate"),
             (|c| c.ema_decay = 1.0, "EMA"),
-            (|c| c.grad_clip = -1.0, "clip"),
+            (|c| c.grad_clip = -1.0, "clip is -1; use 1e-6 to 1000000"),
+            (|c| c.batch = 5000, "the batch is 5000 images; use 1 to 4096"),
+            (|c| c.warmup = u64::MAX, "warm-up"),
         ];
         for (spoil, word) in cases {
             let mut config = RunConfig::default();
@@ -146,6 +254,21 @@ mod tests {
             assert!(message.contains(word) && !message.contains('\n'), "{message}");
         }
         assert!(RunConfig::default().validate().is_ok());
+    }
+
+    #[test]
+    fn every_number_can_be_read_set_and_had_as_in_the_paper() {
+        let mut run = RunConfig::default();
+        for (i, number) in Number::ALL.into_iter().enumerate() {
+            let About { least, most, paper, .. } = number.about();
+            let value = paper.unwrap_or(least + i as f64);
+            assert!((least..=most).contains(&value));
+            number.set(&mut run, value);
+            assert_eq!(number.of(&run), value);
+        }
+        let paper = (run.batch, run.learning_rate, run.ema_decay, run.warmup, run.grad_clip, run.steps, run.decay);
+        assert_eq!(paper, (128, 2e-4, 0.9999, 5000, 1.0, 800_000, 0));
+        assert!(run.validate().is_ok());
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod preferences;
 mod probe;
 mod race;
 mod recall;
+mod run_form;
 mod runs;
 mod schedule;
 mod signals;

@@ -5,13 +5,12 @@ use super::by_timestep::ByTimestep;
 use super::changes::ChangesForm;
 use super::curve::{self, Curve, CurveSettings};
 use super::doctor;
-use super::film_settings::{WIDTH, section};
+use super::run_form;
 use super::signals::SignalCurves;
 use super::snapshots::{self, SnapshotsView};
-use super::state::{AppState, Phase, RunSettings, Training};
+use super::state::{AppState, Phase, Training};
 use super::style::{self, GRID};
-use crate::engine::{self, RunConfig};
-use egui::{Align, DragValue, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
+use egui::{Align, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
 
 /// What the upper part of the view shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,13 +46,13 @@ impl TrainingView {
         let p = style::palette(ui);
         if settings_open {
             let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::same(16));
-            Panel::right("run-settings").resizable(false).exact_size(WIDTH).frame(frame).show(ui, |ui| {
+            Panel::right("run-settings").resizable(false).exact_size(run_form::WIDTH).frame(frame).show(ui, |ui| {
                 ScrollArea::vertical().show(ui, |ui| {
                     if let Some(metrics) = state.running_training().and_then(|t| t.metrics.as_ref()) {
                         self.changes.ui(ui, metrics.settings, out);
                         ui.add_space(2.0 * GRID);
                     }
-                    form(ui, state, out);
+                    run_form::ui(ui, state, out);
                 });
             });
         }
@@ -195,91 +194,5 @@ fn numbers(ui: &mut Ui, training: &Training) {
         style::readout(ui, "Time left", &left, "00:00:00", size, "Estimated from the speed");
         style::readout(ui, "Learning rate", &rate, "0.0e-4", size, "Rises linearly, then stays");
         style::readout(ui, "Gradient norm", &norm, "00.000", size, "Before clipping");
-    });
-}
-
-fn form(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
-    let mut s = state.run.clone();
-    ui.spacing_mut().interact_size.y = 28.0;
-    ui.spacing_mut().item_spacing.y = 6.0;
-    let running = state.running_training().is_some();
-    ui.label(RichText::new("Training settings").font(style::semibold(style::LARGE)));
-    if running {
-        ui.label(RichText::new("The others can be changed when this training is over").color(style::palette(ui).weak));
-    }
-    ui.add_enabled_ui(!running, |ui| fields(ui, &mut s, out));
-    match s.config.validate() {
-        Ok(_) if !running => {
-            ui.add_space(GRID);
-            let label = if s.resume { "Go on training" } else { "Start training" };
-            // without a run the middle of the view has the button
-            style::labelled_button(ui, label, &UiAction::StartTraining, state.training.is_some(), out);
-        }
-        Ok(_) => {}
-        Err(e) => {
-            ui.add_space(GRID);
-            ui.label(RichText::new(e.to_string()).color(style::palette(ui).error));
-        }
-    }
-    if s != state.run {
-        out.push(UiAction::SetRun(s));
-    }
-}
-
-fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
-    let RunConfig { preset, data, seed, steps, batch, learning_rate, ema_decay, preview_every, .. } = &mut s.config;
-    let caption = section(ui, "Network");
-    let list = egui::ComboBox::from_id_salt("preset").selected_text(preset.as_str()).width(160.0).show_ui(ui, |ui| {
-        for name in engine::preset_names() {
-            ui.selectable_value(preset, (*name).to_owned(), *name);
-        }
-    });
-    list.response.labelled_by(caption.id).on_hover_text("Size and shape of the network, and of its pictures");
-    section(ui, "Data: mnist, IDX or CIFAR files, or folders of images; several with a semicolon between");
-    path_field(ui, data, "Data", PathUse::TrainingData, out);
-    section(ui, "Run");
-    egui::Grid::new("run").num_columns(2).spacing([GRID, 4.0]).show(ui, |ui| {
-        row(ui, "Steps", "Updates of the weights in all", DragValue::new(steps).range(1..=10_000_000).speed(100.0));
-        row(
-            ui,
-            "Images per step",
-            "Images behind each update: the batch size",
-            DragValue::new(batch).range(1..=4096).speed(0.5),
-        );
-        let rate = DragValue::new(learning_rate).range(1e-6..=1.0).speed(1e-6);
-        row(ui, "Learning rate", "Step size of Adam", rate.custom_formatter(|v, _| format!("{v:.1e}")));
-        let decay = DragValue::new(ema_decay).range(0.5..=0.99999).speed(1e-5).max_decimals(5);
-        row(ui, "EMA decay", "Weight of the past in the moving average of the weights", decay);
-        row(
-            ui,
-            "Samples every",
-            "Training steps between samples; 0 for none",
-            DragValue::new(preview_every).range(0..=100_000).speed(5.0).suffix(" steps"),
-        );
-        row(ui, "Seed", "The same seed gives the same training", DragValue::new(seed).speed(0.1));
-    });
-    section(ui, "Checkpoints: a folder, or empty to keep the run in memory");
-    path_field(ui, &mut s.out, "Output folder", PathUse::TrainingOut, out);
-    ui.add_enabled_ui(!s.out.trim().is_empty(), |ui| {
-        let says = "The run ends with the same numbers as one that never stopped; it needs an output folder";
-        style::checkbox(ui, &mut s.resume, "Go on from the checkpoint there")
-            .on_hover_text(says)
-            .on_disabled_hover_text(says);
-    });
-}
-
-fn row(ui: &mut Ui, name: &str, tooltip: &str, value: DragValue<'_>) {
-    let label = ui.label(name);
-    ui.add(value.update_while_editing(false)).labelled_by(label.id).on_hover_text(tooltip);
-    ui.end_row();
-}
-
-fn path_field(ui: &mut Ui, text: &mut String, name: &str, usage: PathUse, out: &mut Vec<UiAction>) {
-    ui.horizontal(|ui| {
-        let width = (ui.available_width() - 96.0).max(60.0);
-        style::text_field(ui, text, name, width).on_hover_text("A path; ~ is the home folder");
-        if ui.button("Browse…").on_hover_text("Ask the system for a path").clicked() {
-            out.push(UiAction::AskPath(usage));
-        }
     });
 }

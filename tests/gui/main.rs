@@ -11,6 +11,7 @@ mod hub;
 mod noise;
 mod race;
 mod recall;
+mod run_form;
 mod runs;
 mod schedule;
 mod step;

@@ -1,0 +1,45 @@
+//! The form of a run's settings: bounds, what is wrong, and what the paper used.
+
+use crate::support::{Gui, bare};
+use ddpm_film::engine::RunConfig;
+use ddpm_film::ui::actions::View;
+use egui::{Key, Modifiers};
+use egui_kittest::kittest::Queryable as _;
+
+fn form() -> Gui {
+    let mut gui = bare(1280.0, 1100.0);
+    gui.state_mut().view = View::Training;
+    gui.run();
+    gui
+}
+
+#[test]
+fn what_is_wrong_stands_under_its_field_and_nothing_starts() {
+    let mut gui = form();
+    gui.state_mut().state.run.config.batch = 5000;
+    gui.state_mut().state.run.config.grad_clip = 0.0;
+    gui.run();
+    gui.get_by_label("the batch is 5000 images; use 1 to 4096");
+    gui.get_by_label("the gradient clip is 0; use 1e-6 to 1000000");
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    gui.run();
+    assert!(gui.state_mut().take_commands().is_empty());
+    gui.state_mut().state.banners.clear();
+    gui.state_mut().state.run.config = RunConfig::default();
+    gui.run();
+    assert!(gui.query_by_label_contains("; use ").is_none());
+}
+
+#[test]
+fn the_papers_values_are_a_click_away() {
+    let mut gui = form();
+    for (name, value) in [("Batch", "128"), ("Warm-up", "5000"), ("Steps", "800000")] {
+        gui.get_by_label(&format!("{name} as in Ho et al. 2020: {value}")).click();
+        gui.run();
+    }
+    for (name, value) in [("Learning rate", "2e-4"), ("EMA decay", "0.9999"), ("Gradient clip", "1")] {
+        gui.get_by_label(&format!("{name} as in Ho et al. 2020: {value}"));
+    }
+    let expected = RunConfig { batch: 128, warmup: 5000, steps: 800_000, ..RunConfig::default() };
+    assert_eq!(gui.state().state.run.config, expected);
+}
