@@ -9,11 +9,17 @@ use super::schedule::Schedule;
 use super::trajectory::{Frame, Trajectory};
 use std::sync::Arc;
 
-/// Bytes that one film may take: 128 MiB, so that both together stay within 256 MiB.
-pub const FILM_BYTES: usize = 128 << 20;
+/// Bytes that the forward film may take. It and the reverse film, with all its branches, stay within 256 MiB.
+pub const FORWARD_BYTES: usize = 48 << 20;
+/// Bytes that the reverse film may take.
+pub const REVERSE_BYTES: usize = 112 << 20;
+/// Branches of the reverse film that are held.
+pub const MOST_BRANCHES: usize = 8;
+/// Bytes that each of them may take.
+pub const BRANCH_BYTES: usize = (96 << 20) / MOST_BRANCHES;
 
 /// Frames that are held however large they are.
-const FEWEST_FRAMES: usize = 8;
+const FEWEST_FRAMES: usize = 4;
 
 /// How the memory of a film is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +41,17 @@ impl Budget {
         let half = bytes / 2;
         let keys = (half / (values.max(1) * size_of::<f32>())).max(1);
         Self { frames: (half / frame).max(FEWEST_FRAMES), every: Some(states.div_ceil(keys)) }
+    }
+
+    /// For a film of which any state can be had in full precision: where all frames fit into three quarters of `bytes`, the
+    /// rest is for as many states as it holds.
+    fn with_states(bytes: usize, states: usize, values: usize, quantities: usize) -> Self {
+        let frames = states.saturating_mul(values.max(1) * quantities * size_of::<half::f16>());
+        if frames > bytes / 4 * 3 {
+            return Self::new(bytes.min(frames - 1), states, values, quantities);
+        }
+        let keys = ((bytes - frames) / (values.max(1) * size_of::<f32>())).max(1);
+        Self { frames: states, every: Some(states.div_ceil(keys)) }
     }
 
     /// Which states to show again for the one that is asked for: all from a kept one to the next, or as many as can be
@@ -125,7 +142,7 @@ impl ReverseReel {
     /// empty film on the full `schedule`.
     pub fn new(sampler: &Sampler, schedule: &Arc<Schedule>, seed: u64, first: u64, bytes: usize) -> (Self, Trajectory) {
         let (x, states) = (sampler.x(), sampler.states());
-        let budget = Budget::new(bytes, states.len(), x.data.len(), 3);
+        let budget = Budget::with_states(bytes, states.len(), x.data.len(), 3);
         let film = Trajectory::new(x.n, x.shape(), Arc::clone(schedule)).with_states(states.into(), budget.frames);
         let steps = sampler.steps_left();
         let process = sampler.at(steps, Images::zeros(0, x.shape()));
@@ -145,13 +162,29 @@ impl ReverseReel {
     /// Begins to compute the frame at `doses` again, and its neighbours; `None` for a film that was held whole, or has
     /// not come so far.
     pub fn again(&self, doses: usize) -> Option<Again> {
+        let every = self.budget.every.filter(|_| self.budget.frames <= self.steps)?;
+        let asked = self.asked(doses)?;
+        self.recompute(asked, self.budget.around(asked, every))
+    }
+
+    /// Begins to compute the state at `doses` again in full precision: it is [`Again::state`] once nothing is wanted.
+    /// `None` where the film passes no such state or has not begun.
+    pub fn state(&self, doses: usize) -> Option<Again> {
+        let asked = self.asked(doses)?;
+        self.recompute(asked, asked..asked)
+    }
+
+    /// Steps from the start of the film to its state at `doses`.
+    fn asked(&self, doses: usize) -> Option<usize> {
+        self.steps.checked_sub(self.process.states().iter().position(|state| *state == doses)?)
+    }
+
+    fn recompute(&self, asked: usize, shown: std::ops::Range<usize>) -> Option<Again> {
         let every = self.budget.every?;
-        let left = self.process.states().iter().position(|state| *state == doses)?;
-        let asked = self.steps.checked_sub(left)?;
         let key = (asked / every).min(self.keys.len().checked_sub(1)?);
-        let shown = self.budget.around(asked, every);
         let sampler = self.process.at(self.steps - key * every, self.keys[key].clone());
-        Some(Again { sampler, steps: self.steps, shown, seed: self.seed, first: self.first, over: false })
+        let over = shown.end == key * every;
+        Some(Again { sampler, steps: self.steps, shown, seed: self.seed, first: self.first, over })
     }
 
     /// Bytes of the states that are kept.
@@ -195,6 +228,11 @@ impl Again {
         let frame = step(&mut self.sampler, eps, self.seed, self.first)?;
         self.over = taken + 1 >= self.shown.end;
         self.shown.contains(&taken).then_some(frame)
+    }
+
+    /// The process in the state that was asked for.
+    pub fn state(&self) -> &Sampler {
+        &self.sampler
     }
 
     /// The picture at the end of the film, once it is reached and is to be shown.
@@ -292,9 +330,33 @@ mod tests {
     }
 
     #[test]
+    fn every_state_comes_again_in_full_precision_and_a_branch_from_it_with_nothing_changed_is_the_same_film() {
+        let kind = SamplerKind::Ddpm { variance: Variance::FixedLarge };
+        for bytes in [FORWARD_BYTES, 60_000, 10_000, 4_000, 1_000] {
+            let (reel, whole, exact) = record(kind, 50, bytes);
+            for (left, doses) in reel.process.states().into_iter().enumerate().skip(1) {
+                let mut again = reel.state(doses).unwrap();
+                while let Some((x, t)) = again.wants() {
+                    let eps = predict(x, t);
+                    assert!(again.step(&eps).is_none(), "nothing is shown on the way");
+                }
+                assert_eq!(*again.state().x(), exact[50 - left], "at {doses} within {bytes}");
+                let mut branch = again.state().rule(kind, true).unwrap();
+                let (mut own, _) = ReverseReel::new(&branch, whole.schedule(), 3, 0, BRANCH_BYTES);
+                while let Some(t) = branch.wants() {
+                    let eps = predict(branch.x(), t);
+                    own.step(&mut branch, &eps).unwrap();
+                    assert_eq!(*branch.x(), exact[50 - branch.steps_left()]);
+                }
+            }
+            assert!(reel.state(0).is_some() && reel.state(4).is_none(), "50 of 100 steps pass no state at 4");
+        }
+    }
+
+    #[test]
     fn a_film_that_fits_is_held_whole_and_one_that_was_stopped_comes_again_as_far_as_it_came() {
         let kind = SamplerKind::Ddim { eta: 0.0 };
-        assert!(record(kind, 50, FILM_BYTES).0.again(50).is_none());
+        assert!(record(kind, 50, REVERSE_BYTES).0.again(50).is_none());
         let x = process::noise_images(3, Purpose::Start, 0, 0, 2, [3, 5, 4]);
         let full = schedule(100);
         let mut sampler = Sampler::new(Schedule::clone(&full), kind, true, x).unwrap();
@@ -310,19 +372,20 @@ mod tests {
         let (n, shape, full) = (64, [3, 32, 32], schedule(1000));
         let values = n * shape.iter().product::<usize>();
         let x = process::noise_images(3, Purpose::Start, 0, 0, n, shape);
-        let (forward, film) = ForwardReel::record(Arc::clone(&full), &x, 1, FILM_BYTES);
+        let (forward, film) = ForwardReel::record(Arc::clone(&full), &x, 1, FORWARD_BYTES);
         let forward_bytes = film.len() * values * 2 + forward.bytes();
         let mut sampler = Sampler::new(Schedule::clone(&full), SamplerKind::Ddim { eta: 0.0 }, true, x).unwrap();
-        let (mut reel, mut film) = ReverseReel::new(&sampler, &full, 3, 0, FILM_BYTES);
+        let (mut reel, mut film) = ReverseReel::new(&sampler, &full, 3, 0, REVERSE_BYTES);
         while sampler.wants().is_some() {
             let eps = Images { data: sampler.x().data.iter().map(|v| v * 0.9).collect(), ..*sampler.x() };
             film.insert(Arc::new(reel.step(&mut sampler, &eps).unwrap()));
         }
         film.insert(Arc::new(Frame::state(0, sampler.x())));
         let reverse_bytes = film.len() * values * 6 + reel.bytes();
-        assert!(forward_bytes <= FILM_BYTES && reverse_bytes <= FILM_BYTES, "{forward_bytes} {reverse_bytes}");
-        assert!(forward_bytes + reverse_bytes > 200 << 20, "and use it: {forward_bytes} {reverse_bytes}");
-        assert_eq!((forward.budget.every, reel.budget.every), (Some(12), Some(12)));
-        assert!(forward.again(500).len() == 13 && reel.again(500).is_some());
+        assert!(forward_bytes <= FORWARD_BYTES && reverse_bytes <= REVERSE_BYTES, "{forward_bytes} {reverse_bytes}");
+        const { assert!(FORWARD_BYTES + REVERSE_BYTES + MOST_BRANCHES * BRANCH_BYTES <= 256 << 20) };
+        assert!(forward_bytes + reverse_bytes > 130 << 20, "and use it: {forward_bytes} {reverse_bytes}");
+        assert_eq!((forward.budget.every, reel.budget.every), (Some(32), Some(14)));
+        assert!(forward.again(500).len() == 32 && reel.again(500).is_some());
     }
 }

@@ -118,6 +118,15 @@ impl Sampler {
         }
     }
 
+    /// The same state under another rule for the steps that are left.
+    ///
+    /// # Errors
+    /// If eta is not in [0, 1].
+    pub fn rule(&self, kind: SamplerKind, clip: bool) -> Result<Self, Error> {
+        let same = Self::new(self.schedule.clone(), kind, clip, self.x.clone())?;
+        Ok(Self { left: self.left, ..same })
+    }
+
     /// Doses of noise in this state and those still to come, rising from 0.
     pub fn states(&self) -> Vec<usize> {
         std::iter::once(0).chain((0..self.left).map(|i| self.schedule.doses(i))).collect()

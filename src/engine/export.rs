@@ -59,12 +59,12 @@ pub struct ExportRequest {
 }
 
 /// What it takes to compute frames again.
-#[derive(Clone, Default)]
-pub(super) struct Sources {
-    /// The newest reverse film that is over.
-    pub reverse: Option<Rc<FilmJob>>,
-    /// The newest forward film.
-    pub forward: Option<(JobId, Rc<ForwardReel>)>,
+#[derive(Default)]
+struct Sources {
+    /// The reverse film, once it is over.
+    reverse: Option<Rc<FilmJob>>,
+    /// The forward film.
+    forward: Option<(JobId, Rc<ForwardReel>)>,
 }
 
 /// An export under way.
@@ -97,14 +97,12 @@ impl ExportJob {
     }
 
     /// Keeps what it needs of the worker's films, so that newer ones may take their place.
-    pub(super) fn keep(&mut self, sources: &Sources) {
+    pub(super) fn keep(&mut self, reverse: &[Rc<FilmJob>], forward: Option<&(JobId, Rc<ForwardReel>)>) {
         let job = |film: &Option<(JobId, Trajectory)>| film.as_ref().map(|(job, _)| *job);
-        if let Some(made) = &sources.reverse
-            && job(&self.request.reverse) == Some(made.job())
-        {
+        if let Some(made) = reverse.iter().find(|made| job(&self.request.reverse) == Some(made.job())) {
             self.sources.reverse = Some(Rc::clone(made));
         }
-        if let Some((made, reel)) = &sources.forward
+        if let Some((made, reel)) = forward
             && job(&self.request.forward) == Some(*made)
         {
             self.sources.forward = Some((*made, Rc::clone(reel)));

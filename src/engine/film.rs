@@ -1,12 +1,13 @@
 //! Films: the reverse process, one network call at a time, and the forward process, in one go.
 
 use super::denoiser::{Opening, Predicting};
+use super::fork::ForkRequest;
 use super::outbox::Outbox;
 use super::worker::Model;
-use super::{Event, ForwardRequest, ForwardSource, JobId, Provenance, SampleRequest};
+use super::{Event, ForwardRequest, ForwardSource, JobId, Predictor, Provenance, SampleRequest};
 use crate::data;
 use crate::diffusion::noise::{Purpose, stream};
-use crate::diffusion::reel::{Again, FILM_BYTES, ForwardReel, ReverseReel};
+use crate::diffusion::reel::{Again, BRANCH_BYTES, FORWARD_BYTES, ForwardReel, REVERSE_BYTES, ReverseReel};
 use crate::diffusion::sampler::Sampler;
 use crate::diffusion::schedule::{Schedule, Spacing};
 use crate::diffusion::trajectory::{Frame, Trajectory};
@@ -44,10 +45,13 @@ pub(super) fn check_memory(n: usize, config: &Config) -> Result<()> {
 pub(super) struct FilmJob {
     job: JobId,
     request: SampleRequest,
-    denoiser: Predicting,
+    model: Model,
+    denoiser: Arc<Predicting>,
     sampler: Sampler,
     calls: usize,
     reel: ReverseReel,
+    /// The picture it was brought back from, in words.
+    from: Option<String>,
 }
 
 /// Frames of a reverse film on their way to be computed again.
@@ -83,17 +87,67 @@ impl FilmJob {
             from = Some(format!("{words} at t = {}", start.doses()));
         }
         let calls = sampler.steps_left();
-        let denoiser = Predicting::open(request.predictor, model, with)?;
-        let (reel, film) = ReverseReel::new(&sampler, full, request.seed, request.first, FILM_BYTES);
-        let provenance =
-            Provenance { from, ..denoiser.provenance(request.predictor, model, request.sampler.name(), calls) };
-        let (job, out) = (with.job, with.out);
-        out.send(Event::SampleStarted(job, Box::new(film), provenance));
-        if request.every_frame {
-            // static is there to look at before the first network call
-            out.send(Event::Frame(job, Arc::new(Frame::state(sampler.doses(), sampler.x()))));
+        let denoiser = Arc::new(Predicting::open(request.predictor, model, with)?);
+        let (reel, film) = ReverseReel::new(&sampler, full, request.seed, request.first, REVERSE_BYTES);
+        let provenance = Provenance {
+            from: from.clone(),
+            ..denoiser.provenance(request.predictor, model, request.sampler.name(), calls)
+        };
+        let film_job = Self { job: with.job, request, model: model.clone(), denoiser, sampler, calls: 0, reel, from };
+        film_job.begin(film, provenance, with.out);
+        Ok(film_job)
+    }
+
+    /// Tells of the film; its first state is there to look at before the first network call.
+    fn begin(&self, film: Trajectory, provenance: Provenance, out: &Outbox) {
+        out.send(Event::SampleStarted(self.job, Box::new(film), provenance));
+        if self.request.every_frame {
+            out.send(Event::Frame(self.job, Arc::new(Frame::state(self.sampler.doses(), self.sampler.x()))));
         }
-        Ok(Self { job, request, denoiser, sampler, calls: 0, reel })
+    }
+
+    /// The film that goes on as `sampler`, a state of this one, with noise and prediction of its own.
+    pub(super) fn branch(
+        &self,
+        request: &ForkRequest,
+        sampler: Sampler,
+        denoiser: Arc<Predicting>,
+        with: &Opening<'_>,
+    ) -> Self {
+        let ForkRequest { predictor, sampler: rule, clip, seed, .. } = *request;
+        let n = sampler.x().n;
+        let request = SampleRequest { predictor, sampler: rule, clip, seed, n, ..self.request.clone() };
+        let full = &self.model.info.schedule;
+        let (reel, film) = ReverseReel::new(&sampler, full, seed, request.first, BRANCH_BYTES);
+        let calls = sampler.steps_left();
+        let from = self.from.clone();
+        let provenance =
+            Provenance { from: from.clone(), ..denoiser.provenance(predictor, &self.model, rule.name(), calls) };
+        let branch =
+            Self { job: with.job, request, model: self.model.clone(), denoiser, sampler, calls: 0, reel, from };
+        branch.begin(film, provenance, with.out);
+        branch
+    }
+
+    /// Begins to compute the state at `doses` again in full precision.
+    pub(super) fn state(&self, doses: usize) -> Option<Again> {
+        self.reel.state(doses)
+    }
+
+    pub(super) fn pictures(&self) -> usize {
+        self.request.n
+    }
+
+    pub(super) fn predictor(&self) -> Predictor {
+        self.request.predictor
+    }
+
+    pub(super) fn denoiser(&self) -> &Arc<Predicting> {
+        &self.denoiser
+    }
+
+    pub(super) fn model(&self) -> &Model {
+        &self.model
     }
 
     pub(super) fn job(&self) -> JobId {
@@ -163,7 +217,7 @@ pub(super) fn forward_film(
         Some(config) => Arc::new(Schedule::new(config)?),
         None => Arc::clone(&model.info.schedule),
     };
-    let (reel, film) = ForwardReel::record(schedule, &x_start, request.seed, FILM_BYTES);
+    let (reel, film) = ForwardReel::record(schedule, &x_start, request.seed, FORWARD_BYTES);
     Ok((reel, film, words))
 }
 

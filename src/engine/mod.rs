@@ -15,6 +15,8 @@ mod denoiser;
 mod device;
 mod export;
 mod film;
+mod films;
+mod fork;
 mod inbox;
 mod outbox;
 mod race;
@@ -44,6 +46,7 @@ pub use crate::train::timesteps::{self, TimestepLoss};
 pub use comparison::{CompareRequest, Comparison, Prediction};
 pub use device::{DeviceChoice, open as open_device};
 pub use export::{ExportRequest, Format};
+pub use fork::ForkRequest;
 pub use race::{Lane, RaceRequest};
 pub use recipe::Recipe;
 pub use runs::{ListedRun, RunSummary};
@@ -64,6 +67,10 @@ pub enum Command {
     Change(Changes),
     /// Compute a reverse film; replaces the one under way.
     Sample(JobId, SampleRequest),
+    /// Branch the newest reverse film, or a branch of it; branches are computed after one another.
+    Fork(JobId, ForkRequest),
+    /// Forget these branches and all that is needed for them alone.
+    Forget(Vec<JobId>),
     /// Compute a forward film.
     Forward(JobId, ForwardRequest),
     /// Set the noise predicted in one picture beside the noise that is in it.
@@ -107,6 +114,7 @@ impl Command {
         match self {
             Self::Train(job, _)
             | Self::Sample(job, _)
+            | Self::Fork(job, _)
             | Self::Forward(job, _)
             | Self::Compare(job, _)
             | Self::Race(job, _)
@@ -120,7 +128,7 @@ impl Command {
             | Self::ReadRecipe(job, _)
             | Self::ReadRuns(job, _)
             | Self::SaveNotes(job, ..) => Some(*job),
-            Self::SetTraining(_) | Self::Change(_) | Self::Cancel(_) => None,
+            Self::Forget(_) | Self::SetTraining(_) | Self::Change(_) | Self::Cancel(_) => None,
         }
     }
 }

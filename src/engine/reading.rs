@@ -104,8 +104,8 @@ impl Reading {
 
 /// Whether it only makes sense with that data.
 fn needs_data(command: &Command) -> bool {
-    use Command::{Compare, Forward, Look, Race, Sample, Train};
-    matches!(command, Train(..) | Sample(..) | Forward(..) | Compare(..) | Race(..) | Look(..))
+    use Command::{Compare, Fork, Forward, Look, Race, Sample, Train};
+    matches!(command, Train(..) | Sample(..) | Fork(..) | Forward(..) | Compare(..) | Race(..) | Look(..))
 }
 
 /// Whether it is about the training that waits before it.
@@ -137,6 +137,8 @@ impl Readings {
     pub fn make_way(&mut self, command: &Command, out: &Outbox) -> Vec<Command> {
         let ends = |waiting: &Command| match command {
             Command::Cancel(job) => waiting.job() == Some(*job) && needs_data(waiting),
+            // every branch is wanted
+            Command::Fork(..) => false,
             newer => needs_data(newer) && discriminant(newer) == discriminant(waiting),
         };
         let mut free = Vec::new();

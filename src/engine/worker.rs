@@ -4,8 +4,9 @@
 use super::aside::Aside;
 use super::comparison::{CompareRequest, Comparer};
 use super::denoiser::Opening;
-use super::export::{ExportJob, Sources};
-use super::film::{FilmJob, Recall, forward_film};
+use super::export::ExportJob;
+use super::film::{FilmJob, forward_film};
+use super::films::Films;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::race::RaceJob;
@@ -16,6 +17,7 @@ use super::training::TrainingJob;
 use super::{Command, Event, ForwardSource, JobId, ModelInfo, Options, Origin, Predictor, Which, device};
 use crate::checkpoint::{self, Checkpoint};
 use crate::data::Source;
+use crate::diffusion::reel::ForwardReel;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::model::compute::Compute;
@@ -79,16 +81,14 @@ struct Worker<'a> {
     compute: Arc<Compute>,
     out: &'a Outbox,
     loaded: Option<Model>,
-    film: Option<FilmJob>,
+    films: Films,
     race: Option<RaceJob>,
     export: Option<ExportJob>,
     runs: Option<RunsJob>,
     training: Option<TrainingJob>,
     readings: Readings,
-    /// The newest films, as far as they are over.
-    shown: Sources,
-    /// Frames that were asked for again.
-    recall: Option<Recall>,
+    /// The newest forward film.
+    forward: Option<(JobId, Rc<ForwardReel>)>,
     /// What the last comparison of noise was made with.
     comparer: Option<Comparer>,
     /// Folders that were saved to by hand.
@@ -112,14 +112,13 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
         compute: Arc::new(compute),
         out,
         loaded: None,
-        film: None,
+        films: Films::default(),
         race: None,
         export: None,
         runs: None,
         training: None,
         readings: Readings::default(),
-        shown: Sources::default(),
-        recall: None,
+        forward: None,
         comparer: None,
         saved: Vec::new(),
         fetch: None,
@@ -147,7 +146,7 @@ pub(super) fn run(options: Options, inbox: &Receiver<Command>, out: &Outbox) {
 
 impl Worker<'_> {
     fn idle(&self) -> bool {
-        let nothing = self.film.is_none() && self.recall.is_none() && self.race.is_none() && self.export.is_none();
+        let nothing = self.films.next().is_none() && self.race.is_none() && self.export.is_none();
         let nothing = nothing && self.runs.is_none();
         nothing && !self.training.as_ref().is_some_and(TrainingJob::is_running)
     }
@@ -198,6 +197,7 @@ impl Worker<'_> {
             Command::Look(_, request) => Some((Source::parse(&request.data), request.shape)),
             Command::Sample(_, r) if r.predictor == Predictor::Oracle => of(r.which),
             Command::Sample(_, r) if matches!(r.from, Some((ForwardSource::Data, _))) => of(r.which),
+            Command::Fork(_, r) if r.predictor == Predictor::Oracle => self.films.data(),
             Command::Race(_, r) if r.predictor == Predictor::Oracle => of(r.which),
             Command::Forward(_, r) if r.source == ForwardSource::Data => of(r.which),
             Command::Compare(_, r) => of(r.which),
@@ -248,9 +248,9 @@ impl Worker<'_> {
             Command::Forward(job, request) => {
                 let done = self.guard(job, |w| {
                     let model = w.model(request.which)?;
-                    w.shown.forward = None;
+                    w.forward = None;
                     let (reel, film, words) = forward_film(&request, &model, &mut w.opening(job))?;
-                    w.shown.forward = Some((job, Rc::new(reel)));
+                    w.forward = Some((job, Rc::new(reel)));
                     w.out.send(Event::Forward(job, Arc::new(film), words));
                     Ok(())
                 });
@@ -259,14 +259,20 @@ impl Worker<'_> {
                 }
             }
             Command::Sample(job, request) => {
-                self.end_film();
-                (self.shown.reverse, self.recall) = (None, None);
+                self.films.stop(self.out);
+                self.keep_for_export();
+                self.films = Films::default();
                 self.guard(job, |w| {
                     let model = w.model(request.which)?;
-                    w.film = Some(FilmJob::start(request, &model, &mut w.opening(job))?);
+                    let film = FilmJob::start(request, &model, &mut w.opening(job))?;
+                    w.films.begin(film);
                     Ok(())
                 });
             }
+            Command::Fork(job, request) => {
+                self.guard(job, |w| w.films.branch(job, request));
+            }
+            Command::Forget(jobs) => self.films.forget(&jobs, self.out),
             Command::Recall { job, film, doses } => self.recall(job, film, doses),
             Command::Compare(job, request) => {
                 if self.guard(job, |w| w.compare(job, request)) {
@@ -308,7 +314,7 @@ impl Worker<'_> {
             Command::Export(job, request) => {
                 self.end_export();
                 let mut export = ExportJob::new(job, *request);
-                export.keep(&self.shown);
+                export.keep(self.films.over(), self.forward.as_ref());
                 self.export = Some(export);
             }
             Command::ReadRecipe(job, path) => {
@@ -346,9 +352,8 @@ impl Worker<'_> {
                 if self.export.as_ref().is_some_and(|e| e.job() == job) {
                     self.end_export();
                 }
-                if self.film.as_ref().is_some_and(|f| f.job() == job) {
-                    self.end_film();
-                }
+                self.films.end(job, self.out);
+                self.keep_for_export();
                 if self.training.as_ref().is_some_and(|t| t.job() == job) {
                     self.end_training();
                 }
@@ -366,30 +371,12 @@ impl Worker<'_> {
                 }
                 Ok(())
             });
-        } else if let Some(mut recall) = self.recall.take() {
-            self.guard(recall.job, |w| {
-                let made = [w.film.as_ref(), w.shown.reverse.as_deref()];
-                let made = made.into_iter().flatten().find(|f| f.job() == recall.film);
-                if made.map_or(Ok(true), |film| film.recall(&mut recall, &w.compute, w.out))? {
-                    w.out.finished(recall.job, Ok(()));
-                } else {
-                    w.recall = Some(recall);
-                }
-                Ok(())
-            });
-        } else if let Some(film) = &self.film {
-            let job = film.job();
-            let ok = self.guard(job, |w| {
-                let Some(film) = &mut w.film else { return Ok(()) };
-                if film.advance(&w.compute, w.out)? {
-                    w.film_over();
-                    w.out.finished(job, Ok(()));
-                }
-                Ok(())
-            });
-            if !ok {
-                self.film = None;
-            }
+        } else if let Some(job) = self.films.next() {
+            // what fails is taken out of the films before its unit begins
+            let mut films = std::mem::take(&mut self.films);
+            self.guard(job, |w| films.advance(&mut w.opening(job)));
+            self.films = films;
+            self.keep_for_export();
         } else if let Some(race) = &self.race {
             let job = race.job();
             let ok = self.guard(job, |w| {
@@ -432,35 +419,19 @@ impl Worker<'_> {
         }
     }
 
-    fn end_film(&mut self) {
-        if let Some(film) = self.film.take() {
-            self.out.finished(film.job(), Err(Error::cancelled()));
-            self.film = Some(film);
-            self.film_over();
-        }
-    }
-
-    /// The film under way has come to its end: its frames can be computed again.
-    fn film_over(&mut self) {
-        self.shown.reverse = self.film.take().map(Rc::new);
+    /// An export may need films that newer ones will replace.
+    fn keep_for_export(&mut self) {
         if let Some(export) = &mut self.export {
-            export.keep(&self.shown);
+            export.keep(self.films.over(), self.forward.as_ref());
         }
     }
 
     /// Computes missing frames of a film again: of a forward film at once, of a reverse film call by call.
     fn recall(&mut self, job: JobId, film: JobId, doses: usize) {
-        if let Some(old) = self.recall.take() {
-            self.out.finished(old.job, Err(Error::cancelled()));
-        }
-        if let Some((_, reel)) = self.shown.forward.as_ref().filter(|(made, _)| *made == film) {
+        if let Some((_, reel)) = self.forward.as_ref().filter(|(made, _)| *made == film) {
             reel.again(doses).into_iter().for_each(|frame| self.out.send(Event::Frame(film, frame)));
         }
-        let made = [self.film.as_ref(), self.shown.reverse.as_deref()].into_iter().flatten().find(|f| f.job() == film);
-        match made.and_then(|film| film.again(job, doses)) {
-            Some(recall) => self.recall = Some(recall),
-            None => self.out.finished(job, Ok(())),
-        }
+        self.films.recall(job, film, doses, self.out);
     }
 
     fn end_race(&mut self) {

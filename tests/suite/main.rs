@@ -10,6 +10,7 @@ mod data;
 mod engine;
 mod export;
 mod export_film;
+mod fork;
 mod golden;
 mod golden_diffusion;
 mod hub;

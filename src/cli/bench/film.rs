@@ -5,7 +5,7 @@ use super::report::{Report, median, round, smallest};
 use crate::diffusion::Images;
 use crate::diffusion::noise::Purpose;
 use crate::diffusion::process::noise_images;
-use crate::diffusion::reel::{FILM_BYTES, ForwardReel, ReverseReel};
+use crate::diffusion::reel::{FORWARD_BYTES, ForwardReel, REVERSE_BYTES, ReverseReel};
 use crate::diffusion::sampler::{Sampler, SamplerKind, Variance};
 use crate::diffusion::schedule::Schedule;
 use crate::engine::Result;
@@ -54,10 +54,10 @@ pub(super) fn memory(model: &Config, schedule: &Schedule, compute: &Compute, rep
     };
     let x = noise_images(1, Purpose::Start, 0, 0, n, shape);
     let predict = |x: &Images| Images { data: x.data.iter().map(|v| 0.9 * v).collect(), ..*x };
-    let (forward, mut forward_film) = ForwardReel::record(Arc::clone(&schedule), &x, 1, FILM_BYTES);
+    let (forward, mut forward_film) = ForwardReel::record(Arc::clone(&schedule), &x, 1, FORWARD_BYTES);
     let kind = SamplerKind::Ddpm { variance: Variance::FixedSmall };
     let mut sampler = Sampler::new(Schedule::clone(&schedule), kind, true, x)?;
-    let (mut reel, mut film) = ReverseReel::new(&sampler, &schedule, 1, 0, FILM_BYTES);
+    let (mut reel, mut film) = ReverseReel::new(&sampler, &schedule, 1, 0, REVERSE_BYTES);
     while sampler.wants().is_some() {
         let eps = predict(sampler.x());
         reel.step(&mut sampler, &eps).into_iter().for_each(|frame| film.insert(Arc::new(frame)));
