@@ -79,7 +79,8 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     let mut logged = Instant::now();
     let changes = Changes { learning_rate: args.lr, ema_decay: args.ema, preview_every: args.preview_every };
     let resume = args.resume.then_some(changes);
-    let request = TrainRequest { config, out: Some(args.out.clone()), resume, save_every: args.save_every };
+    let request =
+        TrainRequest { config, out: Some(args.out.clone()), resume, save_every: args.save_every, preview_share: None };
     let result = session.drive(
         |job| Command::Train(job, Box::new(request)),
         |event| match event {

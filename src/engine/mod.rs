@@ -19,6 +19,7 @@ mod films;
 mod fork;
 mod inbox;
 mod outbox;
+mod previews;
 mod race;
 mod reading;
 mod recipe;
@@ -63,6 +64,8 @@ pub enum Command {
     Train(JobId, Box<TrainRequest>),
     /// Hold or go on with the training under way.
     SetTraining(TrainingState),
+    /// Draw samples of the training under way as it is now, whatever that costs; also while it is held.
+    Preview,
     /// Other settings for the training under way, from its next step on.
     Change(Changes),
     /// Compute a reverse film; replaces the one under way.
@@ -128,7 +131,7 @@ impl Command {
             | Self::ReadRecipe(job, _)
             | Self::ReadRuns(job, _)
             | Self::SaveNotes(job, ..) => Some(*job),
-            Self::Forget(_) | Self::SetTraining(_) | Self::Change(_) | Self::Cancel(_) => None,
+            Self::Forget(_) | Self::SetTraining(_) | Self::Preview | Self::Change(_) | Self::Cancel(_) => None,
         }
     }
 }
@@ -182,6 +185,9 @@ pub struct TrainRequest {
     pub resume: Option<Changes>,
     /// Save every so many steps too, and not only by the clock and at the end.
     pub save_every: Option<u64>,
+    /// Largest share of the time that samples every so many steps may cost. They come later where they would cost more, and
+    /// are only shown, since what is written must not depend on the clock. `None` draws and writes every one.
+    pub preview_share: Option<f64>,
 }
 
 /// A reverse film.
@@ -280,6 +286,8 @@ pub struct Metrics {
     pub images_per_s: f64,
     /// Estimated time left.
     pub seconds_left: f64,
+    /// Share of the time that samples have cost, beside training steps; snapshots, which are kept, have their own.
+    pub preview_share: f64,
     /// Whether it moves.
     pub state: TrainingState,
     /// Settings that may change, as they are now: all three are there.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 const PICTURES: usize = 8;
 /// DDIM steps of a film.
-const STEPS: usize = 20;
+pub(super) const STEPS: usize = 20;
 /// The films of every run start from the noise of this seed, so runs can be compared.
 const SEED: u64 = 42;
 /// Share of a run's network passes that its snapshots may take.
@@ -102,20 +102,39 @@ pub(super) struct Drawing {
     /// For a snapshot; before the first step both copies are the same.
     raw: Option<Sketch>,
     snapshot: bool,
+    /// Whether it goes into the curves for other programs: never what depends on the clock or on a person.
+    logged: bool,
 }
 
 impl Drawing {
     /// What is to be drawn of the trainer's state, if anything.
-    pub(super) fn due(trainer: &Trainer, album: &Album, compute: &Compute) -> Result<Option<Self>> {
-        let (step, run) = (trainer.steps_done(), &trainer.plan().run);
-        let end = trainer.is_done();
-        let snapshot = due(step, run.batch, end) && !album.has(step);
-        let preview = step > 0 && run.preview_every > 0 && (step.is_multiple_of(run.preview_every) || end);
+    pub(super) fn due(trainer: &Trainer, album: &Album, preview: bool, compute: &Compute) -> Result<Option<Self>> {
+        let step = trainer.steps_done();
+        let snapshot = due(step, trainer.plan().run.batch, trainer.is_done()) && !album.has(step);
         if !snapshot && !preview {
             return Ok(None);
         }
         let raw = (snapshot && step > 0).then(|| Sketch::start(trainer, &trainer.raw(), compute)).transpose()?;
-        Ok(Some(Self { step, preview, ema: Sketch::start(trainer, &trainer.ema(), compute)?, raw, snapshot }))
+        let ema = Sketch::start(trainer, &trainer.ema(), compute)?;
+        Ok(Some(Self { step, preview, ema, raw, snapshot, logged: snapshot }))
+    }
+
+    /// Its EMA pictures go into the curves for other programs, too.
+    pub(super) fn log(&mut self) {
+        self.logged = true;
+    }
+
+    /// Its EMA pictures are shown at once, too.
+    pub(super) fn show(&mut self) {
+        self.preview = true;
+    }
+
+    pub(super) fn is_shown(&self) -> bool {
+        self.preview
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
+        self.snapshot
     }
 
     /// One network call; true when all is drawn.
@@ -129,7 +148,7 @@ impl Drawing {
 
     /// Tells what was drawn, notes it in the curves for other programs, and keeps it.
     pub(super) fn finish(self, job: JobId, album: &mut Album, log: Option<&mut RunLog>, out: &Outbox) {
-        if let Some(Err(e)) = log.map(|log| log.strip(self.step, self.ema.sampler.x())) {
+        if let Some(Err(e)) = log.filter(|_| self.logged).map(|log| log.strip(self.step, self.ema.sampler.x())) {
             out.send(Event::Warning(e.to_string()));
         }
         if self.preview {

@@ -1,6 +1,7 @@
 //! The training job: steps, previews between them, metrics for the window, saves on a schedule.
 
 use super::outbox::Outbox;
+use super::previews::Previews;
 use super::reading::{DataCache, Place, held_out};
 use super::saving::Saving;
 use super::snapshots::{Album, Drawing};
@@ -49,6 +50,9 @@ pub(super) struct TrainingJob {
     compute: Arc<Compute>,
     phase: Phase,
     drawing: Option<Drawing>,
+    previews: Previews,
+    /// Whether all samples go into the curves for other programs.
+    log_previews: bool,
     album: Album,
     /// Ends of the last steps, for the speed.
     pace: VecDeque<Instant>,
@@ -124,6 +128,8 @@ impl TrainingJob {
             compute: Arc::clone(compute),
             phase: Phase::Running,
             drawing: None,
+            previews: Previews::new(request.preview_share),
+            log_previews: request.preview_share.is_none(),
             pace: VecDeque::new(),
             told: now,
             saved: now,
@@ -138,7 +144,7 @@ impl TrainingJob {
         out.send(Event::TrainingStarted(job, training.model()?.info));
         training.album = Album::open(training.out_dir.as_deref(), &training.trainer, job, out);
         if !training.trainer.is_done() {
-            training.drawing = Drawing::due(&training.trainer, &training.album, compute)?;
+            training.draw_if_due()?;
         }
         training.tell(out);
         Ok(training)
@@ -172,8 +178,21 @@ impl TrainingJob {
         self.trainer.steps_done()
     }
 
-    pub(super) fn is_running(&self) -> bool {
+    fn is_running(&self) -> bool {
         self.phase == Phase::Running
+    }
+
+    /// Whether [`TrainingJob::advance`] has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        self.is_running() || self.is_open() && self.previews.asked()
+    }
+
+    /// Draws samples of the model as it is, also while training is held.
+    pub(super) fn ask_preview(&mut self) {
+        if self.is_open() {
+            self.previews.ask();
+            self.drawing.iter_mut().for_each(Drawing::show);
+        }
     }
 
     /// Running or paused.
@@ -215,15 +234,25 @@ impl TrainingJob {
 
     /// One step, or one network call of a preview or snapshot.
     pub(super) fn advance(&mut self, out: &Outbox) -> Result<()> {
-        if let Some(drawing) = &mut self.drawing {
-            if drawing.advance(&self.compute)? {
-                self.drawing
-                    .take()
-                    .into_iter()
-                    .for_each(|drawing| drawing.finish(self.job, &mut self.album, self.log.as_mut(), out));
-                // the pause for the pictures is not training speed
-                self.pace.clear();
+        if let Some(mut drawing) = self.drawing.take() {
+            let begun = Instant::now();
+            let done = drawing.advance(&self.compute)?;
+            self.previews.call_took(begun.elapsed(), !drawing.is_kept());
+            if !done {
+                self.drawing = Some(drawing);
+                return Ok(());
             }
+            if drawing.is_shown() {
+                self.previews.done();
+            }
+            drawing.finish(self.job, &mut self.album, self.log.as_mut(), out);
+            // the pause for the pictures is not training speed
+            self.pace.clear();
+            self.tell(out);
+            return Ok(());
+        }
+        if self.previews.asked() {
+            self.drawing = Drawing::due(&self.trainer, &self.album, true, &self.compute)?;
             return Ok(());
         }
         if self.trainer.is_done() {
@@ -236,6 +265,7 @@ impl TrainingJob {
         if std::mem::take(&mut self.floor_next) && self.floor_is_due() {
             return self.advance_floor();
         }
+        let begun = Instant::now();
         let stats = match self.trainer.step(&self.data) {
             Ok(stats) => stats,
             Err(e) => {
@@ -251,6 +281,7 @@ impl TrainingJob {
             // before any save, so that a resumed run has it, too
             self.trainer.evaluate(&self.data, held_out)?;
         }
+        self.previews.step_took(begun.elapsed());
         self.floor_next = true;
         self.pace.push_back(Instant::now());
         if self.pace.len() > 64 {
@@ -258,7 +289,7 @@ impl TrainingJob {
         }
         self.note(&stats, out);
         let step = self.trainer.steps_done();
-        self.drawing = Drawing::due(&self.trainer, &self.album, &self.compute)?;
+        self.draw_if_due()?;
         if self.told.elapsed() >= TELL_EVERY || self.trainer.is_done() {
             self.tell(out);
             self.told = Instant::now();
@@ -268,6 +299,17 @@ impl TrainingJob {
         if let Err(e) = self.save_meanwhile() {
             // a full disk shall not end a run: the next save may work
             out.send(Event::Warning(e.to_string()));
+        }
+        Ok(())
+    }
+
+    /// Begins what is to be drawn after the step that was just done.
+    fn draw_if_due(&mut self) -> Result<()> {
+        let (step, every) = (self.trainer.steps_done(), self.trainer.plan().run.preview_every);
+        let preview = self.previews.due(step, every, self.trainer.is_done());
+        self.drawing = Drawing::due(&self.trainer, &self.album, preview, &self.compute)?;
+        if preview && self.log_previews {
+            self.drawing.iter_mut().for_each(Drawing::log);
         }
         Ok(())
     }
@@ -343,6 +385,7 @@ impl TrainingJob {
                 step,
                 total: run.steps,
                 images_per_s,
+                preview_share: self.previews.share(),
                 seconds_left: if images_per_s > 0.0 { left / images_per_s } else { 0.0 },
                 state: if self.is_running() { TrainingState::Running } else { TrainingState::Paused },
                 settings: Changes {

@@ -148,7 +148,7 @@ impl Worker<'_> {
     fn idle(&self) -> bool {
         let nothing = self.films.next().is_none() && self.race.is_none() && self.export.is_none();
         let nothing = nothing && self.runs.is_none();
-        nothing && !self.training.as_ref().is_some_and(TrainingJob::is_running)
+        nothing && !self.training.as_ref().is_some_and(TrainingJob::has_work)
     }
 
     /// Runs one unit; a failure or panic ends its job, not the worker.
@@ -292,6 +292,7 @@ impl Worker<'_> {
                     training.set_state(state, self.out);
                 }
             }
+            Command::Preview => self.training.iter_mut().for_each(TrainingJob::ask_preview),
             Command::Change(changes) => {
                 if let Some(training) = &mut self.training {
                     training.change(&changes, self.out);
@@ -403,7 +404,7 @@ impl Worker<'_> {
             if !ok {
                 self.export = None;
             }
-        } else if let Some(training) = &self.training {
+        } else if let Some(training) = self.training.as_ref().filter(|training| training.has_work()) {
             let job = training.job();
             let ok = self.guard(job, |w| match &mut w.training {
                 Some(training) => training.advance(w.out),

@@ -97,6 +97,7 @@ impl Window {
                     self.commands.push(Command::SetTraining(next));
                 }
             }
+            A::SampleNow => self.commands.extend(self.state.running_training().map(|_| Command::Preview)),
             A::StopTraining => {
                 if let Some(training) = self.state.running_training() {
                     self.commands.push(Command::Cancel(training.job));

@@ -182,6 +182,8 @@ pub enum UiAction {
     HoldTraining,
     /// Other settings from the next step of training on.
     ChangeTraining(Changes),
+    /// Samples of the training under way.
+    SampleNow,
     /// End training.
     StopTraining,
     /// EMA beside raw in the place of the curve, and back.
@@ -456,6 +458,13 @@ pub fn table() -> Vec<Entry> {
         entry(A::HoldTraining, In(Training), "Pause", "Pause or resume training", Some((NONE, Key::Space))),
         entry(A::ReadRuns, In(View::Runs), "Read again", "Read the runs in the folder", Some((COMMAND, Key::Enter))),
         entry(A::StopTraining, In(Training), "Stop", "End this training", Some((COMMAND, Key::Period))),
+        entry(
+            A::SampleNow,
+            In(Training),
+            "Sample now",
+            "What the model draws as it is now, from the noise of all its samples; also while it is paused",
+            Some((NONE, Key::S)),
+        ),
         entry(
             A::EnlargeSnapshots,
             In(Training),

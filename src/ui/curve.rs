@@ -233,6 +233,7 @@ mod tests {
             total: 5,
             images_per_s: 1.0,
             seconds_left: 0.0,
+            preview_share: 0.012,
             state: TrainingState::Running,
             settings: Changes::default(),
             history: Arc::new(history),

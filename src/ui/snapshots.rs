@@ -3,7 +3,7 @@
 
 use super::actions::UiAction;
 use super::pictures::{Atlas, Map};
-use super::state::Training;
+use super::state::{Phase, Training};
 use super::style::{self, GRID};
 use crate::diffusion::Images;
 use crate::engine::{JobId, Snapshot, Trajectory};
@@ -75,7 +75,7 @@ impl SnapshotsView {
     }
 
     fn sliders(&mut self, ui: &mut Ui, training: &Training, shown: &Snapshot, out: &mut Vec<UiAction>) {
-        ui.spacing_mut().slider_width = ((ui.available_width() - 430.0) / 2.0).clamp(60.0, 480.0);
+        ui.spacing_mut().slider_width = ((ui.available_width() - 700.0) / 2.0).clamp(60.0, 480.0);
         let newest = training.snapshots.len() - 1;
         let mut i = training.snapshots.partition_point(|s| s.step < shown.step);
         let says = "The same noise after so many steps of training; at the right end it follows the newest";
@@ -92,6 +92,16 @@ impl SnapshotsView {
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             let label = if self.enlarged { "Show the curve" } else { "Enlarge" };
             style::labelled_button(ui, label, &UiAction::EnlargeSnapshots, false, out);
+            if training.phase == Phase::Busy {
+                style::button(ui, &UiAction::SampleNow, out);
+            }
+            if let Some(metrics) = &training.metrics {
+                let text = format!("samples cost {:.1} %", 100.0 * metrics.preview_share);
+                ui.label(RichText::new(text).color(style::palette(ui).weak)).on_hover_text(
+                    "Of the time of training. Regular samples wait so that they stay within 5 %; pictures of the steps that \
+                     are kept are not counted: they are at most 5 % of the work",
+                );
+            }
         });
     }
 

@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 /// Messages that wait to be read; past that the oldest goes.
 const BANNERS: usize = 4;
+/// Share of the time that samples of a training may cost.
+const PREVIEW_SHARE: f64 = 0.05;
 /// Grid sizes.
 pub const GRIDS: [usize; 5] = [1, 4, 9, 16, 64];
 
@@ -126,7 +128,7 @@ impl RunSettings {
     pub fn request(&self) -> TrainRequest {
         let out = typed_path(&self.out);
         let resume = (self.resume && out.is_some()).then(Changes::default);
-        TrainRequest { config: self.config.clone(), out, resume, save_every: None }
+        TrainRequest { config: self.config.clone(), out, resume, save_every: None, preview_share: Some(PREVIEW_SHARE) }
     }
 }
 

@@ -30,6 +30,7 @@ fn metrics(step: u64, state: TrainingState) -> Arc<Metrics> {
         total: 20_000,
         images_per_s: 321.0,
         seconds_left: 75.0,
+        preview_share: 0.012,
         state,
         settings: Changes { learning_rate: Some(2e-4), ema_decay: Some(0.9999), preview_every: Some(100) },
         history: Arc::new(history),
@@ -81,6 +82,22 @@ fn a_run_starts_pauses_resumes_and_stops() {
     gui.run();
     gui.get_by_label("Stopped");
     gui.get_by_label("Start again");
+}
+
+#[test]
+fn samples_can_be_asked_for_and_their_cost_is_said() {
+    let (mut gui, job) = running();
+    tell(&mut gui, Event::Snapshot(job, snapshot(0)));
+    gui.run();
+    gui.get_by_label("samples cost 1.2 %");
+    gui.get_by_label("Sample now").click();
+    gui.key_press(Key::S);
+    gui.run();
+    assert!(matches!(gui.state_mut().take_commands().as_slice(), [Command::Preview, Command::Preview]));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.key_press(Key::S);
+    gui.run();
+    assert!(gui.query_by_label("Sample now").is_none() && gui.state_mut().take_commands().is_empty());
 }
 
 #[test]

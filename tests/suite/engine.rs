@@ -105,7 +105,7 @@ fn dropping_the_engine_under_full_load_does_not_hang() {
     let engine = engine(2);
     engine.send(Command::Sample(engine.new_job(), SampleRequest { steps: None, ..request(1) })).unwrap();
     let config = RunConfig { preset: "digits16".into(), ..RunConfig::default() };
-    let request = TrainRequest { config, out: None, resume: None, save_every: None };
+    let request = TrainRequest { config, out: None, resume: None, save_every: None, preview_share: None };
     engine.send(Command::Train(engine.new_job(), Box::new(request))).unwrap();
     std::thread::sleep(Duration::from_millis(500));
     let start = Instant::now();
@@ -122,7 +122,8 @@ fn training_is_the_same_whatever_the_window_did_meanwhile() {
         let config =
             RunConfig { preset: "digits16".into(), steps: 6, batch: 32, preview_every: 2, ..RunConfig::default() };
         let job = engine.new_job();
-        let request = TrainRequest { config, out: Some(out.clone()), resume: None, save_every: None };
+        let request =
+            TrainRequest { config, out: Some(out.clone()), resume: None, save_every: None, preview_share: None };
         engine.send(Command::Train(job, Box::new(request))).unwrap();
         if disturb {
             engine.send(Command::Sample(engine.new_job(), self::request(1))).unwrap();
@@ -174,7 +175,13 @@ fn what_cannot_be_done_is_said_and_the_worker_lives_on() {
         move |job| {
             Command::Train(
                 job,
-                Box::new(TrainRequest { config: config.clone(), out: None, resume: None, save_every: None }),
+                Box::new(TrainRequest {
+                    config: config.clone(),
+                    out: None,
+                    resume: None,
+                    save_every: None,
+                    preview_share: None,
+                }),
             )
         }
     };
@@ -208,7 +215,7 @@ fn a_save_goes_into_the_folder_of_its_own_run_and_never_into_that_of_another() {
     let config = RunConfig { preset: "digits16".into(), ..Default::default() };
     let engines = [engine(1), engine(1)];
     let job = engines[0].new_job();
-    let request = TrainRequest { config, out: Some(dir.clone()), resume: None, save_every: None };
+    let request = TrainRequest { config, out: Some(dir.clone()), resume: None, save_every: None, preview_share: None };
     engines[0].send(Command::Train(job, Box::new(request))).unwrap();
     let save = |engine: &Engine| {
         let job = engine.new_job();
@@ -242,7 +249,10 @@ fn reading_the_data_tells_how_far_it_is_and_can_be_stopped() {
     let config = RunConfig { data: tmp.path().display().to_string(), preset: "digits16".into(), ..Default::default() };
     let train = |job| {
         let config = config.clone();
-        Command::Train(job, Box::new(TrainRequest { config, out: None, resume: None, save_every: None }))
+        Command::Train(
+            job,
+            Box::new(TrainRequest { config, out: None, resume: None, save_every: None, preview_share: None }),
+        )
     };
     let progress = |job: JobId| {
         let deadline = Instant::now() + Duration::from_secs(120);
@@ -306,7 +316,13 @@ fn weights_that_overflow_stop_the_run_name_the_layer_and_never_reach_the_disk() 
     let engine = engine(2);
     let train = |config: &RunConfig, resume| {
         let job = engine.new_job();
-        let request = TrainRequest { config: config.clone(), out: Some(dir.clone()), resume, save_every: None };
+        let request = TrainRequest {
+            config: config.clone(),
+            out: Some(dir.clone()),
+            resume,
+            save_every: None,
+            preview_share: None,
+        };
         engine.send(Command::Train(job, Box::new(request))).unwrap();
         until_finished(&engine, job).1
     };

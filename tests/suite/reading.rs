@@ -27,7 +27,10 @@ fn look(job: JobId, dir: &Path, again: bool) -> Command {
 
 fn train(job: JobId, data: String) -> Command {
     let config = RunConfig { preset: "digits16".into(), data, batch: 4, preview_every: 0, ..RunConfig::default() };
-    Command::Train(job, Box::new(TrainRequest { config, out: None, resume: None, save_every: None }))
+    Command::Train(
+        job,
+        Box::new(TrainRequest { config, out: None, resume: None, save_every: None, preview_share: None }),
+    )
 }
 
 /// All events until `last` says that one of them is the last.
@@ -152,4 +155,26 @@ fn films_that_start_from_data_or_follow_the_oracle_wait_for_them() {
         let events = until(&engine, |e| matches!(e, Event::Finished(j, _) if *j == job));
         assert!(matches!(events.last(), Some(Event::Finished(_, Outcome::Done))), "{:?}", events.last());
     }
+}
+
+#[test]
+fn a_training_that_is_held_draws_when_asked_and_stands_still_while_data_are_read() {
+    let (engine, dir) = (engine(), folder(40));
+    let (job, other) = (engine.new_job(), engine.new_job());
+    engine.send(train(job, "mnist".into())).unwrap();
+    until(&engine, |e| matches!(e, Event::Metrics(_, m) if m.step > 0));
+    engine.send(Command::SetTraining(TrainingState::Paused)).unwrap();
+    let held = |e: &Event| matches!(e, Event::Metrics(_, m) if m.state == TrainingState::Paused);
+    let at = *steps(&until(&engine, held)).last().unwrap();
+    engine.send(Command::Preview).unwrap();
+    let events = until(&engine, |e| matches!(e, Event::Preview(..)));
+    assert!(matches!(events.last(), Some(Event::Preview(j, step, images)) if (*j, *step, images.n) == (job, at, 8)));
+    let cost = |e: &Event| matches!(e, Event::Metrics(_, m) if m.preview_share > 0.0 && m.step == at);
+    until(&engine, cost);
+    engine.send(look(other, dir.path(), false)).unwrap();
+    let events = until(&engine, |e| finished(e, other));
+    assert!(count_progress(&events, other) > 0);
+    engine.send(Command::SetTraining(TrainingState::Running)).unwrap();
+    let events = [events, until(&engine, |e| matches!(e, Event::Metrics(..)))].concat();
+    assert!(steps(&events).iter().all(|step| *step == at), "{:?} after {at}", steps(&events));
 }

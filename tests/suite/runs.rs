@@ -36,7 +36,8 @@ fn list(engine: &Engine, folder: &Path) -> Vec<Arc<ListedRun>> {
 fn train(engine: &Engine, out: &Path) {
     let config =
         RunConfig { preset: "digits16".into(), steps: 3, batch: 8, seed: 9, preview_every: 0, ..RunConfig::default() };
-    let request = TrainRequest { config, out: Some(out.to_owned()), resume: None, save_every: None };
+    let request =
+        TrainRequest { config, out: Some(out.to_owned()), resume: None, save_every: None, preview_share: None };
     let job = engine.new_job();
     engine.send(Command::Train(job, Box::new(request))).unwrap();
     assert_eq!(wait(engine, job).2, Outcome::Done);

@@ -16,7 +16,7 @@ fn engine() -> Engine {
 fn request(out: Option<&Path>, steps: u64, resume: bool) -> TrainRequest {
     let config = RunConfig { preset: "digits16".into(), steps, batch: 128, preview_every: 10, ..RunConfig::default() };
     let resume = resume.then(Changes::default);
-    TrainRequest { config, out: out.map(Path::to_owned), resume, save_every: None }
+    TrainRequest { config, out: out.map(Path::to_owned), resume, save_every: None, preview_share: None }
 }
 
 struct Run {

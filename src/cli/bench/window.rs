@@ -133,7 +133,8 @@ pub(super) fn paused(seconds: u16, rounds: u16, machine: &Machine, report: &Repo
 fn training_alone(seconds: f64, machine: &Machine) -> Result<f64> {
     let engine = Engine::start(machine.options(None), || ())?;
     let job = engine.new_job();
-    let request = TrainRequest { config: RunConfig::default(), out: None, resume: None, save_every: None };
+    let request =
+        TrainRequest { config: RunConfig::default(), out: None, resume: None, save_every: None, preview_share: None };
     engine.send(Command::Train(job, Box::new(request)))?;
     let mut first: Option<(u64, Instant)> = None;
     loop {
