@@ -121,7 +121,7 @@ impl Window {
             A::ToggleSettings => match self.view {
                 View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
-                View::Race | View::Runs | View::Data => {}
+                View::Race | View::Shared | View::Runs | View::Data => {}
             },
             A::Dismiss => {
                 if self.keys_open {
@@ -141,6 +141,7 @@ impl Window {
             A::NextTheme | A::FullScreen | A::Present | A::CopyFrame => {}
             A::StartRace => self.start_race(),
             A::StopRace => self.stop_race(),
+            A::StartShared => self.start_shared(),
             A::AskExport => self.export = Some(ExportDialog::default()),
             A::Export(settings) => self.start_export(*settings),
             A::CancelExport => {

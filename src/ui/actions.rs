@@ -23,6 +23,8 @@ pub enum View {
     Step,
     /// DDPM beside DDIM.
     Race,
+    /// Branches of the film at four t.
+    Shared,
     /// A training run.
     Training,
     /// The runs in a folder.
@@ -148,6 +150,8 @@ pub enum UiAction {
     StartRace,
     /// End it.
     StopRace,
+    /// Branch the film at four t; again: the next of its pictures.
+    StartShared,
     /// Ask how the film is to be written into a file.
     AskExport,
     /// Write it.
@@ -239,6 +243,13 @@ pub fn table() -> Vec<Entry> {
         entry(A::Show(Schedule), Window, "Schedule", "How fast a picture drowns", Some((NONE, Key::F7))),
         entry(A::Show(Step), Window, "Step", "What happens in one step", Some((NONE, Key::F8))),
         entry(A::Show(Race), Window, "Race", "DDPM beside DDIM from the same noise", Some((NONE, Key::F9))),
+        entry(
+            A::Show(View::Shared),
+            Window,
+            "Shared latents",
+            "What x_t decides: branches of the film at four t (Ho et al. 2020, Figure 7)",
+            Some((COMMAND, Key::Num7)),
+        ),
         entry(A::Show(Training), Window, "Training", "Watch a model learn", Some((NONE, Key::F3))),
         entry(
             A::Show(View::Runs),
@@ -421,6 +432,13 @@ pub fn table() -> Vec<Entry> {
             In(Race),
             "Start the race",
             "Both samplers start from the same noise",
+            Some((NONE, Key::Enter)),
+        ),
+        entry(
+            A::StartShared,
+            In(View::Shared),
+            "Branch the film",
+            "Six branches of x_t at each of four t; again: of the next picture",
             Some((NONE, Key::Enter)),
         ),
         entry(A::StopRace, In(Race), "Stop the race", "Both samplers stay where they are", Some((NONE, Key::S))),

@@ -61,6 +61,7 @@ pub fn keys(ui: &Ui) -> bool {
                 ("Everywhere", Scope::Window),
                 ("In the film view", Scope::In(View::Film)),
                 ("In the race view", Scope::In(View::Race)),
+                ("With shared latents", Scope::In(View::Shared)),
                 ("In the data view", Scope::In(View::Data)),
                 ("In the training view", Scope::In(View::Training)),
                 ("In the runs view", Scope::In(View::Runs)),

@@ -111,7 +111,9 @@ impl FilmView {
             }
             View::Schedule => self.schedule.ui(ui, state, doses, out),
             View::Step => self.step.ui(ui, state, doses, out),
-            View::Film | View::Race | View::Training | View::Runs | View::Data => self.sides(ui, state, doses, out),
+            View::Film | View::Race | View::Shared | View::Training | View::Runs | View::Data => {
+                self.sides(ui, state, doses, out);
+            }
         });
     }
 

@@ -31,6 +31,7 @@ mod recall;
 mod run_form;
 mod runs;
 mod schedule;
+mod shared;
 mod signals;
 mod snapshots;
 pub mod state;

@@ -10,6 +10,7 @@ use super::playback::{Extent, Playback};
 use super::race::Race;
 use super::recall::Recall;
 use super::runs::Runs;
+use super::shared::Shared;
 use super::watch::Watching;
 use crate::diffusion::Images;
 use crate::engine::{
@@ -304,6 +305,8 @@ pub struct AppState {
     pub file_jobs: Vec<JobId>,
     /// DDPM beside DDIM.
     pub race: Option<Race>,
+    /// Branches of the film at four t.
+    pub shared: Option<Shared>,
     /// A run that is watched.
     pub watching: Option<Watching>,
     /// A model on its way from the hub.
@@ -364,9 +367,14 @@ impl AppState {
                 if self.reverse.job == Some(job) {
                     self.playback.restart(film.steps(), film.beginning());
                     self.reverse.begin(job, *film, source);
+                } else if let Some(shared) = &mut self.shared {
+                    shared.begin(job, source);
                 }
             }
             Event::Frame(job, frame) => {
+                if let Some(shared) = &mut self.shared {
+                    shared.follow(job, &frame);
+                }
                 for (made, film) in [&mut self.reverse.film, &mut self.forward.film].into_iter().flatten() {
                     if *made == job {
                         film.insert(Arc::clone(&frame));
@@ -442,6 +450,7 @@ impl AppState {
             || self.noise.finished(job, outcome)
             || self.recall.finished(job);
         known |= self.runs.finished(job);
+        known |= self.shared.as_mut().is_some_and(|shared| shared.finished(job, outcome));
         if let Some(race) = self.race.as_mut().filter(|race| race.job == job) {
             race.over = true;
             known = true;

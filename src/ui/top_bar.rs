@@ -39,6 +39,9 @@ impl Window {
                 menu.response.on_hover_text("Open and save models, open images, export films");
                 let menu = ui.menu_button("View ⏷", |ui| {
                     use UiAction::{FullScreen, NextTheme, Present, ToggleContrast};
+                    if actions::menu_item(ui, &UiAction::Show(View::Shared), out) {
+                        ui.close();
+                    }
                     for action in [Present, FullScreen, ToggleContrast, NextTheme] {
                         if actions::menu_item(ui, &action, out) {
                             ui.close();
@@ -50,7 +53,7 @@ impl Window {
                     ui.spacing_mut().item_spacing.x = 2.0;
                     style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);
                     style::icon_button(ui, Icon::Theme, &UiAction::NextTheme, false, out);
-                    if !matches!(self.view, View::Race | View::Runs | View::Data) {
+                    if !matches!(self.view, View::Race | View::Shared | View::Runs | View::Data) {
                         style::icon_button(ui, Icon::Settings, &UiAction::ToggleSettings, false, out);
                     }
                     ui.add_space(style::GRID);

@@ -11,6 +11,7 @@ use super::playback::Mode;
 use super::preferences::Preferences;
 use super::race::RaceView;
 use super::runs::RunsView;
+use super::shared::SharedView;
 use super::state::{AppState, GRIDS};
 use super::style;
 use super::top_bar::next_theme;
@@ -48,6 +49,7 @@ pub struct Window {
     pub(super) training: TrainingView,
     watched: WatchView,
     race: RaceView,
+    shared: SharedView,
     pub(super) runs: RunsView,
     data: DataView,
     pub(super) path: Option<PathDialog>,
@@ -83,6 +85,7 @@ impl Window {
             training: TrainingView::default(),
             watched: WatchView::default(),
             race: RaceView::default(),
+            shared: SharedView::default(),
             runs: RunsView::default(),
             data: DataView::default(),
             path: None,
@@ -148,6 +151,7 @@ impl Window {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Race => self.race.ui(ui, &self.state, &mut out),
+            View::Shared => self.shared.ui(ui, &self.state, &mut out),
             View::Runs => self.runs.ui(ui, &self.state, self.preferences.curve, &mut out),
             View::Training if self.state.watching.is_some() => {
                 self.watched.ui(ui, &self.state, self.preferences.curve, &mut out);

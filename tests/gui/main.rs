@@ -14,6 +14,7 @@ mod recall;
 mod run_form;
 mod runs;
 mod schedule;
+mod shared;
 mod step;
 mod support;
 mod timeline;

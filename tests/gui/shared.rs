@@ -1,0 +1,72 @@
+//! Shared latents: branches of the film at four t, by a press.
+
+use crate::support::{STEPS, frame, provenance, schedule, tell, with_films};
+use ddpm_film::engine::{Command, Error, Event, ForkRequest, JobId, Outcome, Trajectory};
+use egui::Key;
+use egui_kittest::kittest::Queryable as _;
+use std::collections::HashSet;
+
+/// The branches that were asked for.
+fn asked(commands: &[Command]) -> Vec<(JobId, ForkRequest)> {
+    let forks = commands.iter().filter_map(|command| match command {
+        Command::Fork(job, fork) => Some((*job, fork.clone())),
+        _ => None,
+    });
+    let forks: Vec<_> = forks.collect();
+    let seeds: HashSet<_> = forks.iter().map(|(_, fork)| fork.seed).collect();
+    assert_eq!((seeds.len(), seeds.contains(&3)), (4, false), "all noise is new");
+    forks
+}
+
+#[test]
+fn the_film_is_branched_at_four_t_and_again_for_its_next_picture() {
+    let mut gui = with_films(1280.0, 720.0);
+    gui.key_press_modifiers(egui::Modifiers::COMMAND, Key::Num7);
+    gui.run();
+    gui.get_by_label("How much is decided, and when?");
+    gui.get_by_label("Branch the film").click();
+    gui.run();
+    let forks = asked(&gui.state_mut().take_commands());
+    assert_eq!(forks.iter().map(|(_, fork)| fork.doses).collect::<Vec<_>>(), [50, 37, 25, 12]);
+    assert!(forks.iter().all(|(_, fork)| fork.repeat == Some((0, 6))));
+    let jobs: Vec<_> = forks.iter().map(|(job, _)| *job).collect();
+    assert!(gui.query_by_label("Next picture").is_none(), "not before it is made");
+    for (job, last) in jobs.iter().zip([0, 0, 9]) {
+        let film = Trajectory::new(6, [1, 8, 8], schedule());
+        tell(&mut gui, Event::SampleStarted(*job, Box::new(film), provenance()));
+        for doses in (last..=STEPS).rev() {
+            tell(&mut gui, Event::Frame(*job, frame(6, doses)));
+        }
+    }
+    gui.run();
+    gui.get_by_label("MODEL · step 40,000 EMA · DDPM");
+    gui.get_by_label("6 branches of x_t at t = 50 → t = 0");
+    gui.get_by_label("6 branches of x_t at t = 25 → t = 9");
+    assert!(gui.query_by_label("6 branches of x_t at t = 12 → t = 0").is_none(), "it waits for its turn");
+    let failed = Error::usage("cannot branch the film", "the film it leaves is gone", "branch the film on screen");
+    for (i, job) in jobs.iter().enumerate() {
+        let outcome = if i == 3 { Outcome::Failed(failed.clone()) } else { Outcome::Done };
+        tell(&mut gui, Event::Finished(*job, outcome));
+    }
+    gui.run();
+    assert_eq!(gui.state().state.banners.len(), 1);
+    gui.get_by_label("Next picture").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(matches!(&commands[0], Command::Forget(old) if *old == jobs), "{commands:?}");
+    assert!(asked(&commands).iter().all(|(_, fork)| fork.repeat == Some((1, 6))));
+}
+
+#[test]
+fn shared_latents_fit_any_window() {
+    for (width, height) in [(1920.0, 1080.0), (640.0, 400.0), (1.0, 1.0)] {
+        let mut gui = with_films(width, height);
+        gui.key_press_modifiers(egui::Modifiers::COMMAND, Key::Num7);
+        gui.run_steps(3);
+        gui.key_press(Key::Enter);
+        gui.run_steps(2);
+        let forks = asked(&gui.state_mut().take_commands());
+        tell(&mut gui, Event::Frame(forks[0].0, frame(6, STEPS)));
+        gui.run_steps(3);
+    }
+}
