@@ -124,6 +124,24 @@ fn threads_pauses_and_resumes_change_no_bit() {
 }
 
 #[test]
+fn a_run_on_fast_kernels_follows_one_on_exact_kernels() {
+    let plan = RunConfig { batch: 8, ..small_run(30) }.validate().unwrap();
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let run = |path| {
+        let mut trainer = Trainer::new(plan.clone(), compute(2, path)).unwrap();
+        let losses: Vec<f32> = (0..30).map(|_| trainer.step(&data).unwrap().loss).collect();
+        (losses, bytes(&trainer))
+    };
+    let ((fast, fast_bytes), (exact, exact_bytes)) = (run(Path::Fast), run(Path::Exact));
+    assert!(fast_bytes != exact_bytes, "both ran on the same kernels");
+    // another seed moves the loss by 5 %
+    for (step, (fast, exact)) in fast.iter().zip(&exact).enumerate() {
+        assert!((fast / exact - 1.0).abs() < 2e-3, "step {step}: loss {fast} against {exact}");
+    }
+    assert!(exact[25..].iter().sum::<f32>() < 0.5 * exact[..5].iter().sum::<f32>(), "nothing was learned: {exact:?}");
+}
+
+#[test]
 fn a_run_whose_settings_change_on_the_way_resumes_to_the_same_bytes() {
     let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
     let plan = || RunConfig { batch: 4, ..small_run(6) }.validate().unwrap();
