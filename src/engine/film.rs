@@ -86,24 +86,30 @@ impl FilmJob {
             sampler = sampler.at(left, process::q_sample(full, start.x(), &t, sampler.x()));
             from = Some(format!("{words} at t = {}", start.doses()));
         }
-        let calls = sampler.steps_left();
         let denoiser = Arc::new(Predicting::open(request.predictor, model, with)?);
-        let (reel, film) = ReverseReel::new(&sampler, full, request.seed, request.first, REVERSE_BYTES);
-        let provenance = Provenance {
-            from: from.clone(),
-            ..denoiser.provenance(request.predictor, model, request.sampler.name(), calls)
-        };
-        let film_job = Self { job: with.job, request, model: model.clone(), denoiser, sampler, calls: 0, reel, from };
-        film_job.begin(film, provenance, with.out);
-        Ok(film_job)
+        Ok(Self::begin(request, model, denoiser, sampler, from, REVERSE_BYTES, with))
     }
 
-    /// Tells of the film; its first state is there to look at before the first network call.
-    fn begin(&self, film: Trajectory, provenance: Provenance, out: &Outbox) {
-        out.send(Event::SampleStarted(self.job, Box::new(film), provenance));
-        if self.request.every_frame {
-            out.send(Event::Frame(self.job, Arc::new(Frame::state(self.sampler.doses(), self.sampler.x()))));
+    /// Tells of the film that goes on as `sampler`; its first state is there to look at before the first network call.
+    fn begin(
+        request: SampleRequest,
+        model: &Model,
+        denoiser: Arc<Predicting>,
+        sampler: Sampler,
+        from: Option<String>,
+        bytes: usize,
+        with: &Opening<'_>,
+    ) -> Self {
+        let (reel, film) = ReverseReel::new(&sampler, &model.info.schedule, request.seed, request.first, bytes);
+        let (name, calls) = (request.sampler.name(), sampler.steps_left());
+        let provenance =
+            Provenance { from: from.clone(), ..denoiser.provenance(request.predictor, model, name, calls) };
+        let (job, out) = (with.job, with.out);
+        out.send(Event::SampleStarted(job, Box::new(film), provenance));
+        if request.every_frame {
+            out.send(Event::Frame(job, Arc::new(Frame::state(sampler.doses(), sampler.x()))));
         }
+        Self { job, request, model: model.clone(), denoiser, sampler, calls: 0, reel, from }
     }
 
     /// The film that goes on as `sampler`, a state of this one, with noise and prediction of its own.
@@ -117,16 +123,7 @@ impl FilmJob {
         let ForkRequest { predictor, sampler: rule, clip, seed, .. } = *request;
         let n = sampler.x().n;
         let request = SampleRequest { predictor, sampler: rule, clip, seed, n, ..self.request.clone() };
-        let full = &self.model.info.schedule;
-        let (reel, film) = ReverseReel::new(&sampler, full, seed, request.first, BRANCH_BYTES);
-        let calls = sampler.steps_left();
-        let from = self.from.clone();
-        let provenance =
-            Provenance { from: from.clone(), ..denoiser.provenance(predictor, &self.model, rule.name(), calls) };
-        let branch =
-            Self { job: with.job, request, model: self.model.clone(), denoiser, sampler, calls: 0, reel, from };
-        branch.begin(film, provenance, with.out);
-        branch
+        Self::begin(request, &self.model, denoiser, sampler, self.from.clone(), BRANCH_BYTES, with)
     }
 
     /// Begins to compute the state at `doses` again in full precision.

@@ -150,7 +150,8 @@ impl Films {
                 self.fork = Some(fork);
             }
         } else if let Some((job, request)) = self.waiting.pop_front() {
-            self.fork = Some(ForkJob::start(job, request.clone(), self.find(request.parent))?);
+            let parent = self.find(request.parent);
+            self.fork = Some(ForkJob::start(job, request, parent)?);
         }
         Ok(())
     }

@@ -57,9 +57,8 @@ impl Shared {
 
     /// Takes in a state of a row.
     pub fn follow(&mut self, job: JobId, frame: &Frame) {
-        let pictures = || frame.pictures(BRANCHES, self.shape);
         if let Some(row) = self.rows.iter_mut().find(|row| row.job == job)
-            && let Some(images) = pictures()
+            && let Some(images) = frame.pictures(BRANCHES, self.shape)
         {
             if frame.doses == row.doses {
                 row.shared = Some(images.clone());
