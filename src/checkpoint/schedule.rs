@@ -1,6 +1,7 @@
 //! `scheduler_config.json`: the noise that a network was trained on.
 
 use super::unreadable;
+use crate::diffusion::prediction::PredictionType;
 use crate::diffusion::sampler::Variance;
 use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig};
 use crate::error::{Error, Result};
@@ -21,7 +22,7 @@ pub struct ScheduleSettings {
     pub beta_end: f64,
     /// "linear", "scaled_linear", "squaredcos_cap_v2" or "sigmoid".
     pub beta_schedule: String,
-    /// What the network predicts; only "epsilon" is accepted.
+    /// What the network predicts: "epsilon" or "v_prediction".
     pub prediction_type: String,
     /// Variance of a reverse step: "fixed_small" or "fixed_large".
     pub variance_type: String,
@@ -40,19 +41,24 @@ pub struct ScheduleSettings {
 
 impl Default for ScheduleSettings {
     fn default() -> Self {
-        Self::new(ScheduleConfig::default(), Variance::FixedSmall, true)
+        Self::new(ScheduleConfig::default(), PredictionType::Epsilon, Variance::FixedSmall, true)
     }
 }
 
 impl ScheduleSettings {
-    /// Settings of a network that predicts noise.
-    pub fn new(schedule: ScheduleConfig, variance: Variance, clip_sample: bool) -> Self {
+    /// Settings of a network that was trained with these.
+    pub fn new(
+        schedule: ScheduleConfig,
+        prediction_type: PredictionType,
+        variance: Variance,
+        clip_sample: bool,
+    ) -> Self {
         Self {
             num_train_timesteps: schedule.steps,
             beta_start: schedule.beta_start,
             beta_end: schedule.beta_end,
             beta_schedule: schedule.kind.name().to_owned(),
-            prediction_type: "epsilon".into(),
+            prediction_type: prediction_type.name().to_owned(),
             variance_type: match variance {
                 Variance::FixedSmall => FIXED_SMALL,
                 Variance::FixedLarge => FIXED_LARGE,
@@ -83,6 +89,17 @@ impl ScheduleSettings {
         })
     }
 
+    /// What the network predicts.
+    ///
+    /// # Errors
+    /// `prediction_type` is of an unknown kind.
+    pub fn prediction_type(&self) -> Result<PredictionType> {
+        PredictionType::from_name(&self.prediction_type).ok_or_else(|| {
+            let known = PredictionType::ALL.map(PredictionType::name).join(" or ");
+            unsupported("prediction_type", &self.prediction_type, &known)
+        })
+    }
+
     /// Variance of a reverse step.
     ///
     /// # Errors
@@ -96,9 +113,7 @@ impl ScheduleSettings {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        if self.prediction_type != "epsilon" {
-            return Err(unsupported("prediction_type", &self.prediction_type, "epsilon"));
-        }
+        self.prediction_type()?;
         if self.trained_betas.is_some() {
             return Err(unsupported("trained_betas", "given", "null"));
         }

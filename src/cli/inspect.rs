@@ -2,15 +2,17 @@
 
 use super::{Machine, ModelArg};
 use crate::checkpoint::{self, Checkpoint};
+use crate::diffusion::{Images, schedule::Schedule};
 use crate::engine::{self, Error, Result};
 use crate::error::Kind;
 use crate::export::files::{cannot_write, check_file, save_atomically};
-use crate::model::{UNet, compute::Compute};
+use crate::model::{Denoiser as _, Network, compute::Compute};
 use crate::train::trainer::State;
 use candle_core::{DType, Device, Tensor};
 use clap::Args;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes that `predict` reads at most.
 const MOST_INPUT: u64 = 8 << 30;
@@ -58,14 +60,18 @@ fn predict_on(compute: &Compute, checkpoint: &Checkpoint, x: &Tensor, t: &[f32])
         let why = format!("x has shape {dims:?}, but the model wants [{n}, {c}, {h}, {w}] for these {n} timesteps");
         return Err(Error::usage("cannot predict", why, "give x f32 [n,c,h,w] and t i64 [n]"));
     }
-    let network = UNet::new(&checkpoint.config, &checkpoint.ema, compute.path())?;
+    let schedule = Arc::new(Schedule::new(&checkpoint.schedule.schedule()?)?);
+    let prediction_type = checkpoint.schedule.prediction_type()?;
+    let weights = (&checkpoint.config, &checkpoint.ema);
+    let network = Network::new(weights, compute.path(), prediction_type, schedule)?;
+    let mut eps = Vec::with_capacity(x.elem_count());
     // chunks bound the memory
-    let chunks = (0..n).step_by(64).map(|first| {
+    for first in (0..n).step_by(64) {
         let m = 64.min(n - first);
-        let x = x.narrow(0, first, m)?.to_device(compute.device())?;
-        compute.run(|| network.forward(&x, &t[first..first + m], None))?.to_device(&Device::Cpu)
-    });
-    Ok(Tensor::cat(&chunks.collect::<candle_core::Result<Vec<_>>>()?, 0)?.contiguous()?)
+        let x_t = Images::new(m, [c, h, w], x.narrow(0, first, m)?.flatten_all()?.to_vec1()?);
+        eps.extend(compute.run(|| network.predict(&x_t, &t[first..first + m]))?.data);
+    }
+    Ok(Tensor::from_vec(eps, x.shape(), &Device::Cpu)?)
 }
 
 fn read_input(path: &Path) -> Result<(Tensor, Vec<f32>)> {
@@ -99,8 +105,8 @@ pub(super) fn info(args: &InfoArgs) -> Result<()> {
         checkpoint.config.block_out_channels, checkpoint.config.layers_per_block
     );
     println!(
-        "  schedule    {}, T = {}, beta {} to {}",
-        s.beta_schedule, s.num_train_timesteps, s.beta_start, s.beta_end
+        "  schedule    {}, T = {}, beta {} to {}; predicts {}",
+        s.beta_schedule, s.num_train_timesteps, s.beta_start, s.beta_end, s.prediction_type
     );
     match &checkpoint.training {
         None => println!("  training    not known (one copy of the weights)"),

@@ -17,6 +17,13 @@ pub(super) struct TrainArgs {
     /// more of them
     #[arg(long, default_value = "mnist")]
     data: Vec<String>,
+    /// Noise schedule: linear (Ho et al. 2020), scaled_linear, squaredcos_cap_v2 (the cosine of Nichol & Dhariwal 2021) or
+    /// sigmoid
+    #[arg(long, value_name = "NAME", default_value_t = RunConfig::default().beta_schedule)]
+    beta_schedule: String,
+    /// What the network predicts: epsilon (Ho et al. 2020) or v_prediction (Salimans & Ho 2022)
+    #[arg(long, value_name = "NAME", default_value_t = RunConfig::default().prediction_type)]
+    prediction_type: String,
     /// Mirror images at random, left and right [default: on for pictures, off for digits]
     #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
     flip: Option<bool>,
@@ -60,6 +67,8 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     let config = RunConfig {
         preset: args.preset.clone(),
         data: Source::join(args.data.iter().map(String::as_str)),
+        beta_schedule: args.beta_schedule.clone(),
+        prediction_type: args.prediction_type.clone(),
         flip: args.flip,
         seed: args.seed,
         steps: args.steps,

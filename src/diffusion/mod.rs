@@ -14,6 +14,7 @@
 
 pub mod bound;
 pub mod noise;
+pub mod prediction;
 pub mod process;
 pub mod reel;
 pub mod sampler;

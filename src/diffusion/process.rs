@@ -1,4 +1,4 @@
-//! The forward process, its posterior, and conversions between x_0, ε and v.
+//! The forward process, its posterior, and conversions between x_0 and ε.
 
 use super::Images;
 use super::noise::{self, Purpose};
@@ -46,24 +46,6 @@ pub fn predict_eps_from_xstart(schedule: &Schedule, x_t: &Images, t: usize, x_st
     Images { data: weighted_sum(1.0 / s, &x_t.data, -ac.sqrt() / s, &x_start.data), ..*x_t }
 }
 
-/// v = √ᾱ_t ε - √(1-ᾱ_t) x_0 (Salimans & Ho 2022, section 4).
-pub fn v_from_eps(schedule: &Schedule, x_start: &Images, t: usize, eps: &Images) -> Images {
-    let ac = schedule.alphas_cumprod[t];
-    Images { data: weighted_sum(ac.sqrt(), &eps.data, -(1.0 - ac).sqrt(), &x_start.data), ..*x_start }
-}
-
-/// ε = √ᾱ_t v + √(1-ᾱ_t) x_t.
-pub fn predict_eps_from_v(schedule: &Schedule, x_t: &Images, t: usize, v: &Images) -> Images {
-    let ac = schedule.alphas_cumprod[t];
-    Images { data: weighted_sum(ac.sqrt(), &v.data, (1.0 - ac).sqrt(), &x_t.data), ..*x_t }
-}
-
-/// x̂_0 = √ᾱ_t x_t - √(1-ᾱ_t) v.
-pub fn predict_xstart_from_v(schedule: &Schedule, x_t: &Images, t: usize, v: &Images) -> Images {
-    let ac = schedule.alphas_cumprod[t];
-    Images { data: weighted_sum(ac.sqrt(), &x_t.data, -(1.0 - ac).sqrt(), &v.data), ..*x_t }
-}
-
 /// L_T of Eq. 5, KL(q(x_T|x_0) || N(0, I)), in bits per dimension: √ᾱ_T of the data is left at T, and E[x_0²] is
 /// `mean_square`.
 pub fn prior_bits_per_dim(alpha_bar: f64, mean_square: f64) -> f64 {
@@ -99,13 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn eps_xstart_and_v_convert_into_each_other() {
+    fn eps_and_xstart_convert_into_each_other() {
         let (s, x0, eps) = setting();
         for t in [0, 10, 500, 900] {
             let x_t = q_sample(&s, &x0, &[t; 3], &eps);
-            let v = v_from_eps(&s, &x0, t, &eps);
-            close(&predict_xstart_from_v(&s, &x_t, t, &v), &x0, 1e-5);
-            close(&predict_eps_from_v(&s, &x_t, t, &v), &eps, 1e-5);
             // dividing by √ᾱ or √(1-ᾱ) enlarges f32 rounding
             close(&predict_xstart_from_eps(&s, &x_t, t, &eps), &x0, 3e-5);
             close(&predict_eps_from_xstart(&s, &x_t, t, &x0), &eps, 3e-4);

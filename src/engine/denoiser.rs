@@ -8,12 +8,12 @@ use crate::diffusion::Images;
 use crate::error::{Error, Result};
 use crate::model::compute::Compute;
 use crate::model::oracle::Oracle;
-use crate::model::{Denoiser, UNet};
+use crate::model::{Denoiser, Network};
 use std::sync::Arc;
 
 /// What predicts the noise.
 pub(super) enum Predicting {
-    Network(Box<UNet>),
+    Network(Box<Network>),
     Oracle(Oracle),
 }
 
@@ -40,7 +40,9 @@ impl Predicting {
                 return Ok(Self::Oracle(Oracle::new(data, model.info.shape, Arc::clone(&model.info.schedule))?));
             }
         };
-        Ok(Self::Network(Box::new(UNet::new(&checkpoint.config, params, with.compute.path())?)))
+        let (prediction_type, schedule) = (checkpoint.schedule.prediction_type()?, Arc::clone(&model.info.schedule));
+        let network = Network::new((&checkpoint.config, params), with.compute.path(), prediction_type, schedule)?;
+        Ok(Self::Network(Box::new(network)))
     }
 
     /// Images that the oracle knows, if it is one.

@@ -31,6 +31,7 @@ mod worker;
 
 pub use crate::checkpoint::hub;
 pub use crate::data::{Dataset, Drawn, Source};
+pub use crate::diffusion::prediction::PredictionType;
 pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
@@ -273,6 +274,8 @@ pub struct ModelInfo {
     pub schedule: Arc<Schedule>,
     /// What that is made from.
     pub schedule_config: ScheduleConfig,
+    /// What it was trained to predict; what films follow is the noise either way.
+    pub prediction_type: PredictionType,
 }
 
 /// The state of a training, cumulative.

@@ -12,7 +12,7 @@ use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 use crate::diffusion::{Images, process};
 use crate::error::Result;
 use crate::model::compute::Compute;
-use crate::model::{Params, UNet};
+use crate::model::{Denoiser as _, Params};
 use crate::monitor::RunLog;
 use crate::train::trainer::Trainer;
 use std::path::{Path, PathBuf};
@@ -72,8 +72,8 @@ struct Sketch {
 }
 
 impl Sketch {
-    fn start(trainer: &Trainer, weights: &Params, compute: &Compute) -> Result<Self> {
-        let network = UNet::new(&trainer.plan().model, weights, compute.path())?;
+    fn start(trainer: &Trainer, weights: &Params) -> Result<Self> {
+        let network = trainer.network(weights)?;
         let schedule = trainer.schedule().spaced(STEPS, Spacing::Trailing)?;
         let x = process::noise_images(SEED, Purpose::Start, 0, 0, PICTURES, network.shape());
         let mut film = Trajectory::new(x.n, x.shape(), Arc::clone(trainer.schedule()));
@@ -108,14 +108,14 @@ pub(super) struct Drawing {
 
 impl Drawing {
     /// What is to be drawn of the trainer's state, if anything.
-    pub(super) fn due(trainer: &Trainer, album: &Album, preview: bool, compute: &Compute) -> Result<Option<Self>> {
+    pub(super) fn due(trainer: &Trainer, album: &Album, preview: bool) -> Result<Option<Self>> {
         let step = trainer.steps_done();
         let snapshot = due(step, trainer.plan().run.batch, trainer.is_done()) && !album.has(step);
         if !snapshot && !preview {
             return Ok(None);
         }
-        let raw = (snapshot && step > 0).then(|| Sketch::start(trainer, &trainer.raw(), compute)).transpose()?;
-        let ema = Sketch::start(trainer, &trainer.ema(), compute)?;
+        let raw = (snapshot && step > 0).then(|| Sketch::start(trainer, &trainer.raw())).transpose()?;
+        let ema = Sketch::start(trainer, &trainer.ema())?;
         Ok(Some(Self { step, preview, ema, raw, snapshot, logged: snapshot }))
     }
 

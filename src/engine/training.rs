@@ -252,7 +252,7 @@ impl TrainingJob {
             return Ok(());
         }
         if self.previews.asked() {
-            self.drawing = Drawing::due(&self.trainer, &self.album, true, &self.compute)?;
+            self.drawing = Drawing::due(&self.trainer, &self.album, true)?;
             return Ok(());
         }
         if self.trainer.is_done() {
@@ -307,7 +307,7 @@ impl TrainingJob {
     fn draw_if_due(&mut self) -> Result<()> {
         let (step, every) = (self.trainer.steps_done(), self.trainer.plan().run.preview_every);
         let preview = self.previews.due(step, every, self.trainer.is_done());
-        self.drawing = Drawing::due(&self.trainer, &self.album, preview, &self.compute)?;
+        self.drawing = Drawing::due(&self.trainer, &self.album, preview)?;
         if preview && self.log_previews {
             self.drawing.iter_mut().for_each(Drawing::log);
         }

@@ -71,6 +71,7 @@ impl Model {
             has_raw: training.is_some(),
             schedule: Arc::new(Schedule::new(&schedule_config)?),
             schedule_config,
+            prediction_type: checkpoint.schedule.prediction_type()?,
         };
         let data = state.map_or(Source::Mnist, |s| Source::parse(&s.run.data));
         Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })

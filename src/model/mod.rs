@@ -8,12 +8,14 @@ use candle_core::{Device, Tensor};
 mod blocks;
 pub mod compute;
 mod config;
+mod network;
 pub mod oracle;
 mod params;
 mod plan;
 mod unet;
 
 pub use config::{Config, PRESETS, SampleSize};
+pub use network::Network;
 pub use params::Params;
 pub use unet::{Dropout, UNet};
 

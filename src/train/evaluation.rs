@@ -5,7 +5,7 @@ use crate::diffusion::noise::Purpose;
 use crate::diffusion::process;
 use crate::diffusion::schedule::Schedule;
 use crate::error::Result;
-use crate::model::UNet;
+use crate::model::Network;
 use crate::model::compute::Compute;
 use serde::{Deserialize, Serialize};
 
@@ -46,7 +46,7 @@ pub(super) fn push(all: &mut Vec<Evaluation>, new: Evaluation) {
 }
 
 /// L_simple (Eq. 14) of `network` on [`IMAGES`] images, evenly spaced in `data`, at timesteps evenly spaced in all.
-pub(super) fn loss(network: &UNet, compute: &Compute, schedule: &Schedule, data: &Dataset) -> Result<f32> {
+pub(super) fn loss(network: &Network, compute: &Compute, schedule: &Schedule, data: &Dataset) -> Result<f32> {
     let mut sum = 0.0;
     for first in (0..IMAGES).step_by(CHUNK) {
         let chunk = first..(first + CHUNK).min(IMAGES);

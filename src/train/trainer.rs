@@ -19,7 +19,7 @@ use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::model::compute::Compute;
-use crate::model::{Dropout, Params, UNet};
+use crate::model::{Dropout, Network, Params, UNet};
 use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -77,7 +77,7 @@ impl Snapshot {
             .map_err(|e| Error::new("cannot save the run", e.to_string(), "report this"))?;
         Ok(Checkpoint {
             config: self.plan.model,
-            schedule: ScheduleSettings::new(self.plan.schedule, Variance::FixedSmall, true),
+            schedule: ScheduleSettings::new(self.plan.schedule, self.plan.prediction_type, Variance::FixedSmall, true),
             ema: self.ema,
             training: Some(Training { raw: self.raw, adam: Some(self.adam), state }),
         })
@@ -241,6 +241,15 @@ impl Trainer {
         self.params(|slot| &slot.param)
     }
 
+    /// The network with one of these copies of the weights.
+    ///
+    /// # Errors
+    /// If they are not of this network.
+    pub fn network(&self, params: &Params) -> Result<Network> {
+        let (prediction_type, schedule) = (self.plan.prediction_type, Arc::clone(&self.schedule));
+        Network::new((&self.plan.model, params), self.compute.path(), prediction_type, schedule)
+    }
+
     fn params(&self, tensor: impl Fn(&Slot) -> &Tensor) -> Params {
         self.template.with_tensors(self.slots.iter().map(|s| tensor(s).clone()))
     }
@@ -275,7 +284,8 @@ impl Trainer {
         self.step_on(&x_start, &t, &noise)
     }
 
-    /// One optimiser step on given images, timesteps and noise: descends ∇‖ε - ε_θ(√ᾱ x_0 + √(1-ᾱ) ε, t)‖².
+    /// One optimiser step on given images, timesteps and noise: descends ∇‖ε - ε_θ(√ᾱ x_0 + √(1-ᾱ) ε, t)‖², or that of
+    /// v. What is measured is the error of the noise either way.
     ///
     /// # Errors
     /// If the loss, the gradient or a weight is not a number: then the run is back at its last good state, which is at
@@ -284,6 +294,7 @@ impl Trainer {
         let step = self.state.step + 1;
         let run = &self.plan.run;
         let x_t = process::q_sample(&self.schedule, x_start, t, noise);
+        let target = self.plan.prediction_type.target(&self.schedule, x_start, t, noise);
         let vars = self.slots.iter().map(|s| Var::from_tensor(&s.param)).collect::<candle_core::Result<Vec<_>>>()?;
         let params = self.template.with_tensors(vars.iter().map(|v| v.as_tensor().clone()));
         let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
@@ -299,7 +310,7 @@ impl Trainer {
             let dropout = Dropout { seed: run.seed, step, micro_batch: k as u64 };
             let output = || net.forward(&tensor(&x_t)?, &times, Some(dropout));
             let loss = |out: &Tensor| {
-                let (difference, count) = ((out - tensor(noise)?)?, noise.data.len() as f64);
+                let (difference, count) = ((out - tensor(&target)?)?, target.data.len() as f64);
                 let samples = self.measure(x_start, t, rows.clone(), &difference.flatten_all()?.to_vec1()?);
                 Ok((samples, (difference * (2.0 / count))?))
             };
@@ -375,7 +386,7 @@ impl Trainer {
     /// # Errors
     /// If the device fails.
     pub fn evaluate(&mut self, data: &Dataset, held_out: &Dataset) -> Result<()> {
-        let network = UNet::new(&self.plan.model, &self.raw(), self.compute.path())?;
+        let network = self.network(&self.raw())?;
         let loss = |data| evaluation::loss(&network, &self.compute, &self.schedule, data);
         let evaluation = Evaluation { step: self.state.step, train: loss(data)?, held_out: loss(held_out)? };
         self.state.history.push_evaluation(evaluation);
@@ -397,10 +408,12 @@ impl Trainer {
         })
     }
 
-    /// What the images `rows` of a batch measured: their share of `errors` is ε_θ - ε.
+    /// What the images `rows` of a batch measured: their share of `errors` is that of what the network predicts.
     fn measure(&self, x_start: &Images, t: &[usize], rows: Range<usize>, errors: &[f32]) -> Vec<Sample> {
         let images = rows.zip(errors.chunks_exact(x_start.len_one()));
         let of = |(i, error): (usize, &[f32])| {
+            let share = self.plan.prediction_type.share_of_error(&self.schedule, t[i]) as f32;
+            let error = &error.iter().map(|e| share * e).collect::<Vec<_>>()[..];
             let squares: f64 = error.iter().map(|e| f64::from(*e).powi(2)).sum();
             let bits = bound::bits_per_dim(&self.schedule, t[i], x_start.one(i), error);
             Sample { t: t[i], simple: (squares / error.len() as f64) as f32, bits: bits as f32 }

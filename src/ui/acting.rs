@@ -4,10 +4,10 @@ use super::actions::{PathUse, UiAction, View};
 use super::canvas::Canvas;
 use super::dialogs::PathDialog;
 use super::export::{ExportDialog, Exporting};
-use super::state::{FilmSettings, GRIDS, Phase, Training, next_seed};
+use super::state::{FilmSettings, GRIDS, Phase, RunSettings, Training, next_seed};
 use super::unsaved::{Unsaved, Wish};
 use super::window::Window;
-use crate::engine::{Command, ForwardSource, Origin, Source, TrainingState, Which, hub};
+use crate::engine::{Command, ForwardSource, Origin, RunConfig, Source, TrainingState, Which, hub};
 use std::path::PathBuf;
 
 impl Window {
@@ -89,6 +89,7 @@ impl Window {
             A::ReadData => self.look_at_data(true),
             A::StopReading => self.stop_looking(),
             A::StartTraining => self.start_training(),
+            A::StartLecture => self.start_lecture(),
             A::ChangeTraining(changes) => self.commands.push(Command::Change(changes)),
             A::HoldTraining => {
                 if let Some(training) = self.state.running_training() {
@@ -198,6 +199,13 @@ impl Window {
             let job = self.state.new_job();
             self.state.forward.expect(job, self.state.settings.clone());
             self.commands.push(Command::Forward(job, self.state.settings.forward_request()));
+        }
+    }
+
+    fn start_lecture(&mut self) {
+        if self.state.running_training().is_none() {
+            self.state.run = RunSettings { config: RunConfig::lecture(), ..RunSettings::default() };
+            self.start_training();
         }
     }
 

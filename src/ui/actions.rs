@@ -182,6 +182,8 @@ pub enum UiAction {
     StopReading,
     /// Start training.
     StartTraining,
+    /// Start the training that fits into a lecture.
+    StartLecture,
     /// Pause or resume training.
     HoldTraining,
     /// Other settings from the next step of training on.
@@ -472,6 +474,13 @@ pub fn table() -> Vec<Entry> {
             "Start",
             "Start training with these settings",
             Some((COMMAND, Key::Enter)),
+        ),
+        entry(
+            A::StartLecture,
+            In(Training),
+            "Digits in three minutes",
+            "From random weights to digits that can be read: small pictures, on two CPU cores in three minutes",
+            Some((COMMAND, Key::L)),
         ),
         entry(A::HoldTraining, In(Training), "Pause", "Pause or resume training", Some((NONE, Key::Space))),
         entry(A::ReadRuns, In(View::Runs), "Read again", "Read the runs in the folder", Some((COMMAND, Key::Enter))),

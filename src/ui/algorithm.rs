@@ -7,6 +7,7 @@ use super::style;
 use super::symbols::{self, Part};
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::terms::{Factor, Form};
+use crate::engine::PredictionType;
 use egui::{Align, Align2, Layout, Rect, RichText, Role, Sense, Ui, WidgetInfo, pos2, vec2};
 
 const LINE: f32 = 25.0;
@@ -138,7 +139,12 @@ pub fn training(state: &AppState, doses: usize, jump: Option<&Equation>) -> List
     let (start, noise) = (Some(Factor::Start), Some(Factor::Noise));
     let source = state.forward.source.clone().unwrap_or_default();
     Listing {
-        title: "Algorithm 1: training",
+        title: match &state.model {
+            Some(model) if model.prediction_type == PredictionType::Velocity => {
+                "Algorithm 1: training (this model’s was the same for v)"
+            }
+            _ => "Algorithm 1: training",
+        },
         lines: vec![
             line(false, vec![text("repeat")], String::new()),
             line(

@@ -3,7 +3,7 @@
 use super::actions::{PathUse, UiAction};
 use super::state::{AppState, FilmSettings, GRIDS, Method};
 use super::style::{self, GRID};
-use crate::engine::{Predictor, Variance, Which};
+use crate::engine::{PredictionType, Predictor, Variance, Which};
 use egui::{Panel, Response, RichText, ScrollArea, Ui};
 
 /// Width of a settings panel.
@@ -38,7 +38,8 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
         style::segments(ui, &models, &mut s.which);
     } else if let Some(model) = &state.model {
         let step = model.step.map_or_else(String::new, |n| format!(", step {}", style::thousands(n)));
-        ui.label(format!("{}, {} weights{step}", model.name, style::thousands(model.params as u64)));
+        let v = if model.prediction_type == PredictionType::Velocity { ", predicts v" } else { "" };
+        ui.label(format!("{}, {} weights{step}{v}", model.name, style::thousands(model.params as u64)));
     } else {
         ui.label("None loaded");
     }

@@ -3,9 +3,10 @@
 
 use super::actions::{PathUse, UiAction};
 use super::film_settings::section;
+use super::schedule::name as schedule_name;
 use super::state::{AppState, RunSettings};
 use super::style::{self, GRID};
-use crate::engine::{self, Number, RunConfig};
+use crate::engine::{self, BetaSchedule, Number, PredictionType, RunConfig};
 use egui::{Align, CursorIcon, DragValue, Layout, Response, RichText, Ui, vec2};
 
 /// Width of the panel.
@@ -48,7 +49,7 @@ pub fn ui(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 }
 
 fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
-    let RunConfig { preset, data, flip, .. } = &mut s.config;
+    let RunConfig { preset, data, flip, beta_schedule, prediction_type, .. } = &mut s.config;
     let caption = section(ui, "Network");
     let list = egui::ComboBox::from_id_salt("preset").selected_text(preset.as_str()).width(160.0).show_ui(ui, |ui| {
         for name in engine::preset_names() {
@@ -56,6 +57,31 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
         }
     });
     list.response.labelled_by(caption.id).on_hover_text("Size and shape of the network, and of its pictures");
+    ui.horizontal(|ui| {
+        let caption = ui.label("Schedule");
+        let name = |kind: BetaSchedule| schedule_name(kind).to_owned();
+        let chosen = BetaSchedule::from_name(beta_schedule).map_or_else(|| beta_schedule.clone(), name);
+        let list = egui::ComboBox::from_id_salt("schedule").selected_text(chosen).width(120.0).show_ui(ui, |ui| {
+            for kind in BetaSchedule::ALL {
+                ui.selectable_value(beta_schedule, kind.name().to_owned(), name(kind));
+            }
+        });
+        let says = "How the doses of noise grow with t; the paper's is linear";
+        list.response.labelled_by(caption.id).on_hover_text(says);
+        ui.label("Predicts");
+        let choices = [
+            (Some(PredictionType::Epsilon), "ε", "The noise, as the paper does"),
+            (
+                Some(PredictionType::Velocity),
+                "v",
+                "v = √ᾱ ε − √(1−ᾱ) x_0 (Salimans & Ho 2022), from which the noise follows",
+            ),
+        ];
+        let mut chosen = PredictionType::from_name(prediction_type);
+        if style::segments(ui, &choices, &mut chosen) {
+            *prediction_type = chosen.map_or_else(String::new, |kind| kind.name().to_owned());
+        }
+    });
     section(ui, "Data: mnist, IDX or CIFAR files, or folders of images; several with a semicolon between");
     path_field(ui, data, "Data", PathUse::TrainingData, out);
     ui.horizontal(|ui| {

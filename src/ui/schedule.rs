@@ -87,7 +87,8 @@ enum Hold {
     Playhead,
 }
 
-fn name(kind: BetaSchedule) -> &'static str {
+/// What the window calls a schedule.
+pub(super) fn name(kind: BetaSchedule) -> &'static str {
     match kind {
         BetaSchedule::Linear => "Linear",
         BetaSchedule::ScaledLinear => "Scaled linear",

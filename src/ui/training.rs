@@ -61,6 +61,7 @@ impl TrainingView {
                 let start = Some(("Start training", UiAction::StartTraining));
                 let reason = "Choose the settings (F4) at the right, or start with these";
                 style::placeholder(ui, "No training yet", reason, start, out);
+                ui.vertical_centered(|ui| style::button(ui, &UiAction::StartLecture, out));
             });
             return;
         };

@@ -1,8 +1,9 @@
 //! The form of a run's settings: bounds, what is wrong, and what the paper used.
 
 use crate::support::{Gui, bare};
-use ddpm_film::engine::RunConfig;
+use ddpm_film::engine::{Command, RunConfig};
 use ddpm_film::ui::actions::View;
+use egui::accesskit::Role;
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
 
@@ -42,4 +43,32 @@ fn the_papers_values_are_a_click_away() {
     }
     let expected = RunConfig { batch: 128, warmup: 5000, steps: 800_000, ..RunConfig::default() };
     assert_eq!(gui.state().state.run.config, expected);
+}
+
+#[test]
+fn schedule_and_prediction_are_chosen_by_name() {
+    let mut gui = form();
+    gui.get_by_label("v").click();
+    gui.run();
+    gui.get_by_role_and_label(Role::ComboBox, "Schedule").click();
+    gui.run();
+    gui.get_by_label("Cosine").click();
+    gui.run();
+    let config = &gui.state().state.run.config;
+    assert_eq!((config.beta_schedule.as_str(), config.prediction_type.as_str()), ("squaredcos_cap_v2", "v_prediction"));
+    gui.get_by_label("ε").click();
+    gui.run();
+    assert_eq!(gui.state().state.run.config.prediction_type, "epsilon");
+}
+
+#[test]
+fn the_lecture_run_is_one_press_away_and_kept_in_memory() {
+    let mut gui = form();
+    gui.state_mut().state.run.out = "/nowhere".to_owned();
+    gui.get_by_label("Digits in three minutes").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Train(_, request)] = &commands[..] else { panic!("{commands:?}") };
+    assert_eq!((&request.config, request.out.as_ref()), (&RunConfig::lecture(), None));
+    assert!(request.config.validate().is_ok());
 }

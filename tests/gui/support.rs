@@ -4,8 +4,8 @@ use ddpm_film::diffusion::Images;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
 use ddpm_film::engine::{
-    Command, Event, Frame, JobId, ModelInfo, Outcome, Predictor, Provenance, SamplerKind, Schedule, ScheduleConfig,
-    Trajectory, Variance,
+    Command, Event, Frame, JobId, ModelInfo, Outcome, PredictionType, Predictor, Provenance, SamplerKind, Schedule,
+    ScheduleConfig, Trajectory, Variance,
 };
 use ddpm_film::ui::{Preferences, Window, set_up};
 use egui_kittest::Harness;
@@ -40,6 +40,7 @@ pub fn model() -> Arc<ModelInfo> {
         has_raw: true,
         schedule: schedule(),
         schedule_config: ScheduleConfig { steps: STEPS, ..Default::default() },
+        prediction_type: PredictionType::Epsilon,
     })
 }
 

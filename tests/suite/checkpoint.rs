@@ -317,7 +317,7 @@ fn networks_that_cannot_be_run_are_refused_by_field_and_value() {
 #[test]
 fn schedules_that_cannot_be_run_are_refused() {
     for (text, expected) in [
-        (r#"{"prediction_type": "v_prediction"}"#, "prediction_type is v_prediction"),
+        (r#"{"prediction_type": "sample"}"#, "prediction_type is sample"),
         (r#"{"beta_schedule": "laplace"}"#, "beta_schedule is laplace"),
         (r#"{"trained_betas": [0.1]}"#, "trained_betas"),
         (r#"{"variance_type": "learned_range"}"#, "variance_type is learned_range"),

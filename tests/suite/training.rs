@@ -9,7 +9,7 @@ use ddpm_film::diffusion::process::{noise_images, q_sample};
 use ddpm_film::diffusion::schedule::{Schedule, ScheduleConfig};
 use ddpm_film::kernels::Path;
 use ddpm_film::model::compute::Compute;
-use ddpm_film::model::{Params, UNet};
+use ddpm_film::model::{Denoiser as _, Params, UNet};
 use ddpm_film::train::changes::Changes;
 use ddpm_film::train::config::{Plan, RunConfig};
 use ddpm_film::train::doctor::Finding;
@@ -36,7 +36,7 @@ fn ten_steps_agree(path: Path, loss_tolerance: f32, weight_tolerance: f32) {
         batch: 4,
         ..RunConfig::default()
     };
-    let plan = Plan { run, model: start.config, schedule: ScheduleConfig::default() };
+    let plan = Plan { model: start.config, ..run.validate().unwrap() };
     let mut trainer = Trainer::from_params(plan, compute(2, path), start.ema).unwrap();
     let values = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let images = |name: String| Images::new(4, [1, 16, 16], values(&golden[&name]));
@@ -236,6 +236,36 @@ fn the_losses_of_a_step_are_filed_by_their_timestep() {
     assert_eq!((by_t.decoder().n, by_t.columns().len()), (2, 1), "t = 0 came twice");
     assert!(stats.update_ratio > 0.0 && stats.ema_decay > 0.1);
     assert!(trainer.history().ema_initial().unwrap() < 1.0);
+}
+
+#[test]
+fn a_run_on_v_learns_v_and_measures_noise() {
+    let start = RunConfig { warmup: 0, ..small_run(3) };
+    let rate = start.learning_rate as f32;
+    let shape = [1, 16, 16];
+    let (x_start, noise) = (Images::new(4, shape, vec![-1.0; 1024]), Images::new(4, shape, vec![-0.5; 1024]));
+    let bias = |trainer: &Trainer| trainer.raw().get("conv_out.bias").unwrap().to_vec1::<f32>().unwrap()[0];
+    let t = [900, 920, 940, 960];
+    for (name, moved) in [("v_prediction", rate), ("epsilon", -rate)] {
+        let run = RunConfig { prediction_type: name.into(), ..start.clone() };
+        let mut trainer = Trainer::new(run.validate().unwrap(), compute(2, Path::Fast)).unwrap();
+        let stats = trainer.step_on(&x_start, &t, &noise).unwrap();
+        // a new network says 0, so that Adam's first step moves its bias by the rate, towards the mean of v or ε
+        assert!((bias(&trainer) - moved).abs() < 1e-3 * rate, "{name}: {}", bias(&trainer));
+        let error = |t: usize| {
+            let ac = trainer.schedule().alphas_cumprod[t];
+            let v = ac.sqrt() * -0.5 + (1.0 - ac).sqrt();
+            if name == "epsilon" { 0.25 } else { ac * v * v }
+        };
+        let expected = t.map(error).iter().sum::<f64>() / 4.0;
+        assert!((f64::from(stats.loss) / expected - 1.0).abs() < 1e-4, "{name}: loss {} of {expected}", stats.loss);
+        let checkpoint = trainer.checkpoint().unwrap();
+        assert_eq!(checkpoint.schedule.prediction_type().unwrap().name(), name);
+        // what films follow is noise: ε̂ of a network that says almost 0 is √(1-ᾱ) x_t or almost 0
+        let eps = trainer.network(&trainer.ema()).unwrap().predict(&noise, &[960.0; 4]).unwrap();
+        let expected = if name == "epsilon" { 0.0 } else { -0.5 };
+        assert!(eps.data.iter().all(|v| (v - expected).abs() < 0.01), "{name}: {}", eps.data[0]);
+    }
 }
 
 /// Each shipped model predicts the noise in digits it was trained on about as well as its card says.
