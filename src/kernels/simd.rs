@@ -39,147 +39,38 @@ pub(super) trait Simd: Copy {
     unsafe fn power_of_two(self) -> Self;
 }
 
-impl Simd for f32 {
-    type One = Self;
-    const LANES: usize = 1;
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        x
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller passes a pointer to a number.
-        unsafe { *p }
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller passes a pointer to room for a number.
-        unsafe { *p = self }
-    }
-    #[inline(always)]
-    unsafe fn add(self, y: Self) -> Self {
-        self + y
-    }
-    #[inline(always)]
-    unsafe fn sub(self, y: Self) -> Self {
-        self - y
-    }
-    #[inline(always)]
-    unsafe fn mul(self, y: Self) -> Self {
-        self * y
-    }
-    #[inline(always)]
-    unsafe fn div(self, y: Self) -> Self {
-        self / y
-    }
-    #[inline(always)]
-    unsafe fn min(self, y: Self) -> Self {
-        if self < y { self } else { y }
-    }
-    #[inline(always)]
-    unsafe fn max(self, y: Self) -> Self {
-        if self > y { self } else { y }
-    }
-    #[inline(always)]
-    unsafe fn sqrt(self) -> Self {
-        self.sqrt()
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, y: Self, z: Self) -> Self {
-        self * y + z
-    }
-    #[inline(always)]
-    unsafe fn power_of_two(self) -> Self {
-        Self::from_bits((self.to_bits() << 23).wrapping_add(0x3f80_0000))
-    }
-}
-
-/// One number, with fused multiplication and addition.
+/// `N` numbers without special instructions; `FUSED` rounds a multiplication and addition once.
 #[derive(Clone, Copy)]
-pub(super) struct Fused(f32);
+pub(super) struct Plain<const N: usize, const FUSED: bool>([f32; N]);
 
-// SAFETY (whole impl): that of `f32`.
-#[allow(clippy::undocumented_unsafe_blocks)]
-impl Simd for Fused {
-    type One = Self;
-    const LANES: usize = 1;
-    #[inline(always)]
-    unsafe fn splat(x: f32) -> Self {
-        Self(x)
-    }
-    #[inline(always)]
-    unsafe fn load(p: *const f32) -> Self {
-        Self(unsafe { *p })
-    }
-    #[inline(always)]
-    unsafe fn store(self, p: *mut f32) {
-        unsafe { *p = self.0 }
-    }
-    #[inline(always)]
-    unsafe fn add(self, y: Self) -> Self {
-        Self(self.0 + y.0)
-    }
-    #[inline(always)]
-    unsafe fn sub(self, y: Self) -> Self {
-        Self(self.0 - y.0)
-    }
-    #[inline(always)]
-    unsafe fn mul(self, y: Self) -> Self {
-        Self(self.0 * y.0)
-    }
-    #[inline(always)]
-    unsafe fn div(self, y: Self) -> Self {
-        Self(self.0 / y.0)
-    }
-    #[inline(always)]
-    unsafe fn min(self, y: Self) -> Self {
-        Self(unsafe { Simd::min(self.0, y.0) })
-    }
-    #[inline(always)]
-    unsafe fn max(self, y: Self) -> Self {
-        Self(unsafe { Simd::max(self.0, y.0) })
-    }
-    #[inline(always)]
-    unsafe fn sqrt(self) -> Self {
-        Self(self.0.sqrt())
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, y: Self, z: Self) -> Self {
-        Self(self.0.mul_add(y.0, z.0))
-    }
-    #[inline(always)]
-    unsafe fn power_of_two(self) -> Self {
-        Self(unsafe { self.0.power_of_two() })
-    }
-}
+/// What is left over beside vectors that fuse multiplication and addition.
+pub(super) type Fused = Plain<1, true>;
+/// For processors that none of the others are for.
+pub(super) type Portable = Plain<8, false>;
 
-/// Eight numbers without special instructions.
-#[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 8]);
-
-impl Portable {
+impl<const N: usize, const FUSED: bool> Plain<N, FUSED> {
     #[inline(always)]
     fn zip(self, y: Self, f: impl Fn(f32, f32) -> f32) -> Self {
         Self(std::array::from_fn(|i| f(self.0[i], y.0[i])))
     }
 }
 
-impl Simd for Portable {
-    type One = f32;
-    const LANES: usize = 8;
+impl<const N: usize, const FUSED: bool> Simd for Plain<N, FUSED> {
+    type One = Plain<1, FUSED>;
+    const LANES: usize = N;
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
-        Self([x; 8])
+        Self([x; N])
     }
     #[inline(always)]
     unsafe fn load(p: *const f32) -> Self {
-        // SAFETY: the caller passes a pointer to eight numbers.
-        Self(unsafe { p.cast::<[f32; 8]>().read_unaligned() })
+        // SAFETY: the caller passes a pointer to so many numbers.
+        Self(unsafe { p.cast::<[f32; N]>().read_unaligned() })
     }
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
-        // SAFETY: the caller passes a pointer to room for eight numbers.
-        unsafe { p.cast::<[f32; 8]>().write_unaligned(self.0) }
+        // SAFETY: the caller passes a pointer to room for so many numbers.
+        unsafe { p.cast::<[f32; N]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     unsafe fn add(self, y: Self) -> Self {
@@ -211,12 +102,15 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn mul_add(self, y: Self, z: Self) -> Self {
-        Self(std::array::from_fn(|i| self.0[i] * y.0[i] + z.0[i]))
+        let sum = |i: usize| {
+            let (x, y, z) = (self.0[i], y.0[i], z.0[i]);
+            if FUSED { x.mul_add(y, z) } else { x * y + z }
+        };
+        Self(std::array::from_fn(sum))
     }
     #[inline(always)]
     unsafe fn power_of_two(self) -> Self {
-        // SAFETY: plain arithmetic.
-        Self(self.0.map(|x| unsafe { x.power_of_two() }))
+        Self(self.0.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(0x3f80_0000))))
     }
 }
 
