@@ -195,6 +195,19 @@ impl Trajectory {
         self.frames[doses..].iter().flatten().next().or_else(|| self.frames.iter().rev().flatten().next())
     }
 
+    /// This film down to the state at `doses`, and from there on the `branch` that leaves it there, as far as that has come.
+    /// All its frames are those of the two, however many.
+    pub fn left_at(&self, doses: usize, branch: Option<&Self>) -> Self {
+        let mut film = Self { most: usize::MAX, passing: VecDeque::new(), ..self.clone() };
+        for (i, frame) in film.frames.iter_mut().enumerate().take(doses + 1) {
+            *frame = branch.and_then(|branch| branch.frames.get(i)?.clone());
+        }
+        let before = self.states.iter().copied().find(|state| *state > doses);
+        let passed = before.filter(|state| self.reached.is_some_and(|reached| *state >= reached));
+        film.reached = branch.and_then(Self::reached).or(passed);
+        film
+    }
+
     /// The least noisy frame so far: how far a film from noise has come.
     pub fn reached(&self) -> Option<usize> {
         self.reached
@@ -301,6 +314,30 @@ mod tests {
         part.insert(Arc::clone(whole.at(30).unwrap()));
         assert_eq!((part.missing(30, Quantity::State), part.missing(5, Quantity::State)), (None, Some(5)));
         assert_eq!(part.missing(30, Quantity::Dose), Some(29), "a dose is between two states");
+    }
+
+    #[test]
+    fn a_branch_has_its_parents_frames_down_to_where_it_leaves_and_its_own_after() {
+        let whole = film();
+        let other = Trajectory::forward(Arc::clone(whole.schedule()), &Images::zeros(2, [1, 2, 2]), 4);
+        let mut own = Trajectory::new(2, [1, 2, 2], Arc::clone(whole.schedule())).with_states((0..=20).collect(), 10);
+        let waiting = whole.left_at(20, None);
+        assert_eq!((waiting.reached(), waiting.at(5).unwrap().doses), (Some(21), 21), "as far as the state before");
+        for doses in (5..=20).rev() {
+            own.insert(Arc::clone(other.at(doses).unwrap()));
+        }
+        let branch = whole.left_at(20, Some(&own));
+        assert_eq!((branch.reached(), branch.beginning(), branch.steps()), (Some(5), 50, 50));
+        assert!((21..=50).all(|doses| Arc::ptr_eq(branch.at(doses).unwrap(), whole.at(doses).unwrap())));
+        assert_eq!(branch.at(20), other.at(20));
+        let missing = |film: &Trajectory| (5..=20).filter(|d| film.missing(*d, Quantity::State).is_some()).count();
+        assert_eq!((missing(&own), missing(&branch)), (7, 7), "what its own film left out, it leaves out, too");
+        // a branch of the branch, and one of a film that is still on its way
+        let twig = branch.left_at(30, None).left_at(10, Some(&own));
+        assert_eq!((twig.at(31), twig.at(25).unwrap().doses, twig.at(8)), (whole.at(31), 31, own.at(8)));
+        let mut part = Trajectory::new(2, [1, 2, 2], Arc::clone(whole.schedule()));
+        part.insert(Arc::clone(whole.at(40).unwrap()));
+        assert_eq!(part.left_at(40, None).reached(), None, "nothing is before its first state");
     }
 
     #[test]

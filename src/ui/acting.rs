@@ -72,9 +72,8 @@ impl Window {
                 self.drown();
             }
             A::StopFilm => {
-                if let Some(job) = self.state.reverse.job.filter(|_| self.state.reverse.phase == Phase::Busy) {
-                    self.commands.push(Command::Cancel(job));
-                }
+                let film = self.state.shown();
+                self.commands.extend(film.job.filter(|_| film.phase == Phase::Busy).map(Command::Cancel));
             }
             A::SetRun(run) => self.state.run = run,
             A::SetRunsFolder(folder) => self.state.runs.folder = folder,
@@ -122,7 +121,7 @@ impl Window {
             A::ToggleSettings => match self.view {
                 View::Film | View::Noise | View::Schedule | View::Step => self.preferences.film_settings ^= true,
                 View::Training => self.preferences.run_settings ^= true,
-                View::Race | View::Shared | View::Runs | View::Data => {}
+                View::Branches | View::Race | View::Shared | View::Runs | View::Data => {}
             },
             A::Dismiss => {
                 if self.keys_open {
@@ -143,6 +142,8 @@ impl Window {
             A::StartRace => self.start_race(),
             A::StopRace => self.stop_race(),
             A::StartShared => self.start_shared(),
+            A::StopShared => self.stop_shared(),
+            A::Branch(action) => self.branch(action),
             A::AskExport => self.export = Some(ExportDialog::default()),
             A::Export(settings) => self.start_export(*settings),
             A::CancelExport => {

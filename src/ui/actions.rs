@@ -1,5 +1,6 @@
 //! Everything a person can do in the window: its name, what it says in a tooltip, and its keys, in one table.
 
+use super::branches::BranchAction;
 use super::curve::CurveSettings;
 use super::export::ExportSettings;
 use super::playback::Direction;
@@ -21,6 +22,8 @@ pub enum View {
     Schedule,
     /// What happens in one step.
     Step,
+    /// The film and its branches.
+    Branches,
     /// DDPM beside DDIM.
     Race,
     /// Branches of the film at four t.
@@ -36,7 +39,7 @@ pub enum View {
 impl View {
     /// Whether it stands over the timeline, so that the keys of the film work in it.
     pub fn has_timeline(self) -> bool {
-        matches!(self, Self::Film | Self::Noise | Self::Schedule | Self::Step)
+        matches!(self, Self::Film | Self::Noise | Self::Schedule | Self::Step | Self::Branches)
     }
 }
 
@@ -146,12 +149,16 @@ pub enum UiAction {
     NoisePicture(usize),
     /// The next line of the algorithm.
     NextLine,
+    /// What is done with branches of the film.
+    Branch(BranchAction),
     /// Start a race.
     StartRace,
     /// End it.
     StopRace,
     /// Branch the film at four t; again: the next of its pictures.
     StartShared,
+    /// Keep the branches as far as they have come.
+    StopShared,
     /// Ask how the film is to be written into a file.
     AskExport,
     /// Write it.
@@ -226,9 +233,10 @@ pub struct Entry {
 
 /// All actions that have a name, in the order of the keys overlay.
 pub fn table() -> Vec<Entry> {
+    use BranchAction::{Forget, Fork, Redo, Undo};
     use Scope::{In, Window};
     use UiAction as A;
-    use View::{Data, Film, Noise, Race, Schedule, Step, Training};
+    use View::{Branches, Data, Film, Noise, Race, Schedule, Step, Training};
     const NONE: Modifiers = Modifiers::NONE;
     const SHIFT: Modifiers = Modifiers::SHIFT;
     const COMMAND: Modifiers = Modifiers::COMMAND;
@@ -244,6 +252,13 @@ pub fn table() -> Vec<Entry> {
         entry(A::Show(Noise), Window, "Noise", "True noise beside predicted noise", Some((NONE, Key::F5))),
         entry(A::Show(Schedule), Window, "Schedule", "How fast a picture drowns", Some((NONE, Key::F7))),
         entry(A::Show(Step), Window, "Step", "What happens in one step", Some((NONE, Key::F8))),
+        entry(
+            A::Show(Branches),
+            Window,
+            "Branches",
+            "The film and its branches, side by side",
+            Some((COMMAND, Key::B)),
+        ),
         entry(A::Show(Race), Window, "Race", "DDPM beside DDIM from the same noise", Some((NONE, Key::F9))),
         entry(
             A::Show(View::Shared),
@@ -407,6 +422,22 @@ pub fn table() -> Vec<Entry> {
             "Let the model return from this noisy picture, each time with new noise (SDEdit)",
             Some((NONE, Key::V)),
         ),
+        entry(
+            A::Branch(Fork),
+            In(Film),
+            "Fork",
+            "Leave the film at the playhead, for a branch of it",
+            Some((NONE, Key::F)),
+        ),
+        entry(A::Branch(Undo), In(Film), "Undo", "Take the last fork, name or deletion back", Some((COMMAND, Key::Z))),
+        entry(A::Branch(Redo), In(Film), "Redo", "Make the change again", Some((COMMAND.plus(SHIFT), Key::Z))),
+        entry(
+            A::Branch(Forget),
+            In(Branches),
+            "Delete",
+            "The branch on screen and all that leave it",
+            Some((NONE, Key::Delete)),
+        ),
         entry(A::Look(Quantity::State), In(Film), "Show x_t", "The state of the film", Some((NONE, Key::X))),
         entry(
             A::Look(Quantity::PredictedStart),
@@ -442,6 +473,13 @@ pub fn table() -> Vec<Entry> {
             "Branch the film",
             "Six branches of x_t at each of four t; again: of the next picture",
             Some((NONE, Key::Enter)),
+        ),
+        entry(
+            A::StopShared,
+            In(View::Shared),
+            "Stop",
+            "Keep the branches as far as they have come",
+            Some((NONE, Key::S)),
         ),
         entry(A::StopRace, In(Race), "Stop the race", "Both samplers stay where they are", Some((NONE, Key::S))),
         entry(
@@ -525,37 +563,6 @@ pub fn menu_item(ui: &mut egui::Ui, action: &UiAction, out: &mut Vec<UiAction>) 
     chosen
 }
 
-/// Takes the shortcuts that were pressed out of the input. While a widget has the keyboard, keys that it may want for
-/// itself are left to it.
-pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
-    let (text, widget) = (ctx.text_edit_focused(), ctx.memory(|m| m.focused().is_some()));
-    let mut entries = table();
-    // egui lets Shift+X count as X, so the longer shortcut goes first
-    entries.sort_by_key(|e| e.keys.is_none_or(|k| !k.modifiers.any()));
-    ctx.input_mut(|input| {
-        for Entry { action, scope, keys, .. } in entries {
-            let here = match scope {
-                Scope::Window => true,
-                Scope::In(View::Film) => view.has_timeline(),
-                Scope::In(other) => other == view,
-            };
-            let Some(keys) = keys.filter(|_| here) else { continue };
-            let plain = !keys.modifiers.command && !is_function_key(keys.logical_key);
-            let widgets_own = matches!(
-                keys.logical_key,
-                Key::Space | Key::Enter | Key::ArrowLeft | Key::ArrowRight | Key::ArrowUp | Key::ArrowDown
-            );
-            if !(plain && text || plain && widgets_own && widget) && input.consume_shortcut(&keys) {
-                out.push(action);
-            }
-        }
-    });
-}
-
-fn is_function_key(key: Key) -> bool {
-    key == Key::Escape || (Key::F1..=Key::F35).contains(&key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -574,7 +581,7 @@ mod tests {
 
     #[test]
     fn shortcuts_leave_zoom_and_the_clipboard_alone() {
-        let taken = [Key::Plus, Key::Minus, Key::Equals, Key::Num0, Key::A, Key::C, Key::V, Key::X, Key::Z];
+        let taken = [Key::Plus, Key::Minus, Key::Equals, Key::Num0, Key::A, Key::C, Key::V, Key::X];
         for e in table() {
             assert!(e.keys.is_none_or(|k| !(k.modifiers.command && taken.contains(&k.logical_key))), "{}", e.label);
         }

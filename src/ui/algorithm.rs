@@ -51,7 +51,7 @@ pub struct Algorithm {
 pub fn target(go: Move, state: &AppState, doses: usize) -> Option<usize> {
     match go {
         Move::Next => {
-            let (_, film) = state.reverse.film.as_ref()?;
+            let (_, film) = state.shown().film.as_ref()?;
             let here = film.at(doses)?.doses;
             (0..here).rev().find(|d| film.at(*d).is_some_and(|f| f.doses < here))
         }
@@ -78,9 +78,9 @@ fn line(indent: bool, pieces: Vec<(Part, Option<Factor>)>, now: String) -> Line 
 pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equation>) -> Listing {
     let weight = |factor| step.and_then(|s| s.terms.iter().find(|t| t.factor == factor)).map(|t| t.weight);
     let number = |factor| weight(factor).map_or_else(|| "–".into(), |w: f64| format!("{:.4}", w.abs()));
-    let steps = state.reverse.made.as_ref().and_then(|made| made.steps);
+    let steps = state.made_at(doses).and_then(|made| made.steps);
     let next = if steps.is_none() { symbols::PREVIOUS } else { symbols::NEXT_KEPT };
-    let shown = state.reverse.film.as_ref().and_then(|(_, film)| film.at(doses)).map_or(doses, |frame| frame.doses);
+    let shown = state.shown().film.as_ref().and_then(|(_, film)| film.at(doses)).map_or(doses, |frame| frame.doses);
     let seed = state.reverse.made.as_ref().map_or_else(String::new, |made| format!("seed {}", made.seed));
     let [x, xstart, eps, z] = [Factor::State, Factor::PredictedStart, Factor::Noise, Factor::Fresh];
     let mut rule = vec![sign(next, None), text(" = ")];

@@ -60,6 +60,7 @@ pub fn keys(ui: &Ui) -> bool {
             for (title, scope) in [
                 ("Everywhere", Scope::Window),
                 ("In the film view", Scope::In(View::Film)),
+                ("In the branches view", Scope::In(View::Branches)),
                 ("In the race view", Scope::In(View::Race)),
                 ("With shared latents", Scope::In(View::Shared)),
                 ("In the data view", Scope::In(View::Data)),

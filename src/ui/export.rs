@@ -352,7 +352,7 @@ impl Window {
             _ => Map::Picture,
         };
         let forward = view(&self.state.forward.film, Quantity::State).map(|images| (images, Map::Picture));
-        let reverse = view(&self.state.reverse.film, quantity).map(|images| (images, map));
+        let reverse = view(&self.state.shown().film, quantity).map(|images| (images, map));
         let sides: Vec<_> = forward.into_iter().chain(reverse).collect();
         if let Some(image) = pictures::contact(&sides, CLIPBOARD_SCALE) {
             ctx.copy_image(image);

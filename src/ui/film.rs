@@ -1,6 +1,8 @@
 //! The film view: the forward and the reverse process side by side, over one timeline.
 
 use super::actions::{self, PathUse, UiAction, View};
+use super::branch_view::BranchView;
+use super::branches::ROOT;
 use super::canvas::Canvas;
 use super::chain;
 use super::equations;
@@ -9,7 +11,7 @@ use super::film_settings;
 use super::noise::NoiseView;
 use super::pictures::{self, Atlas, Map};
 use super::schedule::ScheduleView;
-use super::state::{AppState, Film, Phase};
+use super::state::{AppState, Film, Method, Phase};
 use super::step::StepView;
 use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
@@ -42,6 +44,7 @@ pub struct FilmView {
     pub drawing: Option<Canvas>,
     noise: NoiseView,
     schedule: ScheduleView,
+    branches: BranchView,
     /// What happens in one step.
     pub step: StepView,
     /// What the reverse side shows.
@@ -101,9 +104,10 @@ impl FilmView {
                 chain::ui(ui, state.playback.steps(), doses, out);
             });
         }
-        if settings_open && !state.presenting {
+        if settings_open && !state.presenting && view != View::Branches {
             film_settings::panel(ui, state, out);
         }
+        let quantity = self.quantity();
         egui::CentralPanel::default().frame(bar).show(ui, |ui| match view {
             View::Noise => {
                 let chosen = self.noise.ui(ui, state, doses);
@@ -111,6 +115,7 @@ impl FilmView {
             }
             View::Schedule => self.schedule.ui(ui, state, doses, out),
             View::Step => self.step.ui(ui, state, doses, out),
+            View::Branches => self.branches.ui(ui, state, doses, quantity, out),
             View::Film | View::Race | View::Shared | View::Training | View::Runs | View::Data => {
                 self.sides(ui, state, doses, out);
             }
@@ -174,25 +179,25 @@ impl FilmView {
         heading(ui, "Reverse", "noise → image", |ui| {
             quantity_choice(ui, quantity, state.presenting, out);
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
-                if let Some(by) = &state.reverse.source {
+                if let Some(by) = state.source_at(doses) {
                     let (kind, rest) = whose(by);
                     let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
                     let mut says = format!("{}, {} {calls} calls per picture", by.model, by.calls);
                     let mut steps = format!("{} {}", by.sampler, by.calls);
-                    if let (Some(from), Some((_, film))) = (&by.from, &state.reverse.film) {
+                    if let Some(from) = &by.from {
                         says = format!("{says}, from {from}");
-                        steps = format!("{}, t = {} → 0", by.sampler, film.beginning());
+                    }
+                    if let Some(begins) = state.leaves(doses).or(state.begins()) {
+                        steps = format!("{}, t = {begins} → 0", by.sampler);
+                    }
+                    if state.branches.chosen() != ROOT {
+                        says = format!("{says}, branch “{}”", state.branches.name(state.branches.chosen()));
                     }
                     style::badge(ui, kind, &format!("{rest} · {steps}")).on_hover_text(says);
                 }
             });
         });
-        let (color, name) = match quantity {
-            Quantity::State => (p.state, "x_t"),
-            Quantity::PredictedStart => (p.xstart, "predicted x_0"),
-            Quantity::PredictedNoise => (p.eps, "predicted noise"),
-            Quantity::Dose => (p.noise, "the change of this step"),
-        };
+        let (color, name) = symbol(p, quantity);
         let area = picture_area(ui);
         if let Some(begins) = state.begins().filter(|begins| doses > *begins) {
             let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
@@ -201,7 +206,7 @@ impl FilmView {
             let mend = Some(("Go there", UiAction::Seek(begins)));
             return style::placeholder(&mut ui, &headline, reason, mend, out);
         }
-        if self.reverse.show(ui, state.reverse.film.as_ref(), doses, quantity) {
+        if self.reverse.show(ui, state.shown().film.as_ref(), doses, quantity) {
             let spoken = format!("Reverse process, {name} at t = {doses}");
             let pictures = grid(ui, &self.reverse.atlas, area, color, &spoken);
             if quantity == Quantity::PredictedNoise && self.reverse.atlas.is_grey() {
@@ -210,17 +215,18 @@ impl FilmView {
         } else {
             let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
             // a frame that holds no prediction is the first, before its network call, or the last
-            if state.reverse.film.as_ref().is_some_and(|(_, f)| f.at(doses).is_some_and(|frame| frame.doses == 0)) {
+            if state.shown().film.as_ref().is_some_and(|(_, f)| f.at(doses).is_some_and(|frame| frame.doses == 0)) {
                 style::placeholder(&mut ui, "The film is over", "At t = 0 nothing is left to predict", None, out);
             } else {
-                missing(&mut ui, &state.reverse, state, "no film yet", out);
+                missing(&mut ui, state.shown(), state, "no film yet", out);
             }
         }
-        if let Some((_, film)) = &state.reverse.film
+        if let Some((_, film)) = &state.shown().film
             && let Some(frame) = film.at(doses)
         {
-            let ddim = state.reverse.source.as_ref().is_some_and(|s| s.sampler == "DDIM");
-            let all = state.reverse.source.as_ref().is_none_or(|s| s.calls == film.steps());
+            let made = state.made_at(doses);
+            let ddim = made.is_some_and(|made| made.method == Method::Ddim);
+            let all = made.and_then(|made| made.steps).is_none_or(|steps| steps == film.steps());
             let extent = state.extent();
             match extent.reached.filter(|reached| extent.growing && doses < *reached) {
                 Some(reached) => equations::pending(ui, below(ui, area), reached),
@@ -232,7 +238,7 @@ impl FilmView {
 
 fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
     let extent = state.extent();
-    let film = match (&state.reverse.film, &state.forward.film) {
+    let film = match (&state.shown().film, &state.forward.film) {
         // thumbnails lie apart, and a change is between neighbours
         (Some((job, film)), _) if quantity == Quantity::Dose => Some((*job, film, Quantity::State)),
         (Some((job, film)), _) => Some((*job, film, quantity)),
@@ -252,8 +258,18 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
     }
 }
 
+/// The colour around a quantity, and its name.
+pub fn symbol(p: &style::Palette, quantity: Quantity) -> (Color32, &'static str) {
+    match quantity {
+        Quantity::State => (p.state, "x_t"),
+        Quantity::PredictedStart => (p.xstart, "predicted x_0"),
+        Quantity::PredictedNoise => (p.eps, "predicted noise"),
+        Quantity::Dose => (p.noise, "the change of this step"),
+    }
+}
+
 /// How a quantity is painted.
-fn map(quantity: Quantity) -> Map {
+pub fn map(quantity: Quantity) -> Map {
     match quantity {
         Quantity::State | Quantity::PredictedStart => Map::Picture,
         Quantity::PredictedNoise => Map::Noise,
@@ -311,7 +327,7 @@ fn below(ui: &Ui, area: Rect) -> Rect {
 }
 
 /// Draws the pictures and returns where they stand.
-fn grid(ui: &Ui, atlas: &Atlas, area: Rect, color: Color32, spoken: &str) -> Rect {
+pub fn grid(ui: &Ui, atlas: &Atlas, area: Rect, color: Color32, spoken: &str) -> Rect {
     let grid = pictures::layout(area.shrink(2.0), atlas.count(), atlas.size(), ui.pixels_per_point());
     ui.painter().rect_filled(grid.outer, 0.0, style::MID_GREY);
     for (i, cell) in grid.cells.iter().enumerate() {
@@ -384,7 +400,7 @@ fn source_menu(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 }
 
 /// The choice of what the reverse side shows; before an audience only what is chosen.
-fn quantity_choice(ui: &mut Ui, chosen: Quantity, presenting: bool, out: &mut Vec<UiAction>) {
+pub fn quantity_choice(ui: &mut Ui, chosen: Quantity, presenting: bool, out: &mut Vec<UiAction>) {
     let choices: [(Quantity, Symbol, &str); 4] = [
         (Quantity::State, symbols::STATE, "Show x_t"),
         (Quantity::PredictedStart, symbols::XSTART, "Show predicted x_0"),

@@ -111,7 +111,7 @@ fn speed_text(speed: f64) -> String {
 }
 
 fn numbers(ui: &mut Ui, state: &AppState, doses: usize) {
-    let film = state.reverse.film.as_ref().or(state.forward.film.as_ref());
+    let film = state.shown().film.as_ref().or(state.forward.film.as_ref());
     let schedule = film.map(|(_, f)| f.schedule());
     let text = |f: &dyn Fn(&Schedule) -> Option<String>| schedule.and_then(|s| f(s)).unwrap_or_else(|| "–".into());
     let steps = state.playback.steps();

@@ -48,19 +48,7 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
         style::button(ui, &UiAction::LoadShipped, out);
     });
     section(ui, "Whose prediction");
-    let raw = s.which == Which::Training || state.model.as_ref().is_some_and(|m| m.has_raw);
-    let predictors = [
-        (Predictor::Ema, "EMA", "The moving average of the weights over training: what one samples with"),
-        (Predictor::Raw, "Raw", "The weights as the optimiser left them"),
-        (
-            Predictor::Oracle,
-            "Oracle",
-            "No network: the mean of the data's images, weighted by how likely each led to x_t. What a perfect network \
-             would say that had nothing but these images; its films end on data images",
-        ),
-    ];
-    let offered: Vec<_> = predictors.into_iter().filter(|(p, ..)| raw || *p != Predictor::Raw).collect();
-    style::segments(ui, &offered, &mut s.predictor);
+    predictor(ui, state, &mut s);
     section(ui, "Sampler");
     sampler(ui, state, &mut s);
     section(ui, "Pictures");
@@ -78,14 +66,30 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     }
 }
 
-fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
+/// The choice of what predicts, in a model that is there.
+pub fn predictor(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
+    let raw = s.which == Which::Training || state.model.as_ref().is_some_and(|m| m.has_raw);
+    let predictors = [
+        (Predictor::Ema, "EMA", "The moving average of the weights over training: what one samples with"),
+        (Predictor::Raw, "Raw", "The weights as the optimiser left them"),
+        (
+            Predictor::Oracle,
+            "Oracle",
+            "No network: the mean of the data's images, weighted by how likely each led to x_t. What a perfect network \
+             would say that had nothing but these images; its films end on data images",
+        ),
+    ];
+    let offered: Vec<_> = predictors.into_iter().filter(|(p, ..)| raw || *p != Predictor::Raw).collect();
+    style::segments(ui, &offered, &mut s.predictor);
+}
+
+/// The choice of the rule of a step, and of its parameter. Returns whether another rule was chosen.
+pub fn rule(ui: &mut Ui, s: &mut FilmSettings) -> bool {
     let methods = [
         (Method::Ddpm, "DDPM", "Ancestral sampling (Ho et al. 2020, Algorithm 2)"),
         (Method::Ddim, "DDIM", "Fewer steps, less or no fresh noise (Song et al. 2020)"),
     ];
-    if style::segments(ui, &methods, &mut s.method) {
-        s.steps = (s.method == Method::Ddim).then_some(50);
-    }
+    let other = style::segments(ui, &methods, &mut s.method);
     match s.method {
         Method::Ddpm => {
             let variances = [
@@ -99,6 +103,19 @@ fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
                 [(0.0, "η = 0", "No fresh noise"), (0.5, "0.5", "Half of DDPM's"), (1.0, "1", "As much as DDPM")];
             style::segments(ui, &etas, &mut s.eta);
         }
+    }
+    other
+}
+
+/// The box for the clipping of x̂_0.
+pub fn clip(ui: &mut Ui, s: &mut FilmSettings) {
+    style::checkbox(ui, &mut s.clip, "Keep predicted x_0 within [−1, 1]")
+        .on_hover_text("As the official code does and the paper does not say");
+}
+
+fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
+    if rule(ui, s) {
+        s.steps = (s.method == Method::Ddim).then_some(50);
     }
     if let Some(doses) = s.from {
         section(ui, "Starts from");
@@ -121,6 +138,5 @@ fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
         .collect();
     choices.push((None, &all_text, "Every timestep, as in Ho et al. 2020"));
     style::segments(ui, &choices, &mut s.steps);
-    style::checkbox(ui, &mut s.clip, "Keep predicted x_0 within [−1, 1]")
-        .on_hover_text("As the official code does and the paper does not say");
+    clip(ui, s);
 }

@@ -65,7 +65,7 @@ impl PixelView {
         lit: Option<Factor>,
     ) {
         let (film, doses) = match process {
-            Process::Reverse => (state.reverse.film.as_ref(), doses),
+            Process::Reverse => (state.shown().film.as_ref(), doses),
             Process::Forward => (state.forward.film.as_ref(), state.forward_doses(doses)),
         };
         let Some((job, film)) = film else { return };

@@ -208,7 +208,7 @@ impl Probe {
 fn shows_picture(state: &AppState) -> bool {
     let doses = state.playback.doses();
     let there = |film: Option<&crate::engine::Trajectory>| film.is_some_and(|film| film.at(doses).is_some());
-    there(state.forward.film.as_ref().map(|(_, film)| film)) || there(state.reverse.film.as_ref().map(|(_, film)| film))
+    there(state.forward.film.as_ref().map(|(_, film)| film)) || there(state.shown().film.as_ref().map(|(_, film)| film))
 }
 
 /// The slider over the film: the widest thing that can be clicked and dragged.

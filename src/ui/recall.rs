@@ -1,7 +1,7 @@
 //! Frames that a film left out for want of memory, asked for again when the playhead comes to them.
 
 use super::state::AppState;
-use crate::engine::{Command, JobId, Quantity};
+use crate::engine::{Command, JobId, Quantity, Trajectory};
 
 /// The newest request.
 #[derive(Clone, Debug, Default)]
@@ -20,16 +20,27 @@ impl Recall {
 }
 
 impl AppState {
-    /// What has to be computed again for the playhead: one request at a time, and none twice in a row.
-    pub fn recall_missing(&mut self, quantity: Quantity) -> Option<Command> {
+    /// What has to be computed again for the playhead, with what is set beside the film if that is seen: one request at a
+    /// time, and none twice in a row.
+    pub fn recall_missing(&mut self, quantity: Quantity, beside: bool) -> Option<Command> {
         let doses = self.playback.doses();
-        let reverse = self.reverse.film.as_ref().and_then(|(job, film)| Some((*job, film.missing(doses, quantity)?)));
+        let branches = &self.branches;
+        let of = |id, film: &Trajectory| {
+            let state = film.missing(doses, quantity)?;
+            let (job, _) = self.own(branches.maker(id, state)).film.as_ref()?;
+            Some((*job, state))
+        };
+        let reverse = || self.shown().film.as_ref().and_then(|(_, film)| of(branches.chosen(), film));
+        let compared = || {
+            let id = branches.compared().filter(|_| beside)?;
+            of(id, &branches.whole(id, &self.reverse)?)
+        };
         let forward = || {
             let (job, film) = self.forward.film.as_ref()?;
             Some((*job, film.missing(self.forward_doses(doses), Quantity::State)?))
         };
         // the forward film is there at once: it goes first
-        let wanted = forward().or(reverse)?;
+        let wanted = forward().or_else(reverse).or_else(compared)?;
         if self.recall.job.is_some() || self.recall.asked == Some(wanted) {
             return None;
         }

@@ -79,6 +79,13 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// The jobs of the rows that are not over.
+    pub fn under_way(&self) -> impl Iterator<Item = JobId> {
+        self.rows.iter().filter(|row| !row.over).map(|row| row.job)
+    }
+}
+
 impl Window {
     /// Branches the film on screen; again: the next of its pictures.
     pub(super) fn start_shared(&mut self) {
@@ -89,7 +96,8 @@ impl Window {
         let states = QUARTERS.map(|quarter| trajectory.state(beginning * quarter / QUARTERS.len()));
         let mut picture = 0;
         if let Some(old) = state.shared.take() {
-            self.commands.push(Command::Forget(old.rows.iter().map(|row| row.job).collect()));
+            let left: Vec<JobId> = old.under_way().collect();
+            self.commands.extend((!left.is_empty()).then_some(Command::Forget(left)));
             if old.film == film {
                 picture = (old.picture + 1) % n;
             }
@@ -114,6 +122,19 @@ impl Window {
         }
         state.shared = Some(Shared { film, picture, shape, settings, rows, by: None });
     }
+
+    /// Keeps the rows as far as they have come.
+    pub(super) fn stop_shared(&mut self) {
+        let left: Vec<JobId> = self.state.shared.iter().flat_map(Shared::under_way).collect();
+        self.commands.extend((!left.is_empty()).then_some(Command::Forget(left)));
+    }
+
+    /// The worker need not hold a row that is over: its pictures are here.
+    pub(super) fn let_go_of_row(&mut self, job: JobId) {
+        if self.state.shared.as_ref().is_some_and(|shared| shared.rows.iter().any(|row| row.job == job)) {
+            self.commands.push(Command::Forget(vec![job]));
+        }
+    }
 }
 
 /// The view of the figure.
@@ -137,8 +158,10 @@ impl SharedView {
                     ui.label(RichText::new(words).color(style::palette(ui).weak));
                 }
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                    if figure.is_some_and(|figure| figure.rows.iter().all(|row| row.over)) {
-                        style::labelled_button(ui, "Next picture", &UiAction::StartShared, true, out);
+                    match figure.map(|figure| figure.under_way().next()) {
+                        Some(None) => style::labelled_button(ui, "Next picture", &UiAction::StartShared, true, out),
+                        Some(Some(_)) => style::button(ui, &UiAction::StopShared, out),
+                        None => {}
                     }
                     if let Some(by) = figure.and_then(|figure| figure.by.as_ref()) {
                         let (kind, rest) = whose(by);

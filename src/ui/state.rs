@@ -2,6 +2,7 @@
 
 use super::actions::{PathUse, UiAction};
 use super::axis::Scale;
+use super::branches::Branches;
 use super::data::Data;
 use super::export::Exporting;
 use super::fetch::Fetching;
@@ -180,13 +181,15 @@ impl<T> Film<T> {
         self.asked = Some(settings);
     }
 
-    fn begin(&mut self, job: JobId, film: Trajectory, source: T) {
+    /// Takes in the film that it waits for.
+    pub fn begin(&mut self, job: JobId, film: Trajectory, source: T) {
         self.film = Some((job, film));
         self.source = Some(source);
         self.made = self.asked.take();
     }
 
-    fn finish(&mut self, outcome: &Outcome) {
+    /// Takes in how its job ended.
+    pub fn finish(&mut self, outcome: &Outcome) {
         self.phase = match outcome {
             Outcome::Done => Phase::Done,
             Outcome::Cancelled => Phase::Stopped,
@@ -281,6 +284,8 @@ pub struct AppState {
     pub forward: Film<String>,
     /// From noise to a picture.
     pub reverse: Film<Provenance>,
+    /// What leaves the reverse film on its way.
+    pub branches: Branches,
     /// The playhead over both.
     pub playback: Playback,
     /// What the length of the timeline stands for.
@@ -366,7 +371,10 @@ impl AppState {
             Event::SampleStarted(job, film, source) => {
                 if self.reverse.job == Some(job) {
                     self.playback.restart(film.steps(), film.beginning());
+                    self.branches.belong_to(job);
                     self.reverse.begin(job, *film, source);
+                } else if let Some(branch) = self.branches.of_job(job) {
+                    branch.begin(job, *film, source);
                 } else if let Some(shared) = &mut self.shared {
                     shared.begin(job, source);
                 }
@@ -375,10 +383,10 @@ impl AppState {
                 if let Some(shared) = &mut self.shared {
                     shared.follow(job, &frame);
                 }
-                for (made, film) in [&mut self.reverse.film, &mut self.forward.film].into_iter().flatten() {
-                    if *made == job {
-                        film.insert(Arc::clone(&frame));
-                    }
+                let branch = self.branches.of_job(job).and_then(|branch| branch.film.as_mut());
+                let films = [&mut self.reverse.film, &mut self.forward.film].into_iter().flatten().chain(branch);
+                for (_, film) in films.filter(|(made, _)| *made == job) {
+                    film.insert(Arc::clone(&frame));
                 }
             }
             Event::Metrics(job, metrics) => {
@@ -441,6 +449,7 @@ impl AppState {
             // a film shows how far it has come by its frames
             Event::Sampled(..) => {}
         }
+        self.branches.follow(&self.reverse);
         None
     }
 
@@ -467,8 +476,9 @@ impl AppState {
             self.forward.finish(outcome);
             known = true;
         }
-        if self.reverse.job == Some(job) {
-            self.reverse.finish(outcome);
+        let reverse = Some(&mut self.reverse).filter(|film| film.job == Some(job));
+        for film in reverse.into_iter().chain(self.branches.of_job(job)) {
+            film.finish(outcome);
             known = true;
         }
         if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
@@ -520,9 +530,10 @@ impl AppState {
 
     /// How much of the film can be played.
     pub fn extent(&self) -> Extent {
-        match &self.reverse.film {
+        let reverse = self.shown();
+        match &reverse.film {
             Some((job, film)) => {
-                let growing = self.reverse.phase == Phase::Busy && self.reverse.job == Some(*job);
+                let growing = reverse.phase == Phase::Busy && reverse.job == Some(*job);
                 Extent { reached: film.reached(), growing }
             }
             None => Extent { reached: self.forward.film.as_ref().map(|_| 0), growing: false },
@@ -532,7 +543,7 @@ impl AppState {
     /// The state in which the reverse film begins, if it was brought back from a picture.
     pub fn begins(&self) -> Option<usize> {
         let from_picture = self.reverse.source.as_ref().is_some_and(|by| by.from.is_some());
-        self.reverse.film.as_ref().filter(|_| from_picture).map(|(_, film)| film.beginning())
+        self.shown().film.as_ref().filter(|_| from_picture).map(|(_, film)| film.beginning())
     }
 
     /// The state of the forward film at that place of the timeline, which a film on another schedule shares by length.

@@ -57,6 +57,8 @@ pub struct Equation {
 struct Key {
     job: JobId,
     doses: usize,
+    /// The state of the film that is there for it.
+    held: Option<usize>,
     frames: usize,
     picture: usize,
     process: Process,
@@ -84,9 +86,9 @@ pub struct StepView {
 impl StepView {
     /// Draws the step that leaves the state at `doses`, or on the forward side the one that led to it.
     pub fn ui(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
-        let kind = state.reverse.made.as_ref().map(|made| made.sample_request().sampler);
+        let kind = state.made_at(doses).map(|made| made.sample_request().sampler);
         let own = if matches!(kind, Some(SamplerKind::Ddim { .. })) { Form::Ddim } else { Form::Posterior };
-        self.header(ui, state, own);
+        self.header(ui, state, doses, own);
         let form = self.form.unwrap_or(own);
         self.update(ui, state, doses, form);
         let advance = std::mem::take(&mut self.advance);
@@ -134,7 +136,7 @@ impl StepView {
         }
     }
 
-    fn header(&mut self, ui: &mut Ui, state: &AppState, own: Form) {
+    fn header(&mut self, ui: &mut Ui, state: &AppState, doses: usize, own: Form) {
         ui.horizontal(|ui| {
             ui.set_min_height(36.0);
             ui.label(RichText::new("One step").font(style::semibold(style::LARGE)));
@@ -154,7 +156,7 @@ impl StepView {
                     self.form = Some(form);
                 }
             }
-            let n = state.reverse.film.as_ref().map_or(1, |(_, film)| film.n());
+            let n = state.shown().film.as_ref().map_or(1, |(_, film)| film.n());
             self.picture = self.picture.min(n - 1);
             let label = ui.label("Picture");
             let mut number = self.picture + 1;
@@ -163,7 +165,7 @@ impl StepView {
                 .on_hover_text("Which of the pictures is taken apart");
             self.picture = number - 1;
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                if let Some(by) = &state.reverse.source {
+                if let Some(by) = state.source_at(doses) {
                     let (kind, rest) = whose(by);
                     style::badge(ui, kind, &rest);
                 }
@@ -182,12 +184,13 @@ impl StepView {
     }
 
     fn update(&mut self, ui: &Ui, state: &AppState, doses: usize, form: Form) {
-        let job = match self.process {
-            Process::Reverse => state.reverse.film.as_ref().map(|(job, film)| (*job, film.len())),
-            Process::Forward => state.forward.film.as_ref().map(|(job, film)| (*job, film.len())),
+        let film = match self.process {
+            Process::Reverse => state.shown().film.as_ref().map(|(job, film)| (*job, film)),
+            Process::Forward => state.forward.film.as_ref().map(|(job, film)| (*job, film)),
         };
-        let Some((job, frames)) = job else { return self.equations.clear() };
-        let key = Key { job, doses, frames, picture: self.picture, process: self.process, form };
+        let Some((job, film)) = film else { return self.equations.clear() };
+        let (frames, held) = (film.len(), film.at(doses).map(|frame| frame.doses));
+        let key = Key { job, doses, held, frames, picture: self.picture, process: self.process, form };
         if self.holds == Some(key) {
             return;
         }
@@ -340,8 +343,8 @@ fn factor_name(factor: Factor) -> &'static str {
 
 /// The reverse step from `doses`, if the film holds it.
 fn reverse(state: &AppState, doses: usize, picture: usize, form: Form) -> Option<Equation> {
-    let (_, film) = state.reverse.film.as_ref()?;
-    let made = state.reverse.made.as_ref()?;
+    let (_, film) = state.shown().film.as_ref()?;
+    let made = state.made_at(doses)?;
     let frame = film.at(doses)?;
     let extent = state.extent();
     if frame.step().is_none() || extent.growing && extent.reached.is_some_and(|reached| doses < reached) {

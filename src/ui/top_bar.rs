@@ -18,6 +18,7 @@ impl Window {
                     (View::Noise, "Noise", "True noise beside predicted noise (F5)"),
                     (View::Schedule, "Schedule", "How fast a picture drowns (F7)"),
                     (View::Step, "Step", "What happens in one step: its equation as pictures that add up (F8)"),
+                    (View::Branches, "Branches", "The film and its branches, side by side (Ctrl+B)"),
                     (View::Race, "Race", "DDPM beside DDIM from the same noise (F9)"),
                     (View::Data, "Data", "What the next training learns from (Ctrl+D)"),
                     (View::Training, "Training", "Watch a model learn (F3)"),
@@ -53,7 +54,7 @@ impl Window {
                     ui.spacing_mut().item_spacing.x = 2.0;
                     style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);
                     style::icon_button(ui, Icon::Theme, &UiAction::NextTheme, false, out);
-                    if !matches!(self.view, View::Race | View::Shared | View::Runs | View::Data) {
+                    if !matches!(self.view, View::Branches | View::Race | View::Shared | View::Runs | View::Data) {
                         style::icon_button(ui, Icon::Settings, &UiAction::ToggleSettings, false, out);
                     }
                     ui.add_space(style::GRID);

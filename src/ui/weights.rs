@@ -42,11 +42,11 @@ impl WeightsView {
         lit: Option<Factor>,
     ) {
         let (film, doses) = match process {
-            Process::Reverse => (&state.reverse.film, doses),
+            Process::Reverse => (&state.shown().film, doses),
             Process::Forward => (&state.forward.film, state.forward_doses(doses)),
         };
         let Some((_, film)) = film else { return };
-        let made = state.reverse.made.as_ref();
+        let made = state.made_at(doses);
         let key = Key {
             process,
             form,

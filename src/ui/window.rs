@@ -1,12 +1,13 @@
 //! All of the window but the worker: state and views. What it wants from the worker it collects as commands, so tests can
 //! drive it without one.
 
-use super::actions::{self, UiAction, View};
+use super::actions::{UiAction, View};
 use super::data::DataView;
 use super::dialogs::{self, PathDialog};
 use super::export::ExportDialog;
 use super::fetch;
 use super::film::FilmView;
+use super::keys;
 use super::playback::Mode;
 use super::preferences::Preferences;
 use super::race::RaceView;
@@ -110,6 +111,7 @@ impl Window {
     pub fn handle(&mut self, event: Event) {
         if let Event::Finished(job, outcome) = &event {
             self.saved_before(*job, outcome);
+            self.let_go_of_row(*job);
         }
         if let Some(action) = self.state.apply(event) {
             self.act(action);
@@ -135,7 +137,7 @@ impl Window {
         let mut out = Vec::new();
         self.hold_close(ui.ctx());
         if self.path.is_none() && self.unsaved.is_none() && self.export.is_none() {
-            actions::pressed(ui.ctx(), self.view, &mut out);
+            keys::pressed(ui.ctx(), self.view, &mut out);
         }
         dropped_files(ui, &mut out);
         self.play(ui);
@@ -147,7 +149,7 @@ impl Window {
             self.state.banners.remove(i);
         }
         match self.view {
-            View::Film | View::Noise | View::Schedule | View::Step => {
+            View::Film | View::Noise | View::Schedule | View::Step | View::Branches => {
                 self.film.ui(ui, &self.state, self.view, self.preferences.film_settings, &mut out);
             }
             View::Race => self.race.ui(ui, &self.state, &mut out),
@@ -197,7 +199,7 @@ impl Window {
             }
         }
         if self.view.has_timeline() {
-            self.commands.extend(self.state.recall_missing(self.film.quantity()));
+            self.commands.extend(self.state.recall_missing(self.film.quantity(), self.view == View::Branches));
         }
         if self.view == View::Noise && self.has_model() {
             self.commands.extend(self.state.compare());

@@ -139,6 +139,10 @@ fn every_control_has_a_tooltip_and_a_name_for_screen_readers() {
         press(&mut gui, view);
         explain_themselves(&mut gui);
     }
+    press(&mut gui, Key::F2);
+    gui.state_mut().state.playback.seek(20);
+    press(&mut gui, Key::F);
+    assert!(explain_themselves(&mut gui) > 40);
     let (mut gui, _) = running();
     explain_themselves(&mut gui);
     // questions and messages too

@@ -1,0 +1,588 @@
+//! The film and its branches: a tree, what of it is shown and compared, and its undo and redo. A branch that is brought back
+//! is computed again, which gives the same pictures.
+
+use super::actions::View;
+use super::state::{AppState, Film, FilmSettings, Method, Severity, next_seed};
+use super::window::Window;
+use crate::diffusion::reel::MOST_BRANCHES;
+use crate::engine::{Command, ForkRequest, JobId, Predictor, Provenance, SampleRequest, Trajectory, Variance};
+
+/// Names a branch as long as its film is there, also when it is computed again.
+pub type Id = usize;
+/// The film that all branches leave in the end.
+pub const ROOT: Id = 0;
+/// Changes that can be undone.
+const HISTORY: usize = 100;
+
+/// What a person does with branches.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BranchAction {
+    /// Leave the film on screen at the playhead.
+    Fork,
+    /// Change what the next one is made from.
+    Draft(Draft),
+    /// Show that one.
+    Choose(Id),
+    /// Set that one beside it.
+    Compare(Id),
+    /// Call it so.
+    Rename(Id, String),
+    /// Delete the one on screen with all that leave it.
+    Forget,
+    /// Take the last change back.
+    Undo,
+    /// Make it again.
+    Redo,
+}
+
+/// What the next branch is made from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// With noise of its own, or with that of the film that it leaves.
+    pub new_noise: bool,
+    /// All but its seed.
+    pub settings: FilmSettings,
+}
+
+/// All that makes a branch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Which one.
+    pub id: Id,
+    /// What a person calls it.
+    pub name: String,
+    /// What it leaves: another branch, or [`ROOT`].
+    pub parent: Id,
+    /// The state in which it leaves.
+    pub doses: usize,
+    /// What follows is made from these.
+    pub settings: FilmSettings,
+}
+
+/// A branch as far as it has come.
+#[derive(Clone, Debug)]
+pub struct Branch {
+    /// What makes it.
+    pub plan: Plan,
+    /// What it is from the state on in which it leaves.
+    pub own: Film<Provenance>,
+}
+
+/// All branches of the newest reverse film.
+#[derive(Clone, Debug, Default)]
+pub struct Branches {
+    /// The job that made that film.
+    root: Option<JobId>,
+    /// In the order in which they were made, so that each comes after what it leaves.
+    list: Vec<Branch>,
+    chosen: Id,
+    compared: Option<Id>,
+    /// The chosen branch with the noisier states of what it leaves.
+    whole: Option<Film<Provenance>>,
+    draft: Option<Draft>,
+    past: Vec<Vec<Plan>>,
+    future: Vec<Vec<Plan>>,
+    last_id: Id,
+}
+
+impl Branches {
+    /// From now on they are those of that job's film; those of another are gone.
+    pub fn belong_to(&mut self, root: JobId) {
+        if self.root != Some(root) {
+            *self = Self { root: Some(root), ..Self::default() };
+        }
+    }
+
+    /// The film that this job makes or made.
+    pub fn of_job(&mut self, job: JobId) -> Option<&mut Film<Provenance>> {
+        self.list.iter_mut().map(|branch| &mut branch.own).find(|film| film.job == Some(job))
+    }
+
+    /// Brings what is shown up to date with what has come.
+    pub fn follow(&mut self, root: &Film<Provenance>) {
+        self.whole = self.get(self.chosen).and_then(|branch| {
+            let job = branch.own.job?;
+            let mut film = branch.own.clone();
+            film.film = Some((job, self.whole(self.chosen, root)?));
+            Some(film)
+        });
+    }
+
+    /// A film from its beginning.
+    pub fn whole(&self, id: Id, root: &Film<Provenance>) -> Option<Trajectory> {
+        match self.get(id) {
+            Some(Branch { plan, own }) => {
+                let parent = self.whole(plan.parent, root)?;
+                Some(parent.left_at(plan.doses, own.film.as_ref().map(|(_, film)| film)))
+            }
+            None => root.film.as_ref().filter(|(job, _)| Some(*job) == self.root).map(|(_, film)| film.clone()),
+        }
+    }
+
+    /// That branch.
+    pub fn get(&self, id: Id) -> Option<&Branch> {
+        self.list.iter().find(|branch| branch.plan.id == id)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// The one on screen.
+    pub fn chosen(&self) -> Id {
+        if self.whole.is_some() { self.chosen } else { ROOT }
+    }
+
+    /// What stands beside it: what was asked for, or else what it leaves, or the newest that leaves the film.
+    pub fn compared(&self) -> Option<Id> {
+        let chosen = self.chosen();
+        let there = |id: &Id| *id != chosen && (*id == ROOT || self.get(*id).is_some());
+        let parent = self.get(chosen).map(|branch| branch.plan.parent);
+        self.compared.filter(there).or(parent).or(self.list.last().map(|branch| branch.plan.id))
+    }
+
+    /// The film and its branches as a tree is read: each with how deep it stands.
+    pub fn tree(&self) -> Vec<(Id, usize)> {
+        let mut tree = vec![(ROOT, 0)];
+        let mut next = 0;
+        while let Some(&(parent, depth)) = tree.get(next) {
+            next += 1;
+            let own = self.list.iter().filter(|branch| branch.plan.parent == parent);
+            tree.splice(next..next, own.map(|branch| (branch.plan.id, depth + 1)));
+        }
+        tree
+    }
+
+    /// What a person calls it.
+    pub fn name(&self, id: Id) -> &str {
+        self.get(id).map_or("The film", |branch| branch.plan.name.as_str())
+    }
+
+    /// What made the state of `id` at `state`: itself, or what it leaves further on towards the picture.
+    pub fn maker(&self, mut id: Id, state: usize) -> Id {
+        while let Some(branch) = self.get(id).filter(|branch| state > branch.plan.doses) {
+            id = branch.plan.parent;
+        }
+        id
+    }
+
+    /// Whether there is a change to undo, and one to make again.
+    pub fn history(&self) -> [bool; 2] {
+        [!self.past.is_empty(), !self.future.is_empty()]
+    }
+
+    fn plans(&self) -> Vec<Plan> {
+        self.list.iter().map(|branch| branch.plan.clone()).collect()
+    }
+
+    /// Those of `plans` that `gone` and all that leave it are not among.
+    fn without(&self, gone: Id) -> Vec<Plan> {
+        let mut ids = vec![gone];
+        for branch in &self.list {
+            if ids.contains(&branch.plan.parent) {
+                ids.push(branch.plan.id);
+            }
+        }
+        self.plans().into_iter().filter(|plan| !ids.contains(&plan.id)).collect()
+    }
+
+    /// A name that none has yet.
+    fn free_name(&self, name: String) -> String {
+        let taken = |name: &String| self.list.iter().any(|branch| branch.plan.name == *name);
+        let numbered = (2..).map(|i| format!("{name} ({i})"));
+        std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(name)
+    }
+}
+
+/// "σ² small", "η = 0.5".
+fn parameter(settings: &FilmSettings) -> String {
+    match (settings.method, settings.variance) {
+        (Method::Ddpm, Variance::FixedLarge) => "σ² large".to_owned(),
+        (Method::Ddpm, Variance::FixedSmall) => "σ² small".to_owned(),
+        (Method::Ddim, _) => format!("η = {}", settings.eta),
+    }
+}
+
+/// "DDIM η = 0.5".
+fn rule(settings: &FilmSettings) -> String {
+    format!("{} {}", settings.sample_request().sampler.name(), parameter(settings))
+}
+
+/// What made a state: "DDIM η = 0.5, seed 3".
+pub fn words(settings: &FilmSettings) -> String {
+    let clip = if settings.clip { "" } else { ", not clipped" };
+    format!("{}{clip}, seed {}", rule(settings), settings.seed)
+}
+
+/// "new noise, η = 1 from t = 500": what is other than in the film that it leaves.
+fn describe(old: &FilmSettings, new: &FilmSettings, doses: usize) -> String {
+    let predictor = match new.predictor {
+        Predictor::Ema => "EMA",
+        Predictor::Raw => "raw",
+        Predictor::Oracle => "oracle",
+    };
+    let rule = if new.method == old.method { parameter(new) } else { rule(new) };
+    let changes = [
+        (new.seed != old.seed, "new noise"),
+        (new.sample_request().sampler != old.sample_request().sampler, rule.as_str()),
+        (new.clip != old.clip, if new.clip { "clipped" } else { "not clipped" }),
+        (new.predictor != old.predictor, predictor),
+    ];
+    let changes: Vec<_> = changes.into_iter().filter_map(|(is_other, words)| is_other.then_some(words)).collect();
+    let what = if changes.is_empty() { "the same".to_owned() } else { changes.join(", ") };
+    format!("{what} from t = {doses}")
+}
+
+impl AppState {
+    /// The reverse film on screen: the newest, or a branch of it from the very beginning.
+    pub fn shown(&self) -> &Film<Provenance> {
+        self.branches.whole.as_ref().unwrap_or(&self.reverse)
+    }
+
+    /// What `id` made itself.
+    pub fn own(&self, id: Id) -> &Film<Provenance> {
+        self.branches.get(id).map_or(&self.reverse, |branch| &branch.own)
+    }
+
+    /// What made the state at `doses` of the film on screen.
+    fn maker(&self, doses: usize) -> Option<Id> {
+        let (_, film) = self.shown().film.as_ref()?;
+        Some(self.branches.maker(self.branches.chosen(), film.state(doses)))
+    }
+
+    /// What a film is made from, from the state on in which it begins.
+    pub fn made(&self, id: Id) -> Option<&FilmSettings> {
+        self.branches.get(id).map(|branch| &branch.plan.settings).or(self.reverse.made.as_ref())
+    }
+
+    /// What the state at `doses` of the film on screen is made from.
+    pub fn made_at(&self, doses: usize) -> Option<&FilmSettings> {
+        self.made(self.maker(doses)?)
+    }
+
+    /// Whose the state at `doses` of the film on screen is.
+    pub fn source_at(&self, doses: usize) -> Option<&Provenance> {
+        self.own(self.maker(doses)?).source.as_ref()
+    }
+
+    /// Where the branch that made the state at `doses` leaves the film before it.
+    pub fn leaves(&self, doses: usize) -> Option<usize> {
+        Some(self.branches.get(self.maker(doses)?)?.plan.doses)
+    }
+
+    /// What the next branch is made from, as chosen, or else as the state at the playhead with other noise.
+    pub fn draft(&self) -> Draft {
+        let settings = || self.made_at(self.playback.doses()).unwrap_or(&self.settings).clone();
+        self.branches.draft.clone().unwrap_or_else(|| Draft { new_noise: true, settings: settings() })
+    }
+
+    /// The state in which the next branch leaves the film on screen.
+    ///
+    /// # Errors
+    /// Why none can.
+    pub fn fork_at(&self, doses: usize) -> Result<usize, String> {
+        let Some((_, film)) = &self.shown().film else { return Err("There is no film yet".to_owned()) };
+        let drawn = self.shared.as_ref().map_or(0, |shared| shared.under_way().count());
+        let state = film.state(doses);
+        if state == 0 {
+            Err("At t = 0 no step is left".to_owned())
+        } else if self.reverse.film.as_ref().map(|(job, _)| *job) != self.reverse.job {
+            Err("A new film takes its place".to_owned())
+        } else if film.reached().is_none_or(|reached| state < reached) {
+            Err("The film has not come here yet".to_owned())
+        } else if self.branches.len() + drawn >= MOST_BRANCHES {
+            Err(format!("{MOST_BRANCHES} branches are held: delete one first"))
+        } else {
+            Ok(state)
+        }
+    }
+
+    /// The branch that would leave at the playhead.
+    fn next_plan(&self) -> Result<Plan, String> {
+        let doses = self.fork_at(self.playback.doses())?;
+        let parent = self.branches.maker(self.branches.chosen(), doses);
+        let old = self.made(parent).ok_or("There is no film yet")?;
+        let Draft { new_noise, mut settings } = self.draft();
+        let plans = &self.branches.list;
+        let used = |seed: &u64| *seed == old.seed || plans.iter().any(|branch| branch.plan.settings.seed == *seed);
+        let newest = plans.last().map_or(old.seed, |branch| branch.plan.settings.seed);
+        let mut seeds = std::iter::successors(Some(next_seed(newest)), |seed| Some(next_seed(*seed)));
+        settings.seed = if new_noise { seeds.find(|seed| !used(seed)).unwrap_or(newest) } else { old.seed };
+        let name = self.branches.free_name(describe(old, &settings, doses));
+        Ok(Plan { id: self.branches.last_id + 1, name, parent, doses, settings })
+    }
+}
+
+impl Window {
+    /// Does what a person asked for.
+    pub(super) fn branch(&mut self, action: BranchAction) {
+        use BranchAction as A;
+        let branches = &mut self.state.branches;
+        match action {
+            A::Fork => self.fork(),
+            A::Draft(draft) => branches.draft = Some(draft),
+            A::Choose(id) => self.choose(id),
+            A::Compare(id) => branches.compared = Some(id),
+            A::Rename(id, name) => {
+                let mut plans = branches.plans();
+                plans.iter_mut().filter(|plan| plan.id == id).for_each(|plan| plan.name.clone_from(&name));
+                self.change(plans);
+            }
+            A::Forget => {
+                if branches.chosen() != ROOT {
+                    let plans = branches.without(branches.chosen());
+                    self.change(plans);
+                }
+            }
+            A::Undo => {
+                if let Some(plans) = branches.past.pop() {
+                    branches.future.push(branches.plans());
+                    self.go_to(plans);
+                }
+            }
+            A::Redo => {
+                if let Some(plans) = branches.future.pop() {
+                    branches.past.push(branches.plans());
+                    self.go_to(plans);
+                }
+            }
+        }
+    }
+
+    fn fork(&mut self) {
+        match self.state.next_plan() {
+            Ok(plan) => {
+                let mut plans = self.state.branches.plans();
+                plans.push(plan);
+                self.change(plans);
+                self.view = View::Branches;
+            }
+            Err(why) => self.state.notify(Severity::Warning, "The film cannot be branched here".to_owned(), why),
+        }
+    }
+
+    fn choose(&mut self, id: Id) {
+        let branches = &mut self.state.branches;
+        (branches.chosen, branches.compared, branches.draft) = (id, None, None);
+        branches.follow(&self.state.reverse);
+    }
+
+    /// A change that can be undone.
+    fn change(&mut self, plans: Vec<Plan>) {
+        let branches = &mut self.state.branches;
+        if branches.past.len() == HISTORY {
+            branches.past.remove(0);
+        }
+        branches.past.push(branches.plans());
+        branches.future.clear();
+        self.go_to(plans);
+    }
+
+    /// Lets the branches be these: what is not among them is forgotten, what is new is computed.
+    pub(super) fn go_to(&mut self, plans: Vec<Plan>) {
+        let state = &mut self.state;
+        let (gone, mut kept): (Vec<Branch>, Vec<Branch>) = std::mem::take(&mut state.branches.list)
+            .into_iter()
+            .partition(|branch| plans.iter().all(|plan| plan.id != branch.plan.id));
+        if !gone.is_empty() {
+            self.commands.push(Command::Forget(gone.iter().filter_map(|branch| branch.own.job).collect()));
+        }
+        let mut next =
+            gone.iter().find(|branch| branch.plan.id == state.branches.chosen).map(|branch| branch.plan.parent);
+        for plan in plans {
+            let own = match kept.iter().position(|branch| branch.plan.id == plan.id) {
+                Some(i) => kept.remove(i).own,
+                None => {
+                    let parent = state.branches.get(plan.parent).map_or(state.branches.root, |branch| branch.own.job);
+                    let Some(parent) = parent else { continue };
+                    let mut own = Film::default();
+                    let job = state.new_job();
+                    own.expect(job, plan.settings.clone());
+                    self.commands.push(Command::Fork(job, request(&plan, parent)));
+                    next = Some(plan.id);
+                    own
+                }
+            };
+            state.branches.last_id = state.branches.last_id.max(plan.id);
+            state.branches.list.push(Branch { plan, own });
+        }
+        if let Some(id) = next {
+            self.choose(if self.state.branches.get(id).is_some() { id } else { ROOT });
+        }
+    }
+}
+
+fn request(plan: &Plan, parent: JobId) -> ForkRequest {
+    let SampleRequest { predictor, sampler, clip, seed, .. } = plan.settings.sample_request();
+    ForkRequest { parent, doses: plan.doses, repeat: None, predictor, sampler, clip, seed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::Images;
+    use crate::diffusion::schedule::{Schedule, ScheduleConfig};
+    use crate::engine::{Event, Frame};
+    use crate::ui::Preferences;
+    use std::sync::Arc;
+
+    const SHAPE: [usize; 3] = [1, 1, 2];
+
+    /// Begins the film of a job and gives it all states down to `last`, each with the value of the job.
+    fn make(window: &mut Window, job: JobId, begins: usize, last: usize) {
+        let schedule = Arc::new(Schedule::new(&ScheduleConfig { steps: 50, ..Default::default() }).unwrap());
+        let film = Trajectory::new(4, SHAPE, schedule).with_states((0..=begins).collect(), usize::MAX);
+        let by = Provenance {
+            model: "tiny".into(),
+            hash: String::new(),
+            step: None,
+            predictor: Predictor::Ema,
+            oracle_images: None,
+            from: None,
+            sampler: "DDPM",
+            calls: begins,
+        };
+        window.handle(Event::SampleStarted(job, Box::new(film), by));
+        for doses in (last..=begins).rev() {
+            let images = Images::new(4, SHAPE, vec![job as f32; 8]);
+            window.handle(Event::Frame(job, Arc::new(Frame::state(doses, &images))));
+        }
+    }
+
+    /// A window with a film down to t = 0, and its job.
+    fn window() -> (Window, JobId) {
+        let mut window = Window::new(Preferences::default());
+        let job = window.state.new_job();
+        window.state.reverse.expect(job, FilmSettings::default());
+        make(&mut window, job, 50, 0);
+        (window, job)
+    }
+
+    fn fork(window: &mut Window, doses: usize) -> (JobId, ForkRequest) {
+        window.state.playback.seek(doses);
+        window.branch(BranchAction::Fork);
+        let commands = window.take_commands();
+        let [Command::Fork(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
+        (*job, request.clone())
+    }
+
+    fn names(window: &Window) -> Vec<(String, usize)> {
+        let branches = &window.state.branches;
+        branches.tree().into_iter().map(|(id, depth)| (branches.name(id).to_owned(), depth)).collect()
+    }
+
+    #[test]
+    fn a_branch_leaves_what_made_the_state_at_the_playhead_and_takes_all_before_from_it() {
+        let (mut window, root) = window();
+        let (first, request) = fork(&mut window, 40);
+        assert_eq!((request.parent, request.doses, request.repeat), (root, 40, None));
+        assert_ne!(request.seed, FilmSettings::default().seed, "new noise");
+        make(&mut window, first, 40, 0);
+        let (second, request) = fork(&mut window, 20);
+        assert_eq!((request.parent, request.doses), (first, 20));
+        make(&mut window, second, 20, 7);
+        let (third, request) = fork(&mut window, 45);
+        assert_eq!((request.parent, request.doses), (root, 45), "there the film is that of the root");
+        assert_eq!([1, 2, 1, 0].map(|i| names(&window)[i].1), [1, 2, 1, 0]);
+        assert_eq!(window.state.branches.chosen(), 3);
+        window.branch(BranchAction::Choose(2));
+        let (job, film) = window.state.shown().film.as_ref().unwrap();
+        let value = |doses: usize| film.value(film.at(doses).unwrap(), crate::engine::Quantity::State, 0);
+        assert_eq!((*job, film.reached()), (second, Some(7)));
+        for (doses, made) in [(50, root), (41, root), (40, first), (21, first), (20, second), (7, second)] {
+            assert_eq!(value(doses), Some(made as f32), "at {doses}");
+        }
+        assert_eq!(window.state.made_at(20).unwrap().seed, window.state.made(2).unwrap().seed);
+        assert_eq!(window.state.made_at(21).unwrap().seed, window.state.made(1).unwrap().seed);
+        assert_eq!((window.state.leaves(30), window.state.leaves(41)), (Some(40), None));
+        assert_eq!(window.state.extent().reached, Some(7));
+        make(&mut window, third, 45, 0);
+        assert_eq!(window.state.extent().reached, Some(7), "another branch changes nothing here");
+        // a new film takes all its branches away
+        let job = window.state.new_job();
+        window.state.reverse.expect(job, FilmSettings::default());
+        assert!(window.state.fork_at(20).unwrap_err().contains("new film"));
+        make(&mut window, job, 50, 10);
+        assert!(window.state.branches.is_empty() && window.state.branches.history() == [false, false]);
+        assert_eq!(window.state.shown().job, Some(job));
+        assert!(window.state.fork_at(9).unwrap_err().contains("not come here"));
+    }
+
+    #[test]
+    fn every_change_of_the_tree_is_undone_and_made_again_with_the_very_same_branches() {
+        let (mut window, root) = window();
+        let first = fork(&mut window, 40);
+        make(&mut window, first.0, 40, 0);
+        let second = fork(&mut window, 20);
+        make(&mut window, second.0, 20, 0);
+        window.branch(BranchAction::Rename(1, "mine".into()));
+        window.branch(BranchAction::Choose(1));
+        window.branch(BranchAction::Forget);
+        let commands = window.take_commands();
+        let gone = vec![first.0, second.0];
+        assert!(matches!(&commands[..], [Command::Forget(jobs)] if *jobs == gone), "{commands:?}");
+        assert_eq!((names(&window).len(), window.state.branches.chosen()), (1, ROOT));
+        window.branch(BranchAction::Undo);
+        let commands = window.take_commands();
+        let [Command::Fork(a, one), Command::Fork(b, two)] = &commands[..] else { panic!("{commands:?}") };
+        assert_eq!(*one, first.1);
+        assert_eq!(*two, ForkRequest { parent: *a, ..second.1.clone() }, "the branch that it leaves comes first");
+        assert!(![first.0, second.0, root].contains(a) && a != b, "by other jobs");
+        assert_eq!(names(&window)[1], ("mine".to_owned(), 1));
+        window.branch(BranchAction::Undo);
+        assert_eq!(names(&window)[1].0, "new noise from t = 40");
+        assert!(window.take_commands().is_empty(), "a name is no work");
+        window.branch(BranchAction::Undo);
+        window.branch(BranchAction::Undo);
+        assert_eq!((names(&window).len(), window.state.branches.history()), (1, [false, true]));
+        window.branch(BranchAction::Undo);
+        for _ in 0..3 {
+            window.branch(BranchAction::Redo);
+        }
+        let redone = window.take_commands();
+        assert!(redone.iter().any(|c| matches!(c, Command::Fork(_, fork) if *fork == first.1)));
+        assert_eq!(names(&window)[1..], [("mine".to_owned(), 1), ("new noise from t = 20".to_owned(), 2)]);
+        // another change is the end of what was undone
+        window.branch(BranchAction::Rename(2, "other".into()));
+        assert_eq!(window.state.branches.history(), [true, false]);
+    }
+
+    #[test]
+    fn branches_are_named_after_what_they_change_and_there_are_eight_at_most() {
+        let (mut window, _) = window();
+        let settings = FilmSettings::default();
+        for (new_noise, changed, name) in [
+            (true, settings.clone(), "new noise from t = 30"),
+            (true, settings.clone(), "new noise from t = 30 (2)"),
+            (false, settings.clone(), "the same from t = 30"),
+            (false, FilmSettings { variance: Variance::FixedLarge, ..settings.clone() }, "σ² large from t = 30"),
+            (false, FilmSettings { eta: 1.0, method: Method::Ddim, ..settings.clone() }, "DDIM η = 1 from t = 30"),
+            (false, FilmSettings { eta: 1.0, clip: false, ..settings.clone() }, "not clipped from t = 30"),
+            (true, FilmSettings { predictor: Predictor::Raw, ..settings.clone() }, "new noise, raw from t = 30"),
+            (false, FilmSettings { predictor: Predictor::Oracle, ..settings.clone() }, "oracle from t = 30"),
+        ] {
+            window.branch(BranchAction::Choose(ROOT));
+            window.branch(BranchAction::Draft(Draft { new_noise, settings: changed.clone() }));
+            let (job, request) = fork(&mut window, 30);
+            make(&mut window, job, 30, 0);
+            let asked = changed.sample_request();
+            assert_eq!(
+                (request.sampler, request.predictor, request.clip),
+                (asked.sampler, asked.predictor, asked.clip)
+            );
+            assert_eq!(request.seed == settings.seed, !new_noise);
+            assert_eq!(names(&window).last().unwrap().0, name);
+        }
+        let seeds: std::collections::HashSet<_> = (1..=8).map(|id| window.state.made(id).unwrap().seed).collect();
+        assert_eq!(seeds.len(), 4, "three of new noise, all others of the film's");
+        window.branch(BranchAction::Fork);
+        assert!(window.take_commands().is_empty());
+        assert!(window.state.banners[0].details.contains("8 branches are held"));
+    }
+}

@@ -1,0 +1,38 @@
+//! Keys that were pressed, as actions.
+
+use super::actions::{Entry, Scope, UiAction, View, table};
+use egui::{Key, KeyboardShortcut};
+
+/// Takes the shortcuts that were pressed out of the input. While a widget has the keyboard, keys that it may want for
+/// itself are left to it.
+pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
+    let (text, widget) = (ctx.text_edit_focused(), ctx.memory(|m| m.focused().is_some()));
+    let mut entries = table();
+    // egui lets Shift+X count as X, so the longer shortcut goes first
+    let held = |keys: KeyboardShortcut| u8::from(keys.modifiers.command) + u8::from(keys.modifiers.shift);
+    entries.sort_by_key(|e| std::cmp::Reverse(e.keys.map_or(0, held)));
+    ctx.input_mut(|input| {
+        for Entry { action, scope, keys, .. } in entries {
+            let here = match scope {
+                Scope::Window => true,
+                Scope::In(View::Film) => view.has_timeline(),
+                Scope::In(other) => other == view,
+            };
+            let Some(keys) = keys.filter(|_| here) else { continue };
+            let plain = !keys.modifiers.command && !is_function_key(keys.logical_key);
+            let widgets_own = matches!(
+                keys.logical_key,
+                Key::Space | Key::Enter | Key::ArrowLeft | Key::ArrowRight | Key::ArrowUp | Key::ArrowDown
+            );
+            // typing is undone by its own field
+            let text_own = plain || keys.logical_key == Key::Z;
+            if !(text_own && text || plain && widgets_own && widget) && input.consume_shortcut(&keys) {
+                out.push(action);
+            }
+        }
+    });
+}
+
+fn is_function_key(key: Key) -> bool {
+    key == Key::Escape || (Key::F1..=Key::F35).contains(&key)
+}

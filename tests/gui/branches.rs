@@ -1,0 +1,250 @@
+//! Branches of the film: left at the playhead, listed, chosen, compared, undone and made again.
+
+use crate::support::{Gui, STEPS, provenance, schedule, tell, with_films};
+use ddpm_film::diffusion::noise::Purpose;
+use ddpm_film::diffusion::process;
+use ddpm_film::engine::{
+    Command, Event, ForkRequest, Frame, JobId, Outcome, Predictor, Quantity, SamplerKind, Trajectory, Variance,
+};
+use ddpm_film::ui::actions::View;
+use egui::accesskit::Role;
+use egui::{Key, Modifiers};
+use egui_kittest::kittest::Queryable as _;
+use std::sync::Arc;
+
+fn seek(gui: &mut Gui, doses: usize) {
+    gui.state_mut().state.playback.seek(doses);
+    gui.run();
+}
+
+/// The one branch that was asked for since the last look.
+fn forked(gui: &mut Gui) -> (JobId, ForkRequest) {
+    let forks = gui.state_mut().take_commands().into_iter().filter_map(|command| match command {
+        Command::Fork(job, fork) => Some((job, fork)),
+        _ => None,
+    });
+    let forks: Vec<_> = forks.collect();
+    let [fork] = &forks[..] else { panic!("{forks:?}") };
+    fork.clone()
+}
+
+/// The state of the film, brighter by `by`.
+fn brighter(doses: usize, by: f32) -> Arc<Frame> {
+    let mut x = process::noise_images(7, Purpose::Start, 0, doses as u64, 4, [1, 8, 8]);
+    x.data.iter_mut().for_each(|v| *v += by);
+    let kind = SamplerKind::Ddpm { variance: Variance::FixedSmall };
+    Arc::new(match doses {
+        0 => Frame::state(0, &x),
+        _ => Frame::predicted(doses, &x, &x, &x, kind.coefficients(&schedule(), doses - 1)),
+    })
+}
+
+/// Lets a branch that leaves at `begins` come to `last`.
+fn make(gui: &mut Gui, job: JobId, begins: usize, last: usize, by: f32) {
+    let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=begins).collect(), usize::MAX);
+    tell(gui, Event::SampleStarted(job, Box::new(film), provenance()));
+    for doses in (last..=begins).rev() {
+        tell(gui, Event::Frame(job, brighter(doses, by)));
+    }
+    if last == 0 {
+        tell(gui, Event::Finished(job, Outcome::Done));
+    }
+    gui.run();
+}
+
+#[test]
+fn a_key_leaves_the_film_at_the_playhead_and_the_branch_is_shown_with_what_it_left() {
+    let mut gui = with_films(1280.0, 720.0);
+    seek(&mut gui, 20);
+    gui.key_press(Key::F);
+    gui.run();
+    assert_eq!(gui.state().view, View::Branches);
+    let root = gui.state().state.reverse.job.unwrap();
+    let (job, fork) = forked(&mut gui);
+    assert_eq!((fork.parent, fork.doses, fork.repeat, fork.predictor), (root, 20, None, Predictor::Ema));
+    gui.get_by_label("new noise from t = 20: t = 20: waits for its turn");
+    gui.get_by_label("The film: t = 50 → 0");
+    make(&mut gui, job, 20, 10, 0.25);
+    gui.get_by_label("new noise from t = 20: t = 20 → 10, computing");
+    make(&mut gui, job, 20, 0, 0.25);
+    gui.get_by_label("new noise from t = 20: t = 20 → 0");
+    // the film view shows it, at noisier states what it left
+    gui.key_press(Key::F2);
+    seek(&mut gui, 5);
+    gui.get_by_label("Reverse process, x_t at t = 5");
+    gui.get_by_label("MODEL · step 40,000 EMA · DDPM, t = 20 → 0");
+    let value = |gui: &Gui, doses: usize| {
+        let (_, film) = gui.state().state.shown().film.as_ref().unwrap();
+        film.value(film.at(doses).unwrap(), Quantity::State, 3).unwrap()
+    };
+    let of = |frame: Arc<Frame>| frame.pictures(4, [1, 8, 8]).unwrap().data[3];
+    assert_eq!((value(&gui, 20), value(&gui, 21)), (of(brighter(20, 0.25)), of(brighter(21, 0.0))));
+    seek(&mut gui, 30);
+    gui.get_by_label("MODEL · step 40,000 EMA · DDPM 50");
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::B);
+    gui.run();
+    gui.get_by_label("The film: t = 50 → 0").click();
+    gui.run();
+    assert_eq!(value(&gui, 5), of(brighter(5, 0.0)));
+    // a branch of the branch
+    gui.get_by_label("new noise from t = 20: t = 20 → 0").click();
+    seek(&mut gui, 10);
+    gui.get_by_label("DDIM").click();
+    gui.run();
+    gui.get_by_label("1").click();
+    gui.get_by_label("Same noise").click();
+    gui.run();
+    gui.get_by_label("Fork at t = 10").click();
+    gui.run();
+    let (_, twig) = forked(&mut gui);
+    assert_eq!((twig.parent, twig.doses, twig.seed), (job, 10, fork.seed));
+    assert_eq!(twig.sampler, SamplerKind::Ddim { eta: 1.0 });
+    gui.get_by_label("DDIM η = 1 from t = 10: t = 10: waits for its turn");
+}
+
+#[test]
+fn two_films_stand_beside_their_difference_at_the_playhead() {
+    let mut gui = with_films(1280.0, 720.0);
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::B);
+    gui.run();
+    gui.get_by_label("What if it went on differently?");
+    seek(&mut gui, 20);
+    gui.get_by_label("Fork at t = 20").click();
+    gui.run();
+    let (job, _) = forked(&mut gui);
+    make(&mut gui, job, 20, 10, 0.25);
+    seek(&mut gui, 15);
+    gui.get_by_label("The film: x_t at t = 15");
+    gui.get_by_label("new noise from t = 20: x_t at t = 15");
+    gui.get_by_label("Difference, root mean square 0.250");
+    gui.key_press(Key::P);
+    gui.run();
+    gui.get_by_label("The film: predicted x_0 at t = 15");
+    gui.key_press(Key::X);
+    // before it left they are one film
+    seek(&mut gui, 30);
+    gui.get_by_label("Difference, root mean square 0.000");
+    // it has not come so far: pictures of other states have no difference
+    seek(&mut gui, 5);
+    gui.get_by_label("new noise from t = 20: x_t at t = 10");
+    assert!(gui.query_by_label_contains("Difference, ").is_none());
+    make(&mut gui, job, 20, 0, 0.5);
+    gui.get_by_label("Difference, root mean square 0.500");
+    // another one at the left
+    seek(&mut gui, 8);
+    gui.key_press(Key::F);
+    gui.run();
+    let (twig, _) = forked(&mut gui);
+    make(&mut gui, twig, 8, 0, -0.25);
+    seek(&mut gui, 0);
+    gui.get_by_label("Difference, root mean square 0.750");
+    gui.get_by_label("new noise from t = 20 ⏷").click();
+    gui.run();
+    gui.get_by_role_and_label(Role::Button, "The film").click();
+    gui.run();
+    gui.get_by_label("Difference, root mean square 0.250");
+}
+
+#[test]
+fn a_fork_a_name_and_a_deletion_are_undone_and_made_again() {
+    let mut gui = with_films(1280.0, 720.0);
+    seek(&mut gui, 20);
+    gui.key_press(Key::F);
+    gui.run();
+    let (job, fork) = forked(&mut gui);
+    make(&mut gui, job, 20, 0, 0.25);
+    let field = gui.get_by_role_and_label(Role::TextInput, "Name");
+    field.focus();
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    gui.run();
+    gui.get_by_role_and_label(Role::TextInput, "Name").type_text("mine");
+    gui.run();
+    // while a name is typed its own field undoes
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    gui.run();
+    assert_eq!(gui.state().state.branches.len(), 1);
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    gui.run();
+    gui.get_by_role_and_label(Role::TextInput, "Name").type_text("mine");
+    gui.run();
+    gui.key_press(Key::Enter);
+    gui.run();
+    gui.get_by_label("mine: t = 20 → 0");
+    gui.get_by_label("Delete").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(matches!(&commands[..], [Command::Forget(gone)] if *gone == [job]), "{commands:?}");
+    assert!(gui.query_by_label_contains("mine").is_none());
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    gui.run();
+    let (again, same) = forked(&mut gui);
+    assert!(same == fork && again != job);
+    gui.get_by_label("mine: t = 20: waits for its turn");
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    gui.run();
+    gui.get_by_label("new noise from t = 20: t = 20: waits for its turn");
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    gui.run();
+    assert!(gui.state().state.branches.is_empty());
+    for _ in 0..2 {
+        gui.key_press_modifiers(Modifiers::COMMAND | Modifiers::SHIFT, Key::Z);
+        gui.run();
+    }
+    gui.get_by_label("mine: t = 20: waits for its turn");
+    gui.get_by_label("Redo").click();
+    gui.run();
+    assert!(gui.state().state.branches.is_empty(), "the deletion, too");
+}
+
+#[test]
+fn states_that_a_branch_or_what_it_left_does_not_hold_are_asked_of_their_own_jobs() {
+    let mut gui = with_films(1280.0, 720.0);
+    seek(&mut gui, 40);
+    gui.key_press(Key::F);
+    gui.run();
+    let (job, _) = forked(&mut gui);
+    let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=40).collect(), 10);
+    tell(&mut gui, Event::SampleStarted(job, Box::new(film), provenance()));
+    (0..=40).rev().for_each(|doses| tell(&mut gui, Event::Frame(job, brighter(doses, 0.5))));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    let recall = |gui: &mut Gui| {
+        let asked = gui.state_mut().take_commands().into_iter().find_map(|command| match command {
+            Command::Recall { job, film, doses } => Some((job, film, doses)),
+            _ => None,
+        });
+        asked.expect("a state to compute again")
+    };
+    seek(&mut gui, 31);
+    let (asked, of, 31) = recall(&mut gui) else { panic!() };
+    assert_eq!(of, job);
+    tell(&mut gui, Event::Frame(job, brighter(31, 0.5)));
+    tell(&mut gui, Event::Finished(asked, Outcome::Done));
+    gui.run();
+    gui.get_by_label("Difference, root mean square 0.500");
+    // at the left of the film, too
+    gui.get_by_label("The film: t = 50 → 0").click();
+    seek(&mut gui, 29);
+    assert!(matches!(recall(&mut gui), (_, of, 29) if of == job));
+}
+
+#[test]
+fn branches_fit_any_window_and_a_presentation() {
+    for (width, height) in [(1920.0, 1080.0), (880.0, 560.0), (640.0, 400.0), (1.0, 1.0)] {
+        let mut gui = with_films(width, height);
+        seek_steps(&mut gui, STEPS / 2);
+        gui.key_press(Key::F);
+        gui.run_steps(3);
+        let (job, _) = forked(&mut gui);
+        tell(&mut gui, Event::Frame(job, brighter(STEPS / 2, 0.0)));
+        gui.run_steps(3);
+        gui.key_press(Key::F10);
+        gui.run_steps(3);
+        assert!(gui.query_by_label("Undo").is_none());
+    }
+}
+
+fn seek_steps(gui: &mut Gui, doses: usize) {
+    gui.state_mut().state.playback.seek(doses);
+    gui.run_steps(2);
+}
