@@ -222,12 +222,14 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
         scale: if format == Format::Strip { scale.min(2) } else { scale },
         delay_ms: 60,
         captions: false,
+        left: Vec::new(),
         oracle: false,
         recipe: Recipe {
             model: by.model,
             hash: by.hash,
             step: by.step,
             sample: args.sampling.request(0, n, true),
+            forks: Vec::new(),
             forward,
         },
     };

@@ -196,14 +196,15 @@ impl Trajectory {
     }
 
     /// This film down to the state at `doses`, and from there on the `branch` that leaves it there, as far as that has come.
-    /// All its frames are those of the two, however many.
+    /// It has all frames that the two hold.
     pub fn left_at(&self, doses: usize, branch: Option<&Self>) -> Self {
-        let mut film = Self { most: usize::MAX, passing: VecDeque::new(), ..self.clone() };
+        let most = branch.map_or(self.most, |branch| branch.most.min(self.most));
+        let mut film = Self { most, passing: VecDeque::new(), ..self.clone() };
         for (i, frame) in film.frames.iter_mut().enumerate().take(doses + 1) {
             *frame = branch.and_then(|branch| branch.frames.get(i)?.clone());
         }
         let before = self.states.iter().copied().find(|state| *state > doses);
-        let passed = before.filter(|state| self.reached.is_some_and(|reached| *state >= reached));
+        let passed = before.zip(self.reached).map(|(before, reached)| before.max(reached));
         film.reached = branch.and_then(Self::reached).or(passed);
         film
     }
@@ -336,8 +337,9 @@ mod tests {
         let twig = branch.left_at(30, None).left_at(10, Some(&own));
         assert_eq!((twig.at(31), twig.at(25).unwrap().doses, twig.at(8)), (whole.at(31), 31, own.at(8)));
         let mut part = Trajectory::new(2, [1, 2, 2], Arc::clone(whole.schedule()));
-        part.insert(Arc::clone(whole.at(40).unwrap()));
-        assert_eq!(part.left_at(40, None).reached(), None, "nothing is before its first state");
+        (40..=50).rev().for_each(|doses| part.insert(Arc::clone(whole.at(doses).unwrap())));
+        assert_eq!(part.left_at(20, None).reached(), Some(40), "it has not come to where it will be left");
+        assert_eq!(part.left_at(50, None).reached(), None, "nothing is before its first state");
     }
 
     #[test]

@@ -31,6 +31,17 @@ pub enum Format {
     Csv,
 }
 
+/// A film that the exported one has left on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// The job that made it.
+    pub job: JobId,
+    /// The state in which it was left: the noisier ones are its own.
+    pub doses: usize,
+    /// Whether an oracle, and no model, made it.
+    pub oracle: bool,
+}
+
 /// An export.
 #[derive(Clone, Debug)]
 pub struct ExportRequest {
@@ -42,6 +53,8 @@ pub struct ExportRequest {
     pub forward: Option<(JobId, Trajectory)>,
     /// The reverse film and the job that made it, if it is to be seen.
     pub reverse: Option<(JobId, Trajectory)>,
+    /// What that has left, if it is a branch: the film that it leaves first.
+    pub left: Vec<Left>,
     /// What of the reverse film.
     pub quantity: Quantity,
     /// The states, in doses, in the order in which they are shown.
@@ -61,8 +74,8 @@ pub struct ExportRequest {
 /// What it takes to compute frames again.
 #[derive(Default)]
 struct Sources {
-    /// The reverse film, once it is over.
-    reverse: Option<Rc<FilmJob>>,
+    /// The reverse film and what it has left, once they are over.
+    reverse: Vec<Rc<FilmJob>>,
     /// The forward film.
     forward: Option<(JobId, Rc<ForwardReel>)>,
 }
@@ -99,8 +112,13 @@ impl ExportJob {
     /// Keeps what it needs of the worker's films, so that newer ones may take their place.
     pub(super) fn keep(&mut self, reverse: &[Rc<FilmJob>], forward: Option<&(JobId, Rc<ForwardReel>)>) {
         let job = |film: &Option<(JobId, Trajectory)>| film.as_ref().map(|(job, _)| *job);
-        if let Some(made) = reverse.iter().find(|made| job(&self.request.reverse) == Some(made.job())) {
-            self.sources.reverse = Some(Rc::clone(made));
+        let wanted: Vec<JobId> =
+            job(&self.request.reverse).into_iter().chain(self.request.left.iter().map(|left| left.job)).collect();
+        let held = &mut self.sources.reverse;
+        for made in reverse.iter().filter(|made| wanted.contains(&made.job())) {
+            if !held.iter().any(|one| Rc::ptr_eq(one, made)) {
+                held.push(Rc::clone(made));
+            }
         }
         if let Some((made, reel)) = forward
             && job(&self.request.forward) == Some(*made)
@@ -138,7 +156,8 @@ impl ExportJob {
                 return Err(replaced());
             }
         }
-        let Some((_, film)) = &mut r.reverse else { return Ok(true) };
+        let Some((job, film)) = &mut r.reverse else { return Ok(true) };
+        let job = *job;
         if film.reached().is_none_or(|reached| film.state(doses) < reached) {
             return Err(Error::new(
                 "cannot export the film",
@@ -150,12 +169,18 @@ impl ExportJob {
             self.again = None;
             return Ok(true);
         };
-        let made = self.sources.reverse.as_ref().ok_or_else(replaced)?;
+        let maker = |state: usize| maker(&r.left, state).map_or(job, |left| left.job);
+        let made = self.sources.reverse.iter().find(|made| made.job() == maker(state)).ok_or_else(replaced)?;
         let again = match &mut self.again {
             Some(again) => again,
             none => none.insert(made.begin_again(state).ok_or_else(replaced)?),
         };
-        made.one_more(again, compute, |frame| film.insert(Arc::new(frame)))?;
+        made.one_more(again, compute, |frame| {
+            // a film that was left went on by itself
+            if maker(frame.doses) == made.job() {
+                film.insert(Arc::new(frame));
+            }
+        })?;
         if again.is_over() {
             self.again = None;
             if film.missing(doses, r.quantity) == Some(state) {
@@ -211,6 +236,11 @@ impl ExportJob {
     }
 }
 
+/// What of the films that were left made that state.
+fn maker(left: &[Left], state: usize) -> Option<&Left> {
+    left.iter().rev().find(|left| state > left.doses)
+}
+
 fn replaced() -> Error {
     let why = "another film took its place before all its frames were written";
     Error::new("cannot export the film", why, "make it again with the same seed, then export it")
@@ -221,17 +251,18 @@ fn nothing() -> Error {
 }
 
 impl ExportRequest {
-    /// The films that are to be seen, with the quantity and the caption of each.
-    fn sides(&self) -> impl Iterator<Item = (&Trajectory, Quantity, &'static str)> {
-        let maker = if self.oracle { "ORACLE" } else { "MODEL" };
+    /// The films that are to be seen, with the quantity and the caption of each at `doses`.
+    fn sides(&self, doses: usize) -> impl Iterator<Item = (&Trajectory, Quantity, &'static str)> {
+        let left = self.reverse.as_ref().and_then(|(_, film)| maker(&self.left, film.state(doses)));
+        let maker = if left.map_or(self.oracle, |left| left.oracle) { "ORACLE" } else { "MODEL" };
         let forward = self.forward.as_ref().map(|(_, film)| (film, Quantity::State, "DATA"));
         forward.into_iter().chain(self.reverse.as_ref().map(|(_, film)| (film, self.quantity, maker)))
     }
 
     /// Each caption names the very state that is shown: a film of fewer steps stays in one for several timesteps.
     fn options(&self, doses: usize, text: &str) -> FilmOptions {
-        let film = self.sides().next();
-        let captions = self.sides().map(|(film, _, name)| format!("{name} t={}", film.state(doses)));
+        let film = self.sides(doses).next();
+        let captions = self.sides(doses).map(|(film, _, name)| format!("{name} t={}", film.state(doses)));
         FilmOptions {
             timesteps: film.map_or(1, |(film, ..)| film.steps()),
             columns: film.map_or(1, |(film, ..)| (film.n() as f64).sqrt().ceil() as usize),
@@ -243,7 +274,7 @@ impl ExportRequest {
     }
 
     fn frame(&self, doses: usize) -> Result<FilmFrame> {
-        let sides = self.sides().map(|(film, quantity, _)| {
+        let sides = self.sides(doses).map(|(film, quantity, _)| {
             let frame = film.at(doses).filter(|frame| frame.doses == film.state(doses)).ok_or_else(nothing)?;
             let images = film.view(frame, quantity).ok_or_else(nothing)?;
             Ok(if quantity == Quantity::PredictedNoise { shrunk(images) } else { images })
@@ -254,7 +285,7 @@ impl ExportRequest {
     /// The first two lines of a table: the recipe as a comment, and the names of its columns.
     fn head(&self, text: &str) -> String {
         let mut table = format!("# {text}\nt,beta,alphas_cumprod,snr");
-        for (.., name) in self.sides() {
+        for (.., name) in self.sides(0) {
             let name = name.to_lowercase();
             // writing to a string cannot fail
             write!(table, ",{name}_mean,{name}_sd").unwrap_or_default();
@@ -264,12 +295,12 @@ impl ExportRequest {
 
     /// The numbers at `doses`.
     fn row(&self, doses: usize, table: &mut String) {
-        let Some((film, ..)) = self.sides().next() else { return };
+        let Some((film, ..)) = self.sides(doses).next() else { return };
         let schedule = film.schedule();
         let beta = doses.checked_sub(1).and_then(|t| schedule.betas.get(t)).copied().unwrap_or_default();
         let snr = schedule.snr(doses);
         write!(table, "{doses},{beta},{},{snr}", schedule.alpha_bar(doses)).unwrap_or_default();
-        for (film, quantity, _) in self.sides() {
+        for (film, quantity, _) in self.sides(doses) {
             let images = film.at(doses).and_then(|frame| film.view(frame, quantity));
             let [mean, sd] = images.map_or([f64::NAN; 2], |images| moments(&images));
             write!(table, ",{mean},{sd}").unwrap_or_default();

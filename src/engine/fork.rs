@@ -28,6 +28,29 @@ pub struct ForkRequest {
     pub seed: u64,
 }
 
+/// How a film leaves another, for a recipe.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fork {
+    /// The state in which it leaves.
+    pub doses: usize,
+    /// Whose prediction it follows from there on.
+    pub predictor: Predictor,
+    /// The rule of a step.
+    pub sampler: SamplerKind,
+    /// Keep x̂_0 within [-1, 1].
+    pub clip: bool,
+    /// The address of its noise.
+    pub seed: u64,
+}
+
+impl Fork {
+    /// The branch that leaves the film of `parent` in this way.
+    pub fn request(self, parent: JobId) -> ForkRequest {
+        let Self { doses, predictor, sampler, clip, seed } = self;
+        ForkRequest { parent, doses, repeat: None, predictor, sampler, clip, seed }
+    }
+}
+
 /// A branch on its way to the state where it begins.
 pub(super) struct ForkJob {
     pub job: JobId,

@@ -1,7 +1,8 @@
 //! What travels inside an exported file: all that makes the film again, and whose weights it needs.
 
 use super::{
-    BetaSchedule, ForwardRequest, ForwardSource, Predictor, SampleRequest, SamplerKind, ScheduleConfig, Variance, Which,
+    BetaSchedule, Fork, ForwardRequest, ForwardSource, Predictor, SampleRequest, SamplerKind, ScheduleConfig, Variance,
+    Which,
 };
 use crate::error::{Error, Result};
 use crate::model::Params;
@@ -17,7 +18,7 @@ const LOOK: u64 = 64 << 20;
 /// Bytes that a recipe may have.
 const LONGEST: usize = 1 << 20;
 
-/// A film of both processes: what was asked for, and of which model.
+/// A film of both processes: what was asked for, and of which model. A branch is the last of the films that leave each other.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recipe {
     /// Short name of the model.
@@ -28,6 +29,8 @@ pub struct Recipe {
     pub step: Option<u64>,
     /// The reverse film.
     pub sample: SampleRequest,
+    /// How a branch of it leaves it, and the next leaves that.
+    pub forks: Vec<Fork>,
     /// The forward film.
     pub forward: ForwardRequest,
 }
@@ -48,21 +51,13 @@ impl Recipe {
     /// The recipe as one line of JSON in ASCII.
     pub fn to_text(&self) -> String {
         let s = &self.sample;
-        let (sampler, variance, eta) = match s.sampler {
-            SamplerKind::Ddpm { variance: Variance::FixedSmall } => ("ddpm", "fixed_small", 0.0),
-            SamplerKind::Ddpm { variance: Variance::FixedLarge } => ("ddpm", "fixed_large", 0.0),
-            SamplerKind::Ddim { eta } => ("ddim", "", eta),
-        };
+        let (sampler, variance, eta) = rule(s.sampler);
+        let forks: Vec<Value> = self.forks.iter().map(fork).collect();
         let source = match &self.forward.source {
             ForwardSource::Data => json!("data"),
             ForwardSource::Photo(i) => json!({ "photo": i }),
             ForwardSource::File(path) => json!({ "file": path.to_string_lossy() }),
             ForwardSource::Drawn(bytes) => json!({ "drawn": to_hex(bytes) }),
-        };
-        let predictor = match s.predictor {
-            Predictor::Ema => "ema",
-            Predictor::Raw => "raw",
-            Predictor::Oracle => "oracle",
         };
         // as words, for a parser of JSON numbers may round the last digit
         let schedule = self.forward.schedule.map(|c| {
@@ -70,10 +65,10 @@ impl Recipe {
             json!({ "name": c.kind.name(), "steps": c.steps, "betas": betas })
         });
         let value = json!({
-            "ddpm-film": 1, "model": self.model, "weights": self.hash, "step": self.step, "predictor": predictor,
+            "ddpm-film": 1, "model": self.model, "weights": self.hash, "step": self.step, "predictor": name(s.predictor),
             "seed": s.seed, "first": s.first, "n": s.n, "sampler": sampler, "variance": variance, "eta": eta,
             "steps": s.steps, "clip": s.clip, "source": source, "schedule": schedule,
-            "from": s.from.as_ref().map(|(_, doses)| doses),
+            "from": s.from.as_ref().map(|(_, doses)| doses), "forks": forks,
         });
         // what is not ASCII is escaped, so that every format can hold it
         let text = value.to_string();
@@ -95,17 +90,10 @@ impl Recipe {
         let number = |name: &str| value[name].as_u64();
         let n = usize::try_from(number("n")?).ok()?;
         let seed = number("seed")?;
-        let sampler = match (value["sampler"].as_str()?, value["variance"].as_str()?) {
-            ("ddpm", "fixed_small") => SamplerKind::Ddpm { variance: Variance::FixedSmall },
-            ("ddpm", "fixed_large") => SamplerKind::Ddpm { variance: Variance::FixedLarge },
-            ("ddim", _) => SamplerKind::Ddim { eta: value["eta"].as_f64()? },
-            _ => return None,
-        };
-        let predictor = match value["predictor"].as_str()? {
-            "ema" => Predictor::Ema,
-            "raw" => Predictor::Raw,
-            "oracle" => Predictor::Oracle,
-            _ => return None,
+        let (predictor, sampler) = (predictor(value)?, sampler(value)?);
+        let forks = match &value["forks"] {
+            Value::Null => Vec::new(),
+            forks => forks.as_array()?.iter().map(read_fork).collect::<Option<_>>()?,
         };
         let source = match (&value["source"], &value["source"]["photo"], &value["source"]["file"]) {
             (Value::String(data), ..) if data == "data" => ForwardSource::Data,
@@ -150,6 +138,7 @@ impl Recipe {
                 from,
                 every_frame: true,
             },
+            forks,
             forward: ForwardRequest { which, schedule, seed, n, source },
         })
     }
@@ -190,6 +179,55 @@ impl Recipe {
     }
 }
 
+/// Name, σ² and η.
+fn rule(sampler: SamplerKind) -> (&'static str, &'static str, f64) {
+    match sampler {
+        SamplerKind::Ddpm { variance: Variance::FixedSmall } => ("ddpm", "fixed_small", 0.0),
+        SamplerKind::Ddpm { variance: Variance::FixedLarge } => ("ddpm", "fixed_large", 0.0),
+        SamplerKind::Ddim { eta } => ("ddim", "", eta),
+    }
+}
+
+fn sampler(value: &Value) -> Option<SamplerKind> {
+    Some(match (value["sampler"].as_str()?, value["variance"].as_str()?) {
+        ("ddpm", "fixed_small") => SamplerKind::Ddpm { variance: Variance::FixedSmall },
+        ("ddpm", "fixed_large") => SamplerKind::Ddpm { variance: Variance::FixedLarge },
+        ("ddim", _) => SamplerKind::Ddim { eta: value["eta"].as_f64()? },
+        _ => return None,
+    })
+}
+
+fn name(predictor: Predictor) -> &'static str {
+    match predictor {
+        Predictor::Ema => "ema",
+        Predictor::Raw => "raw",
+        Predictor::Oracle => "oracle",
+    }
+}
+
+fn predictor(value: &Value) -> Option<Predictor> {
+    let all = [Predictor::Ema, Predictor::Raw, Predictor::Oracle];
+    all.into_iter().find(|predictor| value["predictor"] == name(*predictor))
+}
+
+fn fork(fork: &Fork) -> Value {
+    let (sampler, variance, eta) = rule(fork.sampler);
+    json!({
+        "t": fork.doses, "predictor": name(fork.predictor), "seed": fork.seed, "sampler": sampler, "variance": variance,
+        "eta": eta, "clip": fork.clip,
+    })
+}
+
+fn read_fork(value: &Value) -> Option<Fork> {
+    Some(Fork {
+        doses: usize::try_from(value["t"].as_u64()?).ok()?,
+        predictor: predictor(value)?,
+        sampler: sampler(value)?,
+        clip: value["clip"].as_bool()?,
+        seed: value["seed"].as_u64()?,
+    })
+}
+
 fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -220,6 +258,7 @@ mod tests {
                 from: None,
                 every_frame: true,
             },
+            forks: Vec::new(),
             forward: ForwardRequest {
                 which: Which::Loaded,
                 schedule: Some(ScheduleConfig { steps: 77, beta_start: 0.1 + 0.2, ..Default::default() }),
@@ -242,6 +281,8 @@ mod tests {
             let mut recipe = recipe();
             (recipe.sample.sampler, recipe.sample.steps, recipe.forward.source) = (sampler, steps, source);
             recipe.sample.from = from.map(|doses| (recipe.forward.source.clone(), doses));
+            let fork = Fork { doses: 40, predictor: Predictor::Oracle, sampler, clip: true, seed: u64::MAX };
+            recipe.forks = from.map_or_else(Vec::new, |_| vec![fork, Fork { clip: false, doses: 7, ..fork }]);
             let text = recipe.to_text();
             assert!(text.starts_with(MARKER) && text.is_ascii());
             let mut plain = b"some header\0".to_vec();

@@ -1,12 +1,13 @@
 //! The branches of the film: the tree at the left with the form of the next one, and two films beside their difference.
 
 use super::actions::UiAction;
-use super::branches::{self, BranchAction, Draft, Id, ROOT};
+use super::branches::{BranchAction, Draft};
 use super::film;
 use super::film_settings;
 use super::pictures::{self, Atlas, Map};
 use super::state::{AppState, Phase};
 use super::style::{self, GRID};
+use super::tree::{self, Id, ROOT};
 use crate::diffusion::Images;
 use crate::engine::{JobId, Quantity, Trajectory};
 use egui::{
@@ -170,7 +171,7 @@ impl BranchView {
         text.add(Label::new(label).truncate().selectable(false));
         let small = RichText::new(&words).size(style::SMALL).color(p.weak);
         text.add(Label::new(small).truncate().selectable(false));
-        let says = state.made(id).map_or_else(String::new, branches::words);
+        let says = state.made(id).map_or_else(String::new, tree::words);
         if response.on_hover_text(format!("Show {name}\n{says}")).clicked() {
             out.push(UiAction::Branch(BranchAction::Choose(id)));
         }
@@ -265,7 +266,7 @@ impl BranchView {
         let name = state.branches.name(side.id);
         let maker = state.branches.maker(side.id, side.film.state(doses));
         let area = head(ui, name, |ui| {
-            let words = state.made(maker).map_or_else(String::new, branches::words);
+            let words = state.made(maker).map_or_else(String::new, tree::words);
             ui.add(Label::new(RichText::new(words).color(p.weak)).truncate());
             if let Some(by) = &state.own(maker).source {
                 let (kind, rest) = film::whose(by);

@@ -1,16 +1,14 @@
-//! The film and its branches: a tree, what of it is shown and compared, and its undo and redo. A branch that is brought back
-//! is computed again, which gives the same pictures.
+//! What is done with the film and its branches: forks, names, deletions, and their undo and redo. A branch that is brought
+//! back is computed again, which gives the same pictures.
 
 use super::actions::View;
-use super::state::{AppState, Film, FilmSettings, Method, Severity, next_seed};
+use super::export::following;
+use super::state::{AppState, Film, FilmSettings, Severity, next_seed};
+use super::tree::{Branch, Id, Plan, ROOT, describe};
 use super::window::Window;
 use crate::diffusion::reel::MOST_BRANCHES;
-use crate::engine::{Command, ForkRequest, JobId, Predictor, Provenance, SampleRequest, Trajectory, Variance};
+use crate::engine::{Command, Fork, Left, Provenance};
 
-/// Names a branch as long as its film is there, also when it is computed again.
-pub type Id = usize;
-/// The film that all branches leave in the end.
-pub const ROOT: Id = 0;
 /// Changes that can be undone.
 const HISTORY: usize = 100;
 
@@ -42,201 +40,6 @@ pub struct Draft {
     pub new_noise: bool,
     /// All but its seed.
     pub settings: FilmSettings,
-}
-
-/// All that makes a branch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Plan {
-    /// Which one.
-    pub id: Id,
-    /// What a person calls it.
-    pub name: String,
-    /// What it leaves: another branch, or [`ROOT`].
-    pub parent: Id,
-    /// The state in which it leaves.
-    pub doses: usize,
-    /// What follows is made from these.
-    pub settings: FilmSettings,
-}
-
-/// A branch as far as it has come.
-#[derive(Clone, Debug)]
-pub struct Branch {
-    /// What makes it.
-    pub plan: Plan,
-    /// What it is from the state on in which it leaves.
-    pub own: Film<Provenance>,
-}
-
-/// All branches of the newest reverse film.
-#[derive(Clone, Debug, Default)]
-pub struct Branches {
-    /// The job that made that film.
-    root: Option<JobId>,
-    /// In the order in which they were made, so that each comes after what it leaves.
-    list: Vec<Branch>,
-    chosen: Id,
-    compared: Option<Id>,
-    /// The chosen branch with the noisier states of what it leaves.
-    whole: Option<Film<Provenance>>,
-    draft: Option<Draft>,
-    past: Vec<Vec<Plan>>,
-    future: Vec<Vec<Plan>>,
-    last_id: Id,
-}
-
-impl Branches {
-    /// From now on they are those of that job's film; those of another are gone.
-    pub fn belong_to(&mut self, root: JobId) {
-        if self.root != Some(root) {
-            *self = Self { root: Some(root), ..Self::default() };
-        }
-    }
-
-    /// The film that this job makes or made.
-    pub fn of_job(&mut self, job: JobId) -> Option<&mut Film<Provenance>> {
-        self.list.iter_mut().map(|branch| &mut branch.own).find(|film| film.job == Some(job))
-    }
-
-    /// Brings what is shown up to date with what has come.
-    pub fn follow(&mut self, root: &Film<Provenance>) {
-        self.whole = self.get(self.chosen).and_then(|branch| {
-            let job = branch.own.job?;
-            let mut film = branch.own.clone();
-            film.film = Some((job, self.whole(self.chosen, root)?));
-            Some(film)
-        });
-    }
-
-    /// A film from its beginning.
-    pub fn whole(&self, id: Id, root: &Film<Provenance>) -> Option<Trajectory> {
-        match self.get(id) {
-            Some(Branch { plan, own }) => {
-                let parent = self.whole(plan.parent, root)?;
-                Some(parent.left_at(plan.doses, own.film.as_ref().map(|(_, film)| film)))
-            }
-            None => root.film.as_ref().filter(|(job, _)| Some(*job) == self.root).map(|(_, film)| film.clone()),
-        }
-    }
-
-    /// That branch.
-    pub fn get(&self, id: Id) -> Option<&Branch> {
-        self.list.iter().find(|branch| branch.plan.id == id)
-    }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
-    /// The one on screen.
-    pub fn chosen(&self) -> Id {
-        if self.whole.is_some() { self.chosen } else { ROOT }
-    }
-
-    /// What stands beside it: what was asked for, or else what it leaves, or the newest that leaves the film.
-    pub fn compared(&self) -> Option<Id> {
-        let chosen = self.chosen();
-        let there = |id: &Id| *id != chosen && (*id == ROOT || self.get(*id).is_some());
-        let parent = self.get(chosen).map(|branch| branch.plan.parent);
-        self.compared.filter(there).or(parent).or(self.list.last().map(|branch| branch.plan.id))
-    }
-
-    /// The film and its branches as a tree is read: each with how deep it stands.
-    pub fn tree(&self) -> Vec<(Id, usize)> {
-        let mut tree = vec![(ROOT, 0)];
-        let mut next = 0;
-        while let Some(&(parent, depth)) = tree.get(next) {
-            next += 1;
-            let own = self.list.iter().filter(|branch| branch.plan.parent == parent);
-            tree.splice(next..next, own.map(|branch| (branch.plan.id, depth + 1)));
-        }
-        tree
-    }
-
-    /// What a person calls it.
-    pub fn name(&self, id: Id) -> &str {
-        self.get(id).map_or("The film", |branch| branch.plan.name.as_str())
-    }
-
-    /// What made the state of `id` at `state`: itself, or what it leaves further on towards the picture.
-    pub fn maker(&self, mut id: Id, state: usize) -> Id {
-        while let Some(branch) = self.get(id).filter(|branch| state > branch.plan.doses) {
-            id = branch.plan.parent;
-        }
-        id
-    }
-
-    /// Whether there is a change to undo, and one to make again.
-    pub fn history(&self) -> [bool; 2] {
-        [!self.past.is_empty(), !self.future.is_empty()]
-    }
-
-    fn plans(&self) -> Vec<Plan> {
-        self.list.iter().map(|branch| branch.plan.clone()).collect()
-    }
-
-    /// Those of `plans` that `gone` and all that leave it are not among.
-    fn without(&self, gone: Id) -> Vec<Plan> {
-        let mut ids = vec![gone];
-        for branch in &self.list {
-            if ids.contains(&branch.plan.parent) {
-                ids.push(branch.plan.id);
-            }
-        }
-        self.plans().into_iter().filter(|plan| !ids.contains(&plan.id)).collect()
-    }
-
-    /// A name that none has yet.
-    fn free_name(&self, name: String) -> String {
-        let taken = |name: &String| self.list.iter().any(|branch| branch.plan.name == *name);
-        let numbered = (2..).map(|i| format!("{name} ({i})"));
-        std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name)).unwrap_or(name)
-    }
-}
-
-/// "σ² small", "η = 0.5".
-fn parameter(settings: &FilmSettings) -> String {
-    match (settings.method, settings.variance) {
-        (Method::Ddpm, Variance::FixedLarge) => "σ² large".to_owned(),
-        (Method::Ddpm, Variance::FixedSmall) => "σ² small".to_owned(),
-        (Method::Ddim, _) => format!("η = {}", settings.eta),
-    }
-}
-
-/// "DDIM η = 0.5".
-fn rule(settings: &FilmSettings) -> String {
-    format!("{} {}", settings.sample_request().sampler.name(), parameter(settings))
-}
-
-/// What made a state: "DDIM η = 0.5, seed 3".
-pub fn words(settings: &FilmSettings) -> String {
-    let clip = if settings.clip { "" } else { ", not clipped" };
-    format!("{}{clip}, seed {}", rule(settings), settings.seed)
-}
-
-/// "new noise, η = 1 from t = 500": what is other than in the film that it leaves.
-fn describe(old: &FilmSettings, new: &FilmSettings, doses: usize) -> String {
-    let predictor = match new.predictor {
-        Predictor::Ema => "EMA",
-        Predictor::Raw => "raw",
-        Predictor::Oracle => "oracle",
-    };
-    let rule = if new.method == old.method { parameter(new) } else { rule(new) };
-    let changes = [
-        (new.seed != old.seed, "new noise"),
-        (new.sample_request().sampler != old.sample_request().sampler, rule.as_str()),
-        (new.clip != old.clip, if new.clip { "clipped" } else { "not clipped" }),
-        (new.predictor != old.predictor, predictor),
-    ];
-    let changes: Vec<_> = changes.into_iter().filter_map(|(is_other, words)| is_other.then_some(words)).collect();
-    let what = if changes.is_empty() { "the same".to_owned() } else { changes.join(", ") };
-    format!("{what} from t = {doses}")
 }
 
 impl AppState {
@@ -274,6 +77,21 @@ impl AppState {
     /// Where the branch that made the state at `doses` leaves the film before it.
     pub fn leaves(&self, doses: usize) -> Option<usize> {
         Some(self.branches.get(self.maker(doses)?)?.plan.doses)
+    }
+
+    /// What the film on screen has left on its way, the nearest first.
+    pub fn left(&self) -> Vec<Left> {
+        let of = |branch: &&Branch| {
+            let film = self.own(branch.plan.parent);
+            let oracle = film.source.as_ref().is_some_and(|by| by.oracle_images.is_some());
+            Some(Left { job: film.job?, doses: branch.plan.doses, oracle })
+        };
+        self.branches.chain().iter().rev().filter_map(of).collect()
+    }
+
+    /// How the film on screen leaves the newest one.
+    pub fn forks(&self) -> Vec<Fork> {
+        self.branches.chain().into_iter().map(|branch| branch.plan.fork()).collect()
     }
 
     /// What the next branch is made from, as chosen, or else as the state at the playhead with other noise.
@@ -367,6 +185,21 @@ impl Window {
         }
     }
 
+    /// Makes the branches of a recipe, if their film has begun.
+    pub(super) fn grow(&mut self) {
+        let AppState { branches, reverse, .. } = &mut self.state;
+        let Some((_, forks)) = branches.to_grow.take_if(|(job, _)| Some(*job) == branches.root) else { return };
+        let Some(mut old) = reverse.made.clone() else { return };
+        let mut plans: Vec<Plan> = Vec::new();
+        for (parent, fork) in forks.into_iter().enumerate() {
+            let settings = following(&old, &fork);
+            let name = describe(&old, &settings, fork.doses);
+            old = settings.clone();
+            plans.push(Plan { id: parent + 1, name, parent, doses: fork.doses, settings });
+        }
+        self.go_to(plans);
+    }
+
     fn choose(&mut self, id: Id) {
         let branches = &mut self.state.branches;
         (branches.chosen, branches.compared, branches.draft) = (id, None, None);
@@ -404,7 +237,7 @@ impl Window {
                     let mut own = Film::default();
                     let job = state.new_job();
                     own.expect(job, plan.settings.clone());
-                    self.commands.push(Command::Fork(job, request(&plan, parent)));
+                    self.commands.push(Command::Fork(job, plan.fork().request(parent)));
                     next = Some(plan.id);
                     own
                 }
@@ -418,18 +251,14 @@ impl Window {
     }
 }
 
-fn request(plan: &Plan, parent: JobId) -> ForkRequest {
-    let SampleRequest { predictor, sampler, clip, seed, .. } = plan.settings.sample_request();
-    ForkRequest { parent, doses: plan.doses, repeat: None, predictor, sampler, clip, seed }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::diffusion::Images;
     use crate::diffusion::schedule::{Schedule, ScheduleConfig};
-    use crate::engine::{Event, Frame};
+    use crate::engine::{Event, ForkRequest, Frame, JobId, Predictor, Trajectory, Variance};
     use crate::ui::Preferences;
+    use crate::ui::state::Method;
     use std::sync::Arc;
 
     const SHAPE: [usize; 3] = [1, 1, 2];

@@ -6,7 +6,7 @@ use super::state::{AppState, FilmSettings, Method, Severity, typed_path};
 use super::style::{self, GRID};
 use super::window::Window;
 use crate::engine::{
-    Command, Container, ExportRequest, Format, JobId, Origin, Outcome, Quantity, Recipe, SamplerKind, Trajectory,
+    Command, Container, ExportRequest, Fork, Format, JobId, Origin, Outcome, Quantity, Recipe, SamplerKind, Trajectory,
     Variance, Which, ffmpeg,
 };
 use egui::{DragValue, Id, Margin, Modal, ProgressBar, RichText, Ui};
@@ -241,7 +241,7 @@ fn progress(ui: &mut Ui, export: &Exporting, out: &mut Vec<UiAction>) -> bool {
 pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -> Option<ExportRequest> {
     let ExportSettings { path, format, forward, reverse, moments, scale, delay_ms, captions } = settings;
     let forward = state.forward.film.clone().filter(|_| forward);
-    let reverse = state.reverse.film.clone().filter(|_| reverse);
+    let reverse = state.shown().film.clone().filter(|_| reverse);
     let mut moments = moments;
     if let Some((_, film)) = &reverse {
         if format == Format::Csv {
@@ -258,12 +258,13 @@ pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -
         // on a schedule of another length the two films share no timesteps
         forward: forward.filter(|(_, film)| film.steps() == state.playback.steps()),
         reverse,
+        left: state.left(),
         quantity,
         moments,
         scale,
         delay_ms,
         captions,
-        oracle: state.reverse.source.as_ref().is_some_and(|by| by.oracle_images.is_some()),
+        oracle: state.shown().source.as_ref().is_some_and(|by| by.oracle_images.is_some()),
         recipe: recipe(state)?,
     })
 }
@@ -278,16 +279,28 @@ fn recipe(state: &AppState) -> Option<Recipe> {
         hash: by.hash.clone(),
         step: by.step,
         sample: made.sample_request(),
+        forks: state.forks(),
         forward: forward.forward_request(),
     })
 }
 
-/// The settings that make the film of a recipe with the loaded model.
-pub fn settings(recipe: Recipe) -> FilmSettings {
-    let (method, variance, eta) = match recipe.sample.sampler {
+fn rule(sampler: SamplerKind) -> (Method, Variance, f64) {
+    match sampler {
         SamplerKind::Ddpm { variance } => (Method::Ddpm, variance, 0.0),
         SamplerKind::Ddim { eta } => (Method::Ddim, Variance::FixedSmall, eta),
-    };
+    }
+}
+
+/// The settings of a branch of a recipe, of the film that `old` made.
+pub fn following(old: &FilmSettings, fork: &Fork) -> FilmSettings {
+    let (method, variance, eta) = rule(fork.sampler);
+    let Fork { predictor, clip, seed, .. } = *fork;
+    FilmSettings { predictor, method, variance, eta, clip, seed, ..old.clone() }
+}
+
+/// The settings that make the film of a recipe with the loaded model.
+pub fn settings(recipe: Recipe) -> FilmSettings {
+    let (method, variance, eta) = rule(recipe.sample.sampler);
     FilmSettings {
         which: Which::Loaded,
         predictor: recipe.sample.predictor,
@@ -319,8 +332,10 @@ impl Window {
         match &self.state.model {
             Some(model) if model.hash == recipe.hash => {
                 self.view = View::Film;
+                let forks = recipe.forks.clone();
                 self.state.settings = settings(*recipe);
                 self.act(UiAction::Restart);
+                self.state.branches.to_grow = self.state.reverse.job.map(|job| (job, forks));
             }
             Some(model) if shipped && model.name != SHIPPED => {
                 self.state.to_restore = Some(recipe);

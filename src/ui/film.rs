@@ -2,7 +2,6 @@
 
 use super::actions::{self, PathUse, UiAction, View};
 use super::branch_view::BranchView;
-use super::branches::ROOT;
 use super::canvas::Canvas;
 use super::chain;
 use super::equations;
@@ -16,6 +15,7 @@ use super::step::StepView;
 use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
 use super::timeline::{Span, Timeline};
+use super::tree::ROOT;
 use crate::diffusion::Images;
 use crate::engine::{self, ForwardSource, JobId, Predictor, Quantity, Trajectory};
 use egui::{

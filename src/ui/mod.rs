@@ -44,6 +44,7 @@ mod symbols;
 mod timeline;
 mod top_bar;
 mod training;
+mod tree;
 mod unsaved;
 mod watch;
 mod weights;

@@ -2,7 +2,6 @@
 
 use super::actions::{PathUse, UiAction};
 use super::axis::Scale;
-use super::branches::Branches;
 use super::data::Data;
 use super::export::Exporting;
 use super::fetch::Fetching;
@@ -12,6 +11,7 @@ use super::race::Race;
 use super::recall::Recall;
 use super::runs::Runs;
 use super::shared::Shared;
+use super::tree::Branches;
 use super::watch::Watching;
 use crate::diffusion::Images;
 use crate::engine::{

@@ -116,6 +116,7 @@ impl Window {
         if let Some(action) = self.state.apply(event) {
             self.act(action);
         }
+        self.grow();
     }
 
     /// Takes in that the command which begins `job`, if any, could not be sent.

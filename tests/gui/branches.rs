@@ -1,16 +1,19 @@
 //! Branches of the film: left at the playhead, listed, chosen, compared, undone and made again.
 
-use crate::support::{Gui, STEPS, provenance, schedule, tell, with_films};
+use crate::support::{Gui, STEPS, bare, provenance, schedule, tell, with_films};
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
 use ddpm_film::engine::{
-    Command, Event, ForkRequest, Frame, JobId, Outcome, Predictor, Quantity, SamplerKind, Trajectory, Variance,
+    Command, DeviceChoice, Engine, Event, ForkRequest, Frame, JobId, Options, Origin, Outcome, Predictor, Quantity,
+    SamplerKind, Trajectory, Variance,
 };
 use ddpm_film::ui::actions::View;
+use ddpm_film::ui::state::{AppState, Phase};
 use egui::accesskit::Role;
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn seek(gui: &mut Gui, doses: usize) {
     gui.state_mut().state.playback.seek(doses);
@@ -226,6 +229,77 @@ fn states_that_a_branch_or_what_it_left_does_not_hold_are_asked_of_their_own_job
     gui.get_by_label("The film: t = 50 → 0").click();
     seek(&mut gui, 29);
     assert!(matches!(recall(&mut gui), (_, of, 29) if of == job));
+}
+
+/// Lets a real worker do what the window asks for.
+fn work(gui: &mut Gui, engine: &Engine, until: impl Fn(&AppState) -> bool) {
+    let begun = Instant::now();
+    while !until(&gui.state().state) {
+        assert!(begun.elapsed() < Duration::from_secs(120), "waited in vain");
+        for command in gui.state_mut().take_commands() {
+            engine.send(command).unwrap();
+        }
+        if let Some(event) = engine.wait(Duration::from_millis(50)).unwrap() {
+            tell(gui, event);
+        }
+    }
+}
+
+fn press(gui: &mut Gui, modifiers: Modifiers, key: Key) {
+    gui.key_press_modifiers(modifiers, key);
+    gui.run_steps(3);
+}
+
+#[test]
+fn a_branch_comes_back_bit_for_bit_by_undo_and_from_its_file() {
+    let options = Options { device: DeviceChoice::Cpu, threads: 2, model: Some(Origin::Shipped) };
+    let engine = Engine::start(options, || ()).unwrap();
+    let mut gui = bare(1280.0, 720.0);
+    gui.state_mut().state.settings.steps = Some(20);
+    let whole = |state: &AppState| state.shown().phase == Phase::Done;
+    let branch = |state: &AppState| state.branches.chosen() != 0 && whole(state);
+    let end = |gui: &Gui| {
+        let (job, film) = gui.state().state.shown().film.clone().unwrap();
+        (job, film.at(0).unwrap().pictures(4, [1, 28, 28]).unwrap())
+    };
+    work(&mut gui, &engine, whole);
+    let (_, first) = end(&gui);
+    gui.state_mut().state.playback.seek(501);
+    press(&mut gui, Modifiers::NONE, Key::F);
+    work(&mut gui, &engine, branch);
+    let (job, made) = end(&gui);
+    assert_ne!(made, first);
+    press(&mut gui, Modifiers::NONE, Key::Delete);
+    assert_eq!(end(&gui).1, first);
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    work(&mut gui, &engine, branch);
+    let (again, same) = end(&gui);
+    assert!(again != job && same == made);
+    // into a file, and back from there after another film
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("branch.gif");
+    press(&mut gui, Modifiers::COMMAND, Key::E);
+    gui.get_by_label("Export").click();
+    gui.run_steps(3);
+    for command in gui.state_mut().take_commands() {
+        let Command::Export(job, mut request) = command else { panic!("{command:?}") };
+        request.path.clone_from(&path);
+        engine.send(Command::Export(job, request)).unwrap();
+    }
+    work(&mut gui, &engine, |state| state.exporting.is_none());
+    press(&mut gui, Modifiers::NONE, Key::Escape);
+    press(&mut gui, Modifiers::NONE, Key::R);
+    work(&mut gui, &engine, |state| state.branches.is_empty() && whole(state));
+    assert!(![&first, &made].contains(&&end(&gui).1));
+    let job = gui.state_mut().state.new_job();
+    engine.send(Command::ReadRecipe(job, path)).unwrap();
+    work(&mut gui, &engine, branch);
+    assert_eq!(end(&gui).1, made);
+    press(&mut gui, Modifiers::COMMAND, Key::B);
+    gui.get_by_label("new noise from t = 501: t = 501 → 0");
+    gui.get_by_label("The film: t = 951 → 0").click();
+    gui.run_steps(3);
+    assert_eq!(end(&gui).1, first);
 }
 
 #[test]

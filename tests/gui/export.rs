@@ -1,9 +1,9 @@
 //! A film as a file: the question, the progress, the clipboard, and a film made again.
 
-use crate::support::{Gui, STEPS, film_jobs, model, tell, with_films};
+use crate::support::{Gui, STEPS, film_jobs, frame, model, provenance, schedule, tell, with_films};
 use ddpm_film::engine::{
-    Command, Container, Event, ExportRequest, Format, ForwardSource, JobId, ModelInfo, Outcome, Quantity, Recipe,
-    SamplerKind,
+    Command, Container, Event, ExportRequest, Format, ForwardSource, JobId, Left, ModelInfo, Outcome, Provenance,
+    Quantity, Recipe, SamplerKind, Trajectory,
 };
 use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
@@ -91,7 +91,7 @@ fn recipe(hash: &str, model: &str) -> Box<Recipe> {
     let mut forward = settings.forward_request();
     (sample.seed, sample.n, sample.sampler) = (77, 9, SamplerKind::Ddim { eta: 0.5 });
     (forward.seed, forward.n, forward.source) = (77, 9, ForwardSource::Photo(1));
-    Box::new(Recipe { model: model.into(), hash: hash.into(), step: Some(5), sample, forward })
+    Box::new(Recipe { model: model.into(), hash: hash.into(), step: Some(5), sample, forks: Vec::new(), forward })
 }
 
 #[test]
@@ -105,6 +105,54 @@ fn a_dropped_film_is_made_again_exactly() {
         panic!("{commands:?}")
     };
     assert_eq!((sample, forward), (&recipe.sample, &recipe.forward));
+}
+
+#[test]
+fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
+    let mut gui = with_films(1280.0, 800.0);
+    let root = gui.state().state.reverse.job.unwrap();
+    let mut jobs = Vec::new();
+    for doses in [30, 20] {
+        gui.state_mut().state.playback.seek(doses);
+        gui.key_press(Key::F);
+        gui.run();
+        let commands = gui.state_mut().take_commands();
+        let [Command::Fork(job, _)] = commands.as_slice() else { panic!("{commands:?}") };
+        jobs.push(*job);
+        let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=doses).collect(), usize::MAX);
+        let oracle_images = (doses == 30).then_some(100);
+        tell(&mut gui, Event::SampleStarted(*job, Box::new(film), Provenance { oracle_images, ..provenance() }));
+        (0..=doses).rev().for_each(|doses| tell(&mut gui, Event::Frame(*job, frame(4, doses))));
+        tell(&mut gui, Event::Finished(*job, Outcome::Done));
+    }
+    open(&mut gui);
+    gui.get_by_label("Export").click();
+    gui.run();
+    let (_, request) = asked(&mut gui);
+    assert_eq!(request.reverse.as_ref().map(|(job, film)| (*job, film.beginning())), Some((jobs[1], STEPS)));
+    let left = [Left { job: jobs[0], doses: 20, oracle: true }, Left { job: root, doses: 30, oracle: false }];
+    assert!(request.left == left && !request.oracle, "{:?}", request.left);
+    let forks = request.recipe.forks.clone();
+    assert_eq!(forks.iter().map(|fork| fork.doses).collect::<Vec<_>>(), [30, 20]);
+    assert_eq!(request.recipe.sample.seed, 3);
+    // such a file, dropped: the film first, then each branch of the one before
+    tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(Box::new(request.recipe))));
+    let (Some(film), _) = film_jobs(&mut gui) else { panic!() };
+    let whole = Trajectory::new(4, [1, 8, 8], schedule());
+    tell(&mut gui, Event::SampleStarted(film, Box::new(whole), provenance()));
+    let commands = gui.state_mut().take_commands();
+    let [Command::Fork(first, one), Command::Fork(second, two)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!((one, two), (&forks[0].request(film), &forks[1].request(*first)));
+    tell(&mut gui, Event::Frame(film, frame(4, STEPS)));
+    gui.run();
+    let state = &gui.state().state;
+    assert_eq!((state.shown().job, state.extent().reached, state.branches.len()), (Some(*second), Some(STEPS), 2));
+    // without its branches the next film has none
+    tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe(&model().hash, "tiny"))));
+    let (Some(film), _) = film_jobs(&mut gui) else { panic!() };
+    let whole = Trajectory::new(9, [1, 8, 8], schedule());
+    tell(&mut gui, Event::SampleStarted(film, Box::new(whole), provenance()));
+    assert!(gui.state().state.branches.is_empty() && gui.state_mut().take_commands().is_empty());
 }
 
 #[test]

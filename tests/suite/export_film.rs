@@ -26,6 +26,7 @@ fn recipe() -> Recipe {
         model: "mnist28".into(),
         hash: "0123456789abcdef".into(),
         step: Some(6000),
+        forks: Vec::new(),
         sample: SampleRequest {
             which,
             predictor: Predictor::Ema,
@@ -59,6 +60,7 @@ fn request(path: PathBuf, format: Format) -> ExportRequest {
         scale: 2,
         delay_ms: 40,
         captions: false,
+        left: Vec::new(),
         oracle: false,
         recipe: recipe(),
     }

@@ -2,8 +2,9 @@
 
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, ForkRequest, Frame, JobId, Options, Origin, Outcome, Predictor, Quantity,
-    SampleRequest, SamplerKind, Trajectory, Variance, Which,
+    Command, DeviceChoice, Engine, Event, ExportRequest, Fork, ForkRequest, Format, ForwardRequest, ForwardSource,
+    Frame, JobId, Left, Options, Origin, Outcome, Predictor, Quantity, Recipe, SampleRequest, SamplerKind, Trajectory,
+    Variance, Which,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -183,11 +184,12 @@ fn states_that_a_branch_left_out_come_again_bit_for_bit_and_a_stopped_film_can_b
     let engine = engine();
     let root = engine.new_job();
     engine.send(Command::Sample(root, SampleRequest { n: 4, steps: None, ..request() })).unwrap();
-    stop_at(&engine, root, 999);
+    let (begun, _) = stop_at(&engine, root, 999);
     let job = engine.new_job();
     engine.send(Command::Fork(job, ForkRequest { seed: 4, ..fork(root, 1000) })).unwrap();
     let (mut film, frames) = stop_at(&engine, job, 760);
     let missing: Vec<_> = frames.iter().filter(|f| film.missing(f.doses, Quantity::State).is_some()).collect();
+    let bounded = film.clone();
     assert!(missing.len() > 20, "a branch has its share of memory: {}", missing.len());
     for frame in [missing[0], missing[missing.len() / 2], missing[missing.len() - 1]] {
         let recall = engine.new_job();
@@ -204,4 +206,65 @@ fn states_that_a_branch_left_out_come_again_bit_for_bit_and_a_stopped_film_can_b
         }
         assert_eq!(film.at(frame.doses), Some(frame));
     }
+    // they are written, too, by what made each of them
+    let kept = &frames[frames.len() - 1];
+    let written = |moments: Vec<usize>, reverse: (JobId, Trajectory), left: Vec<Left>| {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, export) = (folder.path().join("strip.png"), engine.new_job());
+        let request = ExportRequest {
+            path: path.clone(),
+            format: Format::Strip,
+            forward: None,
+            reverse: Some(reverse),
+            left,
+            quantity: Quantity::State,
+            moments,
+            scale: 1,
+            delay_ms: 20,
+            captions: false,
+            oracle: false,
+            recipe: recipe(),
+        };
+        engine.send(Command::Export(export, Box::new(request))).unwrap();
+        loop {
+            if let Event::Finished(id, outcome) = engine.wait(Duration::from_secs(120)).unwrap().expect("an event")
+                && id == export
+            {
+                let read = Recipe::read(&path);
+                return match outcome {
+                    Outcome::Done => Ok((image::open(&path).unwrap().into_rgb8(), read.unwrap().unwrap())),
+                    other => Err(other),
+                };
+            }
+        }
+    };
+    let branch = begun.left_at(1000, Some(&bounded));
+    let left = vec![Left { job: root, doses: 1000, oracle: false }];
+    let moments = vec![missing[3].doses, kept.doses];
+    let (strip, read) = written(moments.clone(), (job, branch), left).unwrap();
+    assert_eq!(read, recipe());
+    let mut exact = begun.left_at(1000, None).with_states((kept.doses..=1000).collect(), usize::MAX);
+    [missing[3], kept].into_iter().for_each(|frame| exact.insert(Arc::clone(frame)));
+    assert_eq!(strip, written(moments, (job, exact), Vec::new()).unwrap().0);
+}
+
+/// Of a branch of a branch.
+fn recipe() -> Recipe {
+    let forward = ForwardRequest { which: Which::Loaded, schedule: None, seed: 3, n: 2, source: ForwardSource::Data };
+    let fork = Fork { doses: 501, predictor: Predictor::Ema, sampler: SMALL, clip: true, seed: 4 };
+    let forks = vec![fork, Fork { sampler: SamplerKind::Ddim { eta: 0.25 }, clip: false, doses: 251, seed: 5, ..fork }];
+    Recipe { model: "mnist28".into(), hash: String::new(), step: None, sample: request(), forks, forward }
+}
+
+#[test]
+fn what_a_recipe_says_makes_the_same_branch_again() {
+    let engine = engine();
+    let made = || {
+        let (mut parent, mut last) = film(&engine);
+        for fork in recipe().forks {
+            (parent, last) = branch(&engine, fork.request(parent)).unwrap();
+        }
+        last.last
+    };
+    assert_eq!(made(), made());
 }

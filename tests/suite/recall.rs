@@ -138,7 +138,14 @@ fn an_export_writes_the_very_frames_that_a_film_left_out() {
         let (job, path) = (engine.new_job(), dir.path().join(name));
         let forward =
             ForwardRequest { which: Which::Loaded, schedule: None, seed: 3, n: 1, source: ForwardSource::Data };
-        let recipe = Recipe { model: String::new(), hash: String::new(), step: None, sample: request(), forward };
+        let recipe = Recipe {
+            model: String::new(),
+            hash: String::new(),
+            step: None,
+            sample: request(),
+            forks: Vec::new(),
+            forward,
+        };
         let request = ExportRequest {
             path: path.clone(),
             format: Format::Strip,
@@ -149,6 +156,7 @@ fn an_export_writes_the_very_frames_that_a_film_left_out() {
             scale: 1,
             delay_ms: 40,
             captions: false,
+            left: Vec::new(),
             oracle: false,
             recipe,
         };
