@@ -315,6 +315,7 @@ fn progress(state: &AppState, id: Id) -> String {
         (Phase::Failed(_), _) => format!("t = {begins}: not made"),
         (Phase::Busy, None) => format!("t = {begins}: waits for its turn"),
         (Phase::Busy, Some(t)) => format!("t = {begins} → {t}, computing"),
+        (Phase::Stopped, Some(t)) => format!("t = {begins} → {t}, stopped"),
         (_, Some(t)) => format!("t = {begins} → {t}"),
         (_, None) => format!("t = {begins}: stopped"),
     }

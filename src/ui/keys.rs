@@ -1,12 +1,13 @@
 //! Keys that were pressed, as actions.
 
 use super::actions::{Entry, Scope, UiAction, View, table};
-use egui::{Key, KeyboardShortcut};
+use egui::{Key, KeyboardShortcut, Popup};
 
 /// Takes the shortcuts that were pressed out of the input. While a widget has the keyboard, keys that it may want for
-/// itself are left to it.
+/// itself are left to it; one that acts closes an open menu.
 pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
     let (text, widget) = (ctx.text_edit_focused(), ctx.memory(|m| m.focused().is_some()));
+    let menu = Popup::is_any_open(ctx);
     let mut entries = table();
     // egui lets Shift+X count as X, so the longer shortcut goes first
     let held = |keys: KeyboardShortcut| u8::from(keys.modifiers.command) + u8::from(keys.modifiers.shift);
@@ -26,11 +27,15 @@ pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
             );
             // typing is undone by its own field
             let text_own = plain || keys.logical_key == Key::Z;
-            if !(text_own && text || plain && widgets_own && widget) && input.consume_shortcut(&keys) {
+            let left = text_own && text || plain && widgets_own && widget || menu && keys.logical_key == Key::Escape;
+            if !left && input.consume_shortcut(&keys) {
                 out.push(action);
             }
         }
     });
+    if menu && !out.is_empty() {
+        Popup::close_all(ctx);
+    }
 }
 
 fn is_function_key(key: Key) -> bool {

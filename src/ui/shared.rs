@@ -227,6 +227,7 @@ impl SharedView {
             let now = row.now.as_ref().map(|(doses, _)| *doses);
             let came = match now {
                 Some(0) => "→ t = 0".to_owned(),
+                Some(doses) if row.over => format!("stopped at t = {doses}"),
                 Some(doses) => format!("→ t = {doses}"),
                 None if row.over => "not made".to_owned(),
                 None => "waits".to_owned(),

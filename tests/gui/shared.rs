@@ -2,7 +2,8 @@
 
 use crate::support::{STEPS, frame, provenance, schedule, tell, with_films};
 use ddpm_film::engine::{Command, Error, Event, ForkRequest, JobId, Outcome, Trajectory};
-use egui::Key;
+use ddpm_film::ui::actions::View;
+use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
 use std::collections::HashSet;
 
@@ -21,7 +22,7 @@ fn asked(commands: &[Command]) -> Vec<(JobId, ForkRequest)> {
 #[test]
 fn the_film_is_branched_at_four_t_and_again_for_its_next_picture() {
     let mut gui = with_films(1280.0, 720.0);
-    gui.key_press_modifiers(egui::Modifiers::COMMAND, Key::Num7);
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Num7);
     gui.run();
     gui.get_by_label("How much is decided, and when?");
     gui.get_by_label("Branch the film").click();
@@ -63,10 +64,26 @@ fn the_film_is_branched_at_four_t_and_again_for_its_next_picture() {
 }
 
 #[test]
+fn escape_closes_a_menu_and_a_key_that_acts_does_too() {
+    let mut gui = with_films(1280.0, 720.0);
+    for (modifiers, key, view) in
+        [(Modifiers::NONE, Key::Escape, View::Film), (Modifiers::COMMAND, Key::Num7, View::Shared)]
+    {
+        gui.get_by_label("View ⏷").click();
+        gui.run();
+        gui.get_by_label_contains("High contrast");
+        gui.key_press_modifiers(modifiers, key);
+        gui.run();
+        assert!(gui.query_by_label_contains("High contrast").is_none(), "{key:?}");
+        assert_eq!(gui.state().view, view);
+    }
+}
+
+#[test]
 fn shared_latents_fit_any_window() {
     for (width, height) in [(1920.0, 1080.0), (640.0, 400.0), (1.0, 1.0)] {
         let mut gui = with_films(width, height);
-        gui.key_press_modifiers(egui::Modifiers::COMMAND, Key::Num7);
+        gui.key_press_modifiers(Modifiers::COMMAND, Key::Num7);
         gui.run_steps(3);
         gui.key_press(Key::Enter);
         gui.run_steps(2);
