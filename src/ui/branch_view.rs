@@ -23,10 +23,12 @@ const ROW: f32 = 64.0;
 const INDENT: f32 = 2.0 * GRID;
 /// The deepest that a branch is drawn, so that its name still has room.
 const DEEPEST: usize = 5;
+/// Height of what stands below the tree.
+const FORM: f32 = 260.0;
 /// Height of a line of the form.
 const FORM_ROW: f32 = 28.0;
 /// Height of the words over the pictures.
-const WORDS: f32 = 92.0;
+const WORDS: f32 = 78.0;
 /// Height of the line under them.
 const CAPTION: f32 = 26.0;
 
@@ -65,6 +67,8 @@ impl Side<'_> {
 pub struct BranchView {
     /// A name that is being typed.
     name: Option<(Id, String)>,
+    /// The chosen film that was scrolled to.
+    in_sight: Id,
     thumbs: Atlas,
     /// Which films have a thumbnail, and of which state.
     thumbs_hold: Vec<(JobId, usize)>,
@@ -101,21 +105,26 @@ impl BranchView {
                 }
             });
         });
-        Panel::bottom("fork")
-            .resizable(false)
-            .show_separator_line(false)
-            .frame(egui::Frame::new().inner_margin(egui::Margin { top: 8, bottom: 8, ..Default::default() }))
-            .show(ui, |ui| {
-                self.chosen(ui, state, out);
-                ui.separator();
-                form(ui, state, doses, out);
-            });
         self.thumbnails(ui, state);
-        let tree = state.branches.tree();
-        ui.spacing_mut().item_spacing.y = 0.0;
-        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+        if ui.available_height() < FORM + 2.0 * ROW {
+            ScrollArea::vertical().auto_shrink(false).show(ui, |ui| {
+                self.rows(ui, state, out);
+                self.below(ui, state, doses, out);
+            });
+            return;
+        }
+        let frame = egui::Frame::new().inner_margin(egui::Margin { top: 8, bottom: 8, ..Default::default() });
+        Panel::bottom("fork").resizable(false).show_separator_line(false).frame(frame).show(ui, |ui| {
+            self.below(ui, state, doses, out);
+        });
+        ScrollArea::vertical().auto_shrink(false).show(ui, |ui| self.rows(ui, state, out));
+    }
+
+    fn rows(&mut self, ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
+        ui.scope(|ui| {
+            ui.spacing_mut().item_spacing.y = 0.0;
             let mut above = [0.0; DEEPEST + 1];
-            for (id, depth) in tree {
+            for (id, depth) in state.branches.tree() {
                 let depth = depth.min(DEEPEST);
                 let rect = self.row(ui, state, id, depth, out);
                 let stroke = Stroke::new(1.0, style::palette(ui).weak);
@@ -125,8 +134,18 @@ impl BranchView {
                     ui.painter().hline(x..=rect.left() + depth as f32 * INDENT, rect.center().y, stroke);
                 }
                 above[depth] = rect.bottom() - 3.0;
+                if id == state.branches.chosen() && std::mem::replace(&mut self.in_sight, id) != id {
+                    ui.scroll_to_rect(rect, None);
+                }
             }
         });
+    }
+
+    /// What stands below the tree.
+    fn below(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
+        self.chosen(ui, state, out);
+        ui.separator();
+        form(ui, state, doses, out);
     }
 
     /// Brings the texture of the newest state of each film up to date.
@@ -293,11 +312,7 @@ impl BranchView {
         let Some(apart) = self.apart else { return middle(ui, area, "Both have to be in the same state") };
         let color = style::palette(ui).weak;
         let grid = film::grid(ui, &self.sides[2], area, color, &format!("Difference, root mean square {apart:.3}"));
-        let words = if apart == 0.0 {
-            "none: the pictures are equal".to_owned()
-        } else {
-            format!("root mean square {apart:.3}")
-        };
+        let words = if apart == 0.0 { "none: the pictures are equal".to_owned() } else { format!("RMS {apart:.3}") };
         caption(ui, grid, words);
     }
 }

@@ -108,11 +108,12 @@ impl AppState {
         let Some((_, film)) = &self.shown().film else { return Err("There is no film yet".to_owned()) };
         let drawn = self.shared.as_ref().map_or(0, |shared| shared.under_way().count());
         let state = film.state(doses);
+        let parent = self.own(self.branches.parent_at(state)).film.as_ref();
         if state == 0 {
             Err("At t = 0 no step is left".to_owned())
         } else if self.reverse.film.as_ref().map(|(job, _)| *job) != self.reverse.job {
             Err("A new film takes its place".to_owned())
-        } else if film.reached().is_none_or(|reached| state < reached) {
+        } else if parent.and_then(|(_, film)| film.reached()).is_none_or(|reached| state < reached) {
             Err("The film has not come here yet".to_owned())
         } else if self.branches.len() + drawn >= MOST_BRANCHES {
             Err(format!("{MOST_BRANCHES} branches are held: delete one first"))
@@ -124,7 +125,7 @@ impl AppState {
     /// The branch that would leave at the playhead.
     fn next_plan(&self) -> Result<Plan, String> {
         let doses = self.fork_at(self.playback.doses())?;
-        let parent = self.branches.maker(self.branches.chosen(), doses);
+        let parent = self.branches.parent_at(doses);
         let old = self.made(parent).ok_or("There is no film yet")?;
         let Draft { new_noise, mut settings } = self.draft();
         let plans = &self.branches.list;
@@ -318,7 +319,12 @@ mod tests {
         make(&mut window, second, 20, 7);
         let (third, request) = fork(&mut window, 45);
         assert_eq!((request.parent, request.doses), (root, 45), "there the film is that of the root");
-        assert_eq!([1, 2, 1, 0].map(|i| names(&window)[i].1), [1, 2, 1, 0]);
+        let (fourth, request) = fork(&mut window, 45);
+        assert_eq!((request.parent, request.doses), (root, 45), "also where the chosen one waits to leave it");
+        window.branch(BranchAction::Undo);
+        assert!(matches!(&window.take_commands()[..], [Command::Forget(gone)] if *gone == [fourth]));
+        window.branch(BranchAction::Choose(3));
+        assert_eq!(names(&window).iter().map(|(_, depth)| *depth).collect::<Vec<_>>(), [0, 1, 2, 1]);
         assert_eq!(window.state.branches.chosen(), 3);
         window.branch(BranchAction::Choose(2));
         let (job, film) = window.state.shown().film.as_ref().unwrap();

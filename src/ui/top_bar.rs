@@ -5,14 +5,19 @@ use super::style::{self, Icon};
 use super::window::Window;
 use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui};
 
+/// Width from which the name of the program has room beside the views.
+const NAME_FROM: f32 = 1000.0;
+
 impl Window {
     pub(super) fn top_bar(&self, ui: &mut Ui, out: &mut Vec<UiAction>) {
         let p = style::palette(ui);
         let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::symmetric(16, 6));
         Panel::top("top").resizable(false).frame(frame).show(ui, |ui| {
             ui.horizontal(|ui| {
-                ui.label(RichText::new("ddpm-film").font(style::semibold(style::LARGE)));
-                ui.add_space(style::GRID);
+                if ui.available_width() > NAME_FROM {
+                    ui.label(RichText::new("ddpm-film").font(style::semibold(style::LARGE)));
+                    ui.add_space(style::GRID);
+                }
                 let views = [
                     (View::Film, "Film", "Watch the film run both ways (F2)"),
                     (View::Noise, "Noise", "True noise beside predicted noise (F5)"),

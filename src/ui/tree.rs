@@ -153,6 +153,15 @@ impl Branches {
         id
     }
 
+    /// What a branch leaves that leaves the chosen film in this state: where that has only just left another, the other too.
+    pub fn parent_at(&self, state: usize) -> Id {
+        let mut id = self.maker(self.chosen(), state);
+        while let Some(branch) = self.get(id).filter(|branch| state == branch.plan.doses) {
+            id = branch.plan.parent;
+        }
+        id
+    }
+
     /// Whether there is a change to undo, and one to make again.
     pub fn history(&self) -> [bool; 2] {
         [!self.past.is_empty(), !self.future.is_empty()]
