@@ -299,7 +299,7 @@ impl BranchView {
         };
         let grid = film::grid(ui, &self.sides[i], area, color, &format!("{name}: {symbol} at t = {at}"));
         let here = side.film.missing(doses, quantity).is_some() || side.film.state(doses) == at;
-        caption(ui, grid, if here { format!("t = {at}") } else { format!("as far as it has come: t = {at}") });
+        caption(ui, grid, if here { format!("t = {at}") } else { format!("t = {at} so far") });
     }
 
     fn difference(&self, ui: &mut Ui) {
@@ -399,9 +399,11 @@ fn caption(ui: &Ui, pictures: Rect, text: String) {
     ui.painter().text(at, Align2::CENTER_CENTER, text, style::mono(style::SMALL), style::palette(ui).text);
 }
 
+/// Why there are no pictures.
 fn middle(ui: &Ui, area: Rect, text: &str) {
     let color = style::palette(ui).weak;
-    ui.painter().text(area.center(), Align2::CENTER_CENTER, text, FontId::proportional(style::BODY), color);
+    let words = ui.painter().layout(text.to_owned(), FontId::proportional(style::BODY), color, area.width());
+    ui.painter().galley(area.center() - words.size() / 2.0, words, color);
 }
 
 /// What the colours of a difference mean.
