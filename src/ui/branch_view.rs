@@ -283,7 +283,7 @@ impl BranchView {
     fn side(&self, ui: &mut Ui, state: &AppState, side: &Side<'_>, i: usize, doses: usize, quantity: Quantity) {
         let p = style::palette(ui);
         let name = state.branches.name(side.id);
-        let maker = state.branches.maker(side.id, side.film.state(doses));
+        let maker = state.branches.maker(side.id, self.doses[i].unwrap_or(side.film.state(doses)));
         let area = head(ui, name, |ui| {
             let words = state.made(maker).map_or_else(String::new, tree::words);
             ui.add(Label::new(RichText::new(words).color(p.weak)).truncate());

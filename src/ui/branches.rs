@@ -53,10 +53,11 @@ impl AppState {
         self.branches.get(id).map_or(&self.reverse, |branch| &branch.own)
     }
 
-    /// What made the state at `doses` of the film on screen.
+    /// What made the state that the film on screen shows at `doses`.
     fn maker(&self, doses: usize) -> Option<Id> {
         let (_, film) = self.shown().film.as_ref()?;
-        Some(self.branches.maker(self.branches.chosen(), film.state(doses)))
+        let state = film.at(doses).map_or(film.state(doses), |frame| frame.doses);
+        Some(self.branches.maker(self.branches.chosen(), state))
     }
 
     /// What a film is made from, from the state on in which it begins.
@@ -64,12 +65,12 @@ impl AppState {
         self.branches.get(id).map(|branch| &branch.plan.settings).or(self.reverse.made.as_ref())
     }
 
-    /// What the state at `doses` of the film on screen is made from.
+    /// What the state that the film on screen shows at `doses` is made from.
     pub fn made_at(&self, doses: usize) -> Option<&FilmSettings> {
         self.made(self.maker(doses)?)
     }
 
-    /// Whose the state at `doses` of the film on screen is.
+    /// Whose the state is that the film on screen shows at `doses`.
     pub fn source_at(&self, doses: usize) -> Option<&Provenance> {
         self.own(self.maker(doses)?).source.as_ref()
     }

@@ -67,6 +67,9 @@ fn a_key_leaves_the_film_at_the_playhead_and_the_branch_is_shown_with_what_it_le
     assert_eq!((fork.parent, fork.doses, fork.repeat, fork.predictor), (root, 20, None, Predictor::Ema));
     gui.get_by_label("new noise from t = 20: t = 20: waits for its turn");
     gui.get_by_label("The film: t = 50 → 0");
+    // until it comes, the picture is that of the film, and says so
+    gui.get_by_label("new noise from t = 20: x_t at t = 21");
+    assert_eq!(gui.query_all_by_label("MODEL · step 40,000 EMA").count(), 2);
     make(&mut gui, job, 20, 10, 0.25);
     gui.get_by_label("new noise from t = 20: t = 20 → 10, computing");
     make(&mut gui, job, 20, 0, 0.25);
