@@ -13,6 +13,8 @@ pub enum Kind {
     Failed,
     /// The request makes no sense (exit code 2).
     Usage,
+    /// A training came to what is not a number, and is back at its last good state (exit code 1).
+    Diverged,
     /// A person stopped it (exit code 130).
     Cancelled,
 }

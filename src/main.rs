@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Err(e) => {
             eprintln!("error: {e}");
             ExitCode::from(match e.kind {
-                Kind::Failed => 1,
+                Kind::Failed | Kind::Diverged => 1,
                 Kind::Usage => 2,
                 Kind::Cancelled => 130,
             })

@@ -182,7 +182,8 @@ pub struct TrainRequest {
     pub config: RunConfig,
     /// Where checkpoints go; `None` keeps the run in memory until it is saved.
     pub out: Option<PathBuf>,
-    /// Go on from the checkpoint in `out`, with these changes.
+    /// Go on with these changes from the checkpoint in `out`, or without a folder from the training before, which is
+    /// still in memory.
     pub resume: Option<Changes>,
     /// Save every so many steps too, and not only by the clock and at the end.
     pub save_every: Option<u64>,

@@ -195,6 +195,19 @@ impl Album {
         album
     }
 
+    /// Those of a run that goes on in memory from there.
+    pub(super) fn go_on(&self, job: JobId, out: &Outbox) -> Self {
+        self.held.iter().for_each(|snapshot| out.send(Event::Snapshot(job, Arc::clone(snapshot))));
+        Self { held: self.held.clone(), ..Self::default() }
+    }
+
+    /// Forgets those of steps after `step`, which are to be done again.
+    pub(super) fn rewind(&mut self, step: u64) -> Result<()> {
+        self.held.retain(|snapshot| snapshot.step <= step);
+        self.written = self.written.min(self.held.len());
+        self.dir.as_deref().map_or(Ok(()), |dir| checkpoint::drop_snapshots(dir, Some(step)))
+    }
+
     fn has(&self, step: u64) -> bool {
         self.held.iter().any(|snapshot| snapshot.step == step)
     }

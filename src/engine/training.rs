@@ -75,10 +75,12 @@ impl TrainingJob {
     pub(super) fn start(
         job: JobId,
         request: TrainRequest,
+        last: Option<&Self>,
         compute: &Arc<Compute>,
         cache: &DataCache,
         out: &Outbox,
     ) -> Result<Self> {
+        let goes_on = request.resume.is_some();
         let plan = request.config.validate()?;
         let place = plan.data_place();
         let (mut trainer, claim) = match &request.out {
@@ -94,8 +96,12 @@ impl TrainingJob {
                 check_folder(dir)?;
                 (trainer, Some(claim))
             }
-            None if request.resume.is_some() => {
-                return Err(Error::usage("cannot resume", "no folder was named", "name the folder of the run"));
+            None if let Some(changes) = &request.resume => {
+                let why = "no folder was named, and no training is in memory";
+                let last = last.ok_or_else(|| Error::usage("cannot resume", why, "name the folder of the run"))?;
+                let mut trainer = Trainer::resume(plan, Arc::clone(compute), &last.trainer.checkpoint()?)?;
+                trainer.change(changes)?;
+                (trainer, None)
             }
             Some(dir) => {
                 check_folder(dir)?;
@@ -136,13 +142,16 @@ impl TrainingJob {
             saving: None,
             save_next: false,
         };
-        if request.resume.is_none() {
+        if !goes_on {
             // so that there is something to resume from the first moment, and a disk that is full is known now
             training.save()?;
         }
         training.open_log(out);
         out.send(Event::TrainingStarted(job, training.model()?.info));
-        training.album = Album::open(training.out_dir.as_deref(), &training.trainer, job, out);
+        training.album = match last.filter(|_| training.out_dir.is_none() && goes_on) {
+            Some(last) => last.album.go_on(job, out),
+            None => Album::open(training.out_dir.as_deref(), &training.trainer, job, out),
+        };
         if !training.trainer.is_done() {
             training.draw_if_due()?;
         }
@@ -270,8 +279,9 @@ impl TrainingJob {
             Ok(stats) => stats,
             Err(e) => {
                 // the trainer is back at a good state: keep that, and not what may have been saved since
-                self.tell(out);
-                if let Err(e) = self.save_if_due_at_exit() {
+                out.send(Event::Metrics(self.job, self.metrics()));
+                let kept = self.album.rewind(self.trainer.steps_done()).and(self.save_if_due_at_exit());
+                if let Err(e) = kept {
                     out.send(Event::Warning(e.to_string()));
                 }
                 return Err(e);
@@ -376,28 +386,29 @@ impl TrainingJob {
     }
 
     fn tell(&self, out: &Outbox) {
+        out.send_or_skip(Event::Metrics(self.job, self.metrics()));
+    }
+
+    fn metrics(&self) -> Arc<Metrics> {
         let (step, run) = (self.trainer.steps_done(), &self.trainer.plan().run);
         let images_per_s = self.images_per_s().unwrap_or(0.0);
         let left = run.steps.saturating_sub(step) as f64 * run.batch as f64;
-        out.send_or_skip(Event::Metrics(
-            self.job,
-            Arc::new(Metrics {
-                step,
-                total: run.steps,
-                images_per_s,
-                preview_share: self.previews.share(),
-                seconds_left: if images_per_s > 0.0 { left / images_per_s } else { 0.0 },
-                state: if self.is_running() { TrainingState::Running } else { TrainingState::Paused },
-                settings: Changes {
-                    learning_rate: Some(run.learning_rate),
-                    ema_decay: Some(run.ema_decay),
-                    preview_every: Some(run.preview_every),
-                },
-                history: Arc::new(self.trainer.history().clone()),
-                floor: Arc::clone(&self.floored.1),
-                verdicts: self.trainer.examine().into(),
-            }),
-        ));
+        Arc::new(Metrics {
+            step,
+            total: run.steps,
+            images_per_s,
+            preview_share: self.previews.share(),
+            seconds_left: if images_per_s > 0.0 { left / images_per_s } else { 0.0 },
+            state: if self.is_running() { TrainingState::Running } else { TrainingState::Paused },
+            settings: Changes {
+                learning_rate: Some(run.learning_rate),
+                ema_decay: Some(run.ema_decay),
+                preview_every: Some(run.preview_every),
+            },
+            history: Arc::new(self.trainer.history().clone()),
+            floor: Arc::clone(&self.floored.1),
+            verdicts: self.trainer.examine().into(),
+        })
     }
 
     /// The model as it is now.

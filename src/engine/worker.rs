@@ -283,8 +283,8 @@ impl Worker<'_> {
             Command::Train(job, request) => {
                 self.end_training();
                 self.guard(job, |w| {
-                    let training = TrainingJob::start(job, *request, &w.compute, &w.readings.cache, w.out)?;
-                    w.training = Some(training);
+                    let last = w.training.as_ref();
+                    w.training = Some(TrainingJob::start(job, *request, last, &w.compute, &w.readings.cache, w.out)?);
                     Ok(())
                 });
             }

@@ -16,7 +16,7 @@ use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::process;
 use crate::diffusion::sampler::Variance;
 use crate::diffusion::schedule::Schedule;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::kernels;
 use crate::model::compute::Compute;
 use crate::model::{Dropout, Network, Params, UNet};
@@ -365,7 +365,8 @@ impl Trainer {
         let stats = StepStats {
             step,
             loss: loss as f32,
-            grad_norm: norm as f32,
+            // beyond that there is no number to save
+            grad_norm: norm.min(f32::MAX.into()) as f32,
             learning_rate: learning_rate as f32,
             update_ratio: (moved / weights).sqrt() as f32,
             ema_decay: update.ema_decay as f32,
@@ -434,6 +435,6 @@ impl Trainer {
             }
             None => "the run is as it was; go on from an older save, or with a lower learning rate".to_owned(),
         };
-        Error::new("training stopped", why, hint)
+        Error { kind: Kind::Diverged, ..Error::new("training stopped", why, hint) }
     }
 }

@@ -89,6 +89,12 @@ impl Window {
             A::StopReading => self.stop_looking(),
             A::StartTraining => self.start_training(),
             A::StartLecture => self.start_lecture(),
+            A::GoOnSlower => {
+                let job = self.state.new_job();
+                if let Some(training) = self.state.training.as_ref().and_then(|training| training.slower(job)) {
+                    self.begin(training);
+                }
+            }
             A::ChangeTraining(changes) => self.commands.push(Command::Change(changes)),
             A::HoldTraining => {
                 if let Some(training) = self.state.running_training() {
@@ -225,11 +231,15 @@ impl Window {
     }
 
     pub(super) fn train(&mut self) {
-        let request = self.state.run.request();
         let job = self.state.new_job();
-        self.state.training = Some(Training::new(job, request.out.is_none()));
+        self.begin(Training::new(job, self.state.run.request()));
+    }
+
+    fn begin(&mut self, training: Training) {
+        self.commands.push(Command::Train(training.job, Box::new(training.request.clone())));
+        self.state.training = Some(training);
+        self.state.banners.retain(|banner| !banner.diverged);
         self.preferences.run_settings = false;
-        self.commands.push(Command::Train(job, Box::new(request)));
     }
 
     pub(super) fn load(&mut self, origin: Origin) {

@@ -191,6 +191,8 @@ pub enum UiAction {
     StartTraining,
     /// Start the training that fits into a lecture.
     StartLecture,
+    /// From the last good state of a training that diverged, with half its learning rate.
+    GoOnSlower,
     /// Pause or resume training.
     HoldTraining,
     /// Other settings from the next step of training on.
@@ -520,6 +522,7 @@ pub fn table() -> Vec<Entry> {
             "From random weights to digits that can be read: small pictures, on two CPU cores in three minutes",
             Some((COMMAND, Key::L)),
         ),
+        entry(A::GoOnSlower, In(Training), "Go on slower", "From the last good state, at half its rate", None),
         entry(A::HoldTraining, In(Training), "Pause", "Pause or resume training", Some((NONE, Key::Space))),
         entry(A::ReadRuns, In(View::Runs), "Read again", "Read the runs in the folder", Some((COMMAND, Key::Enter))),
         entry(A::StopTraining, In(Training), "Stop", "End this training", Some((COMMAND, Key::Period))),

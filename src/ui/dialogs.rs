@@ -3,6 +3,7 @@
 use super::actions::{self, PathUse, Scope, UiAction, View};
 use super::state::{AppState, Severity, typed_path};
 use super::style::{self, GRID};
+use super::training;
 use egui::{Align, Id, Key, Label, Layout, Margin, Modal, Panel, RichText, ScrollArea, Stroke, Ui, vec2};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{JoinHandle, Thread};
 
 /// Draws the messages at the top of the window. Returns the one that was closed.
-pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
+pub fn banners(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) -> Option<usize> {
     let mut closed = None;
     for (i, banner) in state.banners.iter().enumerate() {
         let p = style::palette(ui);
@@ -28,6 +29,9 @@ pub fn banners(ui: &mut Ui, state: &AppState) -> Option<usize> {
                     }
                     if ui.button("Copy").on_hover_text("Copy this message").clicked() {
                         ui.copy_text(banner.line.clone());
+                    }
+                    if let Some(training) = state.training.as_ref().filter(|_| banner.diverged) {
+                        training::go_on_slower(ui, training, false, out);
                     }
                     ui.with_layout(Layout::left_to_right(Align::Center).with_main_wrap(true), |ui| {
                         ui.label(RichText::new(&banner.what).font(style::semibold(style::BODY)).color(color));

@@ -45,6 +45,7 @@ mod timeline;
 mod top_bar;
 mod training;
 mod tree;
+mod training_run;
 mod unsaved;
 mod watch;
 mod weights;

@@ -11,13 +11,12 @@ use super::race::Race;
 use super::recall::Recall;
 use super::runs::Runs;
 use super::shared::Shared;
+pub use super::training_run::Training;
 use super::tree::Branches;
 use super::watch::Watching;
-use crate::diffusion::Images;
 use crate::engine::{
-    Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, Metrics, ModelInfo, Outcome, Predictor,
-    Provenance, Recipe, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, Snapshot, TrainRequest, TrainingState,
-    Trajectory, Variance, Which,
+    Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, ModelInfo, Outcome, Predictor, Provenance,
+    Recipe, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainRequest, Trajectory, Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -198,57 +197,6 @@ impl<T> Film<T> {
     }
 }
 
-/// A training run, under way or over.
-#[derive(Clone, Debug)]
-pub struct Training {
-    /// Its job.
-    pub job: JobId,
-    /// Its model, once it has begun.
-    pub model: Option<Arc<ModelInfo>>,
-    /// Whether it is under way.
-    pub phase: Phase,
-    /// Its numbers.
-    pub metrics: Option<Arc<Metrics>>,
-    /// The newest EMA samples, with their training step.
-    pub preview: Option<(u64, Arc<Images>)>,
-    /// What it drew at the training steps that are kept, from the same noise, earliest first.
-    pub snapshots: Vec<Arc<Snapshot>>,
-    /// Data read so far, and in all, before it begins.
-    pub reading: Option<(u64, u64)>,
-    /// Whether it writes no files by itself.
-    in_memory: bool,
-    /// The step at which it was saved by hand.
-    saved_step: u64,
-}
-
-impl Training {
-    /// A run that was asked for, with or without a folder for its checkpoints.
-    pub fn new(job: JobId, in_memory: bool) -> Self {
-        Self {
-            job,
-            model: None,
-            phase: Phase::Busy,
-            metrics: None,
-            preview: None,
-            snapshots: Vec::new(),
-            reading: None,
-            in_memory,
-            saved_step: 0,
-        }
-    }
-
-    /// Steps done, if there are some that no file may hold: of a run without a folder, or one whose last save failed.
-    pub fn unsaved(&self) -> Option<u64> {
-        let at_risk = self.in_memory || matches!(self.phase, Phase::Failed(_));
-        self.metrics.as_ref().map(|m| m.step).filter(|step| at_risk && *step > self.saved_step)
-    }
-
-    /// Whether it is held.
-    pub fn is_paused(&self) -> bool {
-        self.phase == Phase::Busy && self.metrics.as_ref().is_some_and(|m| m.state == TrainingState::Paused)
-    }
-}
-
 /// How grave a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
@@ -271,6 +219,8 @@ pub struct Banner {
     pub details: String,
     /// All of it as one line, to copy.
     pub line: String,
+    /// Whether it says that the training diverged, which can go on.
+    pub diverged: bool,
 }
 
 /// All that the views show.
@@ -407,7 +357,7 @@ impl AppState {
             Event::Saved(job, path) => {
                 if self.file_jobs.contains(&job) {
                     if let Some(t) = &mut self.training {
-                        t.saved_step = t.metrics.as_ref().map_or(0, |m| m.step);
+                        t.saved();
                     }
                     self.notify(Severity::Info, "Model saved".into(), path.display().to_string());
                 }
@@ -510,13 +460,14 @@ impl AppState {
         if let Some(path) = &e.path {
             details = format!("{details} ({})", path.display());
         }
-        self.push(Banner { severity: Severity::Error, what: e.what.clone(), details, line: e.to_string() });
+        let (what, line, diverged) = (e.what.clone(), e.to_string(), e.kind == Kind::Diverged);
+        self.push(Banner { severity: Severity::Error, what, details, line, diverged });
     }
 
     /// Shows a message until it is dismissed.
     pub fn notify(&mut self, severity: Severity, what: String, details: String) {
         let line = if details.is_empty() { what.clone() } else { format!("{what}: {details}") };
-        self.push(Banner { severity, what, details, line });
+        self.push(Banner { severity, what, details, line, diverged: false });
     }
 
     fn push(&mut self, banner: Banner) {

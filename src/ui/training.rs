@@ -10,6 +10,7 @@ use super::signals::SignalCurves;
 use super::snapshots::{self, SnapshotsView};
 use super::state::{AppState, Phase, Training};
 use super::style::{self, GRID};
+use crate::engine::Kind;
 use egui::{Align, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
 
 /// What the upper part of the view shows.
@@ -145,16 +146,28 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
         style::labelled_button(ui, label, &UiAction::HoldTraining, true, out);
         style::button(ui, &UiAction::StopTraining, out);
     } else {
+        let slower = go_on_slower(ui, training, true, out);
         ui.add_enabled_ui(state.run.config.validate().is_ok(), |ui| {
-            style::labelled_button(ui, "Start again", &UiAction::StartTraining, true, out);
+            style::labelled_button(ui, "Start again", &UiAction::StartTraining, !slower, out);
         });
         style::button(ui, &UiAction::AskPath(PathUse::SaveModel), out);
     }
 }
 
+/// What a training that diverged can do next, if it did.
+pub fn go_on_slower(ui: &mut Ui, training: &Training, primary: bool, out: &mut Vec<UiAction>) -> bool {
+    let rate = training.half_rate();
+    if let Some(rate) = rate {
+        let label = format!("Go on with half the rate, {rate:.1e}");
+        style::labelled_button(ui, &label, &UiAction::GoOnSlower, primary, out);
+    }
+    rate.is_some()
+}
+
 fn status(ui: &mut Ui, training: &Training) {
     let p = style::palette(ui);
     let (text, color) = match &training.phase {
+        Phase::Failed(e) if e.kind == Kind::Diverged => ("Diverged".to_owned(), p.error),
         Phase::Failed(e) => (format!("Failed: {}", e.what), p.error),
         Phase::Done => ("Finished".to_owned(), p.xstart),
         Phase::Stopped => ("Stopped".to_owned(), p.warning),

@@ -146,7 +146,7 @@ impl Window {
             self.top_bar(ui, &mut out);
         }
         fetch::panel(ui, &self.state, &mut out);
-        if let Some(i) = dialogs::banners(ui, &self.state) {
+        if let Some(i) = dialogs::banners(ui, &self.state, &mut out) {
             self.state.banners.remove(i);
         }
         match self.view {

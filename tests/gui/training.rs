@@ -132,6 +132,52 @@ fn a_failed_run_says_so_and_keeps_its_curve() {
 }
 
 #[test]
+fn a_run_that_diverged_goes_on_with_half_the_rate_at_one_press() {
+    let (mut gui, job) = running();
+    let save = |gui: &mut Gui| {
+        gui.state_mut().state.file_jobs.push(9);
+        tell(gui, Event::Saved(9, "/tmp/model".into()));
+        tell(gui, Event::Finished(9, Outcome::Done));
+    };
+    let e = Error {
+        kind: Kind::Diverged,
+        ..Error::new("training stopped", "at step 1250 the loss is NaN", "the run is back at step 1200")
+    };
+    tell(&mut gui, Event::Metrics(job, metrics(1200, TrainingState::Running)));
+    tell(&mut gui, Event::Finished(job, Outcome::Failed(e.clone())));
+    gui.run();
+    gui.get_by_label("Diverged");
+    gui.get_by_label("at step 1250 the loss is NaN; the run is back at step 1200");
+    assert_eq!(
+        gui.get_all_by_label("Go on with half the rate, 1.0e-4").count(),
+        2,
+        "the message and the view offer it"
+    );
+    save(&mut gui);
+    // the message stays in every view
+    gui.key_press(Key::F2);
+    gui.run();
+    gui.get_by_label("Go on with half the rate, 1.0e-4").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let request = commands.iter().find_map(|c| if let Command::Train(new, r) = c { Some((*new, r)) } else { None });
+    let (new, request) = request.unwrap();
+    let half = Changes { learning_rate: Some(1e-4), ..Changes::default() };
+    assert!(new != job && request.out.is_none() && request.resume == Some(half), "{request:?}");
+    assert!(gui.query_by_label("training stopped").is_none() && gui.state().state.running_training().is_some());
+
+    // what was saved is not lost a second time, what comes after is
+    tell(&mut gui, Event::TrainingStarted(new, model()));
+    tell(&mut gui, Event::Metrics(new, metrics(1200, TrainingState::Running)));
+    assert_eq!(gui.state().state.training.as_ref().unwrap().unsaved(), None);
+    tell(&mut gui, Event::Metrics(new, metrics(1300, TrainingState::Running)));
+    assert_eq!(gui.state().state.training.as_ref().unwrap().unsaved(), Some(1300));
+    tell(&mut gui, Event::Finished(new, Outcome::Failed(Error::new("cannot compute", "no memory", ""))));
+    gui.run();
+    assert!(gui.query_by_label_contains("Go on with half").is_none(), "it did not diverge");
+}
+
+#[test]
 fn the_curve_has_its_choices() {
     let (mut gui, _) = running();
     for label in ["Linear", "Recent", "Whole run", "Logarithmic"] {

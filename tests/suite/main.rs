@@ -7,6 +7,7 @@ mod checkpoint;
 mod cli;
 mod comparison;
 mod data;
+mod divergence;
 mod engine;
 mod export;
 mod export_film;

@@ -1,0 +1,81 @@
+//! A training as the window knows it.
+
+use super::state::Phase;
+use crate::diffusion::Images;
+use crate::engine::{Changes, Error, JobId, Kind, Metrics, ModelInfo, Snapshot, TrainRequest, TrainingState};
+use std::sync::Arc;
+
+/// A training run, under way or over.
+#[derive(Clone, Debug)]
+pub struct Training {
+    /// Its job.
+    pub job: JobId,
+    /// Its model, once it has begun.
+    pub model: Option<Arc<ModelInfo>>,
+    /// Whether it is under way.
+    pub phase: Phase,
+    /// Its numbers.
+    pub metrics: Option<Arc<Metrics>>,
+    /// The newest EMA samples, with their training step.
+    pub preview: Option<(u64, Arc<Images>)>,
+    /// What it drew at the training steps that are kept, from the same noise, earliest first.
+    pub snapshots: Vec<Arc<Snapshot>>,
+    /// Data read so far, and in all, before it begins.
+    pub reading: Option<(u64, u64)>,
+    /// What was asked for.
+    pub request: TrainRequest,
+    /// The step at which it was saved by hand.
+    saved_step: u64,
+}
+
+impl Training {
+    /// A run that was asked for.
+    pub fn new(job: JobId, request: TrainRequest) -> Self {
+        Self {
+            job,
+            model: None,
+            phase: Phase::Busy,
+            metrics: None,
+            preview: None,
+            snapshots: Vec::new(),
+            reading: None,
+            request,
+            saved_step: 0,
+        }
+    }
+
+    /// Half the learning rate of the last good state, if the run diverged and is back there.
+    pub fn half_rate(&self) -> Option<f64> {
+        let rate = self.metrics.as_ref()?.settings.learning_rate?;
+        self.diverged().then_some(rate / 2.0)
+    }
+
+    /// The run that goes on from there at that rate.
+    pub fn slower(&self, job: JobId) -> Option<Self> {
+        let resume = Some(Changes { learning_rate: Some(self.half_rate()?), ..Changes::default() });
+        let request = TrainRequest { resume, ..self.request.clone() };
+        Some(Self { saved_step: self.saved_step, ..Self::new(job, request) })
+    }
+
+    /// Takes in that it was saved by hand.
+    pub(super) fn saved(&mut self) {
+        self.saved_step = self.metrics.as_ref().map_or(0, |m| m.step);
+    }
+
+    fn diverged(&self) -> bool {
+        matches!(self.phase, Phase::Failed(Error { kind: Kind::Diverged, .. }))
+    }
+
+    /// Steps done, if there are some that no file may hold: of a run without a folder, or one whose last save failed.
+    pub fn unsaved(&self) -> Option<u64> {
+        // one that diverged has saved its last good state
+        let failed = matches!(self.phase, Phase::Failed(_)) && !self.diverged();
+        let at_risk = self.request.out.is_none() || failed;
+        self.metrics.as_ref().map(|m| m.step).filter(|step| at_risk && *step > self.saved_step)
+    }
+
+    /// Whether it is held.
+    pub fn is_paused(&self) -> bool {
+        self.phase == Phase::Busy && self.metrics.as_ref().is_some_and(|m| m.state == TrainingState::Paused)
+    }
+}
