@@ -10,10 +10,11 @@ use super::{
 use crate::error::{Error, Result};
 use crate::model::Params;
 use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 /// The version of diffusers whose files these are like.
@@ -120,9 +121,36 @@ fn described(class: &str, fields: &impl Serialize) -> Result<Vec<u8>> {
 }
 
 fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(not_saved)?;
+    let mut text = Vec::new();
+    let lines = Lines(PrettyFormatter::new());
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, lines)).map_err(not_saved)?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// A line for each field, as people read them, but only one for a list, since curves are long.
+struct Lines(PrettyFormatter<'static>);
+
+impl Formatter for Lines {
+    fn begin_object<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.begin_object(to)
+    }
+
+    fn end_object<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.end_object(to)
+    }
+
+    fn begin_object_key<W: ?Sized + Write>(&mut self, to: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(to, first)
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(to)
+    }
+
+    fn end_object_value<W: ?Sized + Write>(&mut self, to: &mut W) -> io::Result<()> {
+        self.0.end_object_value(to)
+    }
 }
 
 pub(super) fn not_saved(e: impl Display) -> Error {

@@ -2,6 +2,7 @@
 
 use super::changes::Change;
 use super::evaluation::{self, Evaluation};
+use super::table;
 use super::timesteps::{Sample, TimestepLoss};
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +52,9 @@ pub struct Point {
 /// The curves of a run of any length, at most [`RECENT`] + [`WHOLE`] points, and what else is known of its course.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct History {
+    #[serde(with = "table")]
     recent: std::collections::VecDeque<StepStats>,
+    #[serde(with = "table")]
     whole: Vec<Point>,
     /// Steps per point of `whole`.
     stride: u64,
@@ -64,7 +67,7 @@ pub struct History {
     #[serde(default)]
     timesteps: TimestepLoss,
     /// Training against held-out images, oldest first.
-    #[serde(default)]
+    #[serde(default, with = "table")]
     evaluations: Vec<Evaluation>,
     /// What the moving average still holds of the initial weights, 0 to 1; `None` in runs of older versions.
     #[serde(default)]

@@ -8,5 +8,6 @@ pub mod doctor;
 pub mod evaluation;
 pub mod floor;
 pub mod metrics;
+mod table;
 pub mod timesteps;
 pub mod trainer;

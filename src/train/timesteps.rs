@@ -1,5 +1,6 @@
 //! The loss by timestep: 64 bins as they are now, and how they came there, in bounded memory.
 
+use super::table;
 use serde::{Deserialize, Serialize};
 
 /// Bins of timesteps, of equal width.
@@ -69,10 +70,13 @@ impl Column {
 /// Losses by timestep over a run of any length, at most [`COLUMNS`] moments of [`BINS`] bins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TimestepLoss {
+    #[serde(with = "table")]
     simple: Vec<Average>,
     /// Without t = 0.
+    #[serde(with = "table")]
     bits: Vec<Average>,
     decoder: Average,
+    #[serde(with = "table")]
     columns: Vec<Column>,
     /// Steps per column.
     stride: u64,
