@@ -39,7 +39,7 @@ pub use crate::error::{Error, Kind, Result};
 pub use crate::export::{Container, ffmpeg};
 pub use crate::monitor::{Run, Series, Watch, Watched};
 pub use crate::train::changes::{Change, Changes, Setting};
-pub use crate::train::config::{Number, RunConfig};
+pub use crate::train::config::{About, Number, RunConfig};
 pub use crate::train::doctor::{Finding, Verdict};
 pub use crate::train::evaluation::Evaluation;
 pub use crate::train::floor::Floor;

@@ -3,7 +3,8 @@
 use super::snapshots::STEPS;
 use std::time::Duration;
 
-/// Samples of one training: those asked for, those that are due, and the time that went into them.
+/// Samples of one training: those asked for, those that are due, and the time that went into them since it began or went on.
+/// Where each part of a run keeps to its share, so does the whole; and what a run saves must not depend on the clock.
 #[derive(Debug)]
 pub(super) struct Previews {
     /// Largest share of the time; `None` draws each one when it is due.

@@ -2,9 +2,10 @@
 
 use super::actions::UiAction;
 use super::film_settings::section;
+use super::run_form;
 use super::style::{self, GRID};
-use crate::engine::{Change, Changes, Setting};
-use egui::{DragValue, Response, Stroke, Ui, pos2};
+use crate::engine::{About, Change, Changes, Number, Setting};
+use egui::{Response, Stroke, Ui, pos2};
 use egui_plot::PlotTransform;
 
 /// Room for the words at a mark.
@@ -28,18 +29,17 @@ impl ChangesForm {
         section(ui, "From the next step on");
         egui::Grid::new("changes").num_columns(2).spacing([GRID, 4.0]).show(ui, |ui| {
             if let Some(rate) = &mut draft.learning_rate {
-                let speed = *rate * 0.01;
-                let value = DragValue::new(rate).range(1e-6..=1.0).speed(speed);
-                let value = value.custom_formatter(|v, _| format!("{v:.1e}"));
-                follow(&row(ui, "Learning rate", "Step size of Adam; noted as a mark in the curve", value));
+                let says = "Step size of Adam; noted as a mark in the curve";
+                follow(&row(ui, Number::LearningRate, "Learning rate", says, rate));
             }
             if let Some(decay) = &mut draft.ema_decay {
-                let value = DragValue::new(decay).range(0.5..=0.99999).speed(1e-5).max_decimals(5);
-                follow(&row(ui, "EMA decay", "Weight of the past in the moving average; noted in the curve", value));
+                let says = "Weight of the past in the moving average; noted in the curve";
+                follow(&row(ui, Number::EmaDecay, "EMA decay", says, decay));
             }
             if let Some(every) = &mut draft.preview_every {
-                let value = DragValue::new(every).range(0..=100_000).speed(5.0).suffix(" steps");
-                follow(&row(ui, "Samples every", "Training steps between samples; 0 for none", value));
+                let (says, mut steps) = ("Training steps between samples; 0 for none", *every as f64);
+                follow(&row(ui, Number::PreviewEvery, "Samples every", says, &mut steps));
+                *every = steps as u64;
             }
         });
         if done && draft != now {
@@ -49,9 +49,11 @@ impl ChangesForm {
     }
 }
 
-fn row(ui: &mut Ui, name: &str, tooltip: &str, value: DragValue<'_>) -> Response {
+fn row(ui: &mut Ui, number: Number, name: &str, says: &str, value: &mut f64) -> Response {
+    let About { least, most, .. } = number.about();
     let label = ui.label(name);
-    let response = ui.add(value.update_while_editing(false)).labelled_by(label.id).on_hover_text(tooltip);
+    let field = run_form::field(number, value).range(least..=most).update_while_editing(false);
+    let response = ui.add(field).labelled_by(label.id).on_hover_text(run_form::with_bounds(number, says));
     ui.end_row();
     response
 }

@@ -6,7 +6,7 @@ use super::film_settings::section;
 use super::schedule::name as schedule_name;
 use super::state::{AppState, RunSettings};
 use super::style::{self, GRID};
-use crate::engine::{self, BetaSchedule, Number, PredictionType, RunConfig};
+use crate::engine::{self, About, BetaSchedule, Number, PredictionType, RunConfig};
 use egui::{Align, CursorIcon, DragValue, Layout, Response, RichText, Ui, vec2};
 
 /// Width of the panel.
@@ -134,27 +134,16 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
 
 /// A number with its unit, what the paper used, and under it what is wrong.
 fn number(ui: &mut Ui, s: &mut RunSettings, number: Number, name: &str, says: &str) {
-    let about = number.about();
-    let bounds = format!("{says}: {} to {}{}", number.words(about.least), number.words(about.most), about.unit);
     let problem = s.config.check(number).err();
     let old = number.of(&s.config);
     let mut new = old;
-    let paper = about.paper;
-    // a step of the mouse is a hundredth, or one of what is counted
-    let speed = if number.is_count() { (old * 0.01).max(0.2) } else { old.abs().max(1e-9) * 0.01 };
-    let mut drag = DragValue::new(&mut new).speed(speed).suffix(about.unit);
-    drag = match number {
-        Number::EmaDecay => drag.speed(1e-5).max_decimals(7),
-        Number::LearningRate => drag.custom_formatter(|v, _| format!("{v:.1e}")),
-        _ if number.is_count() => drag.max_decimals(0),
-        _ => drag,
-    };
+    let paper = number.about().paper;
     let mut chosen = None;
     row(
         ui,
         name,
-        &bounds,
-        |ui| value(ui, drag, problem.is_none()),
+        &with_bounds(number, says),
+        |ui| value(ui, field(number, &mut new), problem.is_none()),
         |ui| {
             let Some(paper) = paper else { return };
             let text = if paper >= 1e3 { style::thousands(paper as u64) } else { number.words(paper) };
@@ -175,6 +164,25 @@ fn number(ui: &mut Ui, s: &mut RunSettings, number: Number, name: &str, says: &s
     if let Some(e) = problem {
         ui.label(RichText::new(format!("{}; {}", e.why, e.hint)).color(style::palette(ui).error));
     }
+}
+
+/// A field to type or drag that number in.
+pub(super) fn field(number: Number, value: &mut f64) -> DragValue<'_> {
+    // a step of the mouse is a hundredth, or one of what is counted
+    let speed = if number.is_count() { (*value * 0.01).max(0.2) } else { value.abs().max(1e-9) * 0.01 };
+    let drag = DragValue::new(value).speed(speed).suffix(number.about().unit);
+    match number {
+        Number::EmaDecay => drag.speed(1e-5).max_decimals(7),
+        Number::LearningRate => drag.custom_formatter(|v, _| format!("{v:.1e}")),
+        _ if number.is_count() => drag.max_decimals(0),
+        _ => drag,
+    }
+}
+
+/// What that number is for, and its bounds.
+pub(super) fn with_bounds(number: Number, says: &str) -> String {
+    let About { least, most, unit, .. } = number.about();
+    format!("{says}: {} to {}{unit}", number.words(least), number.words(most))
 }
 
 /// A name at the left, a value, and what the paper used at the right.

@@ -4,8 +4,8 @@ use crate::support::{Gui, bare, model, schedule, tell, with_films};
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::timesteps::Sample;
 use ddpm_film::engine::{
-    Changes, Command, Error, Evaluation, Event, Finding, Floor, Frame, History, JobId, Metrics, Outcome, Snapshot,
-    StepStats, TrainingState, Trajectory, Verdict,
+    Changes, Command, Error, Evaluation, Event, Finding, Floor, Frame, History, JobId, Kind, Metrics, Outcome,
+    Snapshot, StepStats, TrainingState, Trajectory, Verdict,
 };
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::state::Phase;
@@ -453,6 +453,19 @@ fn the_learning_rate_can_be_changed_while_it_runs_and_is_marked() {
     tell(&mut gui, Event::Metrics(job, Arc::new(told)));
     gui.run();
     assert!(gui.state_mut().take_commands().is_empty());
+    // its bounds are those of the settings before a start
+    for (name, typed, least) in [("Learning rate", "0.00000002", 2e-8), ("EMA decay", "0.9999995", 0.999_999_5)] {
+        gui.get_all_by_role_and_label(Role::SpinButton, name).next().unwrap().click();
+        gui.run();
+        gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
+        gui.event(egui::Event::Text(typed.into()));
+        gui.run();
+        gui.key_press(Key::Enter);
+        gui.run();
+        let commands = gui.state_mut().take_commands();
+        let [Command::Change(changes)] = commands.as_slice() else { panic!("{commands:?}") };
+        assert!([changes.learning_rate, changes.ema_decay].contains(&Some(least)), "{changes:?}");
+    }
 }
 
 #[test]
