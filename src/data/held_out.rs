@@ -1,8 +1,13 @@
 //! Images of the same kind that are never trained on.
 
+use super::part::Part;
 use super::{Dataset, Progress, Source, cifar};
 use crate::error::Result;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Of data without a test set one image in so many is held out: 4 %, evenly over folders and classes.
+const ONE_IN: usize = 25;
 
 impl Dataset {
     /// The test set that belongs to `source`, if there is one: that of MNIST, the IDX file or CIFAR batch of test images
@@ -11,19 +16,35 @@ impl Dataset {
     ///
     /// # Errors
     /// Those of [`Dataset::load`].
-    pub fn held_out(source: &Source, shape: [usize; 3], progress: Progress<'_>) -> Result<Option<Self>> {
-        let tests: Option<Vec<Source>> = source
-            .places()
-            .iter()
-            .map(|place| match place {
-                Source::Path(path) => test_set(path).map(Source::Path),
-                _ => None,
-            })
-            .collect();
-        match (source, tests) {
-            (Source::Mnist, _) => Self::mnist_test(shape, progress).map(Some),
-            (_, Some(tests)) => Self::load(&Source::Several(tests), shape, progress).map(Some),
-            (_, None) => Ok(None),
+    pub fn test_set(source: &Source, shape: [usize; 3], progress: Progress<'_>) -> Result<Option<Self>> {
+        match test_sets(source) {
+            _ if *source == Source::Mnist => Self::mnist_test(shape, progress).map(Some),
+            Some(tests) => Self::load(&Source::Several(tests), shape, progress).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes one of each [`ONE_IN`] images out, which are not trained on.
+    pub(super) fn hold_out(&mut self) {
+        let len = self.pixels.len() / self.n;
+        let (mut pixels, mut labels, mut kept) = (Vec::new(), Vec::new(), 0);
+        for i in 0..self.n {
+            let image = i * len..(i + 1) * len;
+            if i % ONE_IN == ONE_IN - 1 {
+                pixels.extend_from_slice(&self.pixels[image]);
+                labels.push(self.labels[i]);
+            } else {
+                self.pixels.copy_within(image, kept * len);
+                self.labels[kept] = self.labels[i];
+                kept += 1;
+            }
+        }
+        self.pixels.truncate(kept * len);
+        self.labels.truncate(kept);
+        self.n = kept;
+        if !labels.is_empty() {
+            let part = Part { pixels, labels, classes: self.classes.clone(), flip: self.flip, ..Part::default() };
+            self.held_out = Some(Arc::new(Self::new(format!("{}, held out", self.name), self.shape, part)));
         }
     }
 
@@ -37,6 +58,20 @@ impl Dataset {
         let ends = present().next().zip(present().next_back());
         (ends.unwrap_or_default(), sum / self.pixels.len().max(1) as f64)
     }
+}
+
+/// Whether a test set belongs to `source`.
+pub(super) fn has_test_set(source: &Source) -> bool {
+    *source == Source::Mnist || test_sets(source).is_some()
+}
+
+/// Those of all its places.
+fn test_sets(source: &Source) -> Option<Vec<Source>> {
+    let test_of = |place: &Source| match place {
+        Source::Path(path) => test_set(path).map(Source::Path),
+        _ => None,
+    };
+    source.places().iter().map(test_of).collect()
 }
 
 /// Where the test images that belong to these training images lie.
@@ -59,7 +94,6 @@ fn test_set(path: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::part::Part;
     use super::*;
 
     #[test]
@@ -84,6 +118,25 @@ mod tests {
         assert_eq!(test_set(&dir.join("cifar/test_batch.bin")), None);
         assert_eq!(test_set(&dir.join("own/train")), Some(dir.join("own/test")));
         assert_eq!((test_set(&dir.join("own/test")), test_set(&dir.join("alone/train"))), (None, None));
+    }
+
+    #[test]
+    fn one_image_in_twenty_five_is_held_out_and_no_other_image_is_lost() {
+        let set = |n: usize| {
+            let pixels = (0..n).flat_map(|i| [i as u8, 1]).collect();
+            let labels = (0..n as u32).collect();
+            let classes = (0..n).map(|i| i.to_string()).collect();
+            let mut set = Dataset::new("own".into(), [1, 1, 2], Part { pixels, labels, classes, ..Part::default() });
+            set.hold_out();
+            set
+        };
+        let few = set(24);
+        assert!(few.n == 24 && few.held_out.is_none() && few.image(23) == [23, 1]);
+        let many = set(60);
+        let held = many.held_out.as_deref().unwrap();
+        assert_eq!((many.n, held.n, held.labels.as_slice()), (58, 2, &[24, 49][..]));
+        assert_eq!((held.image(1), many.image(24), many.image(57)), (&[49, 1][..], &[25, 1][..], &[59, 1][..]));
+        assert!((0..58).all(|i| many.labels[i] == u32::from(many.image(i)[0])));
     }
 
     #[test]

@@ -16,12 +16,14 @@ pub use source::Source;
 
 use crate::diffusion::Images;
 use crate::error::{Error, Kind, Result};
+use held_out::has_test_set;
 use part::Part;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Told (done, total) while loading; answers whether to go on.
 type Progress<'a> = &'a dyn Fn(usize, usize) -> bool;
@@ -60,13 +62,15 @@ pub struct Dataset {
     pub found: Found,
     /// Files that could not be read, each with the reason.
     pub skipped: Vec<(PathBuf, String)>,
+    /// Those of its images that are left out of all the above, never to be trained on.
+    pub held_out: Option<Arc<Self>>,
 }
 
 impl Dataset {
     /// Loads `source`, scaled and centre-cropped to `shape` = [c, h, w] of the model, grey or colour as c is 1 or 3.
     ///
     /// `progress` hears (done, total) and stops the loading by answering false. Fails if one of its places cannot be read
-    /// at all, or past 2 GiB of pixels.
+    /// at all, or past 2 GiB of pixels. Of [`Source::Rest`] a few images are held out.
     pub fn load(source: &Source, shape: [usize; 3], progress: &dyn Fn(usize, usize) -> bool) -> Result<Self> {
         check_shape(shape)?;
         let places = source.places();
@@ -83,7 +87,7 @@ impl Dataset {
                 _ => ("mnist".to_owned(), bundled(MNIST_IMAGES, MNIST_LABELS, shape, &progress)?),
             };
             if all.pixels.len() + part.pixels.len() > MAX_BYTES {
-                return Err(too_large("more than fits"));
+                return Err(too_large("too many pictures in all"));
             }
             let flip = all.flip && part.flip;
             all.append(part);
@@ -94,7 +98,11 @@ impl Dataset {
         if all.pixels.is_empty() {
             return Err(Error::usage("cannot read the data set", "no path was named", "name a file or a folder"));
         }
-        Ok(Self::new(names.join(" + "), shape, all))
+        let mut set = Self::new(names.join(" + "), shape, all);
+        if matches!(source, Source::Rest(_)) && !has_test_set(source) {
+            set.hold_out();
+        }
+        Ok(set)
     }
 
     /// The 10,000 test images of MNIST, as [`Dataset::load`].
@@ -125,7 +133,7 @@ impl Dataset {
 
     fn new(name: String, shape: [usize; 3], part: Part) -> Self {
         let Part { pixels, labels, classes, found, flip, skipped } = part;
-        Self { name, shape, n: labels.len(), pixels, classes, labels, flip, found, skipped }
+        Self { name, shape, n: labels.len(), pixels, classes, labels, flip, found, skipped, held_out: None }
     }
 
     /// Number, shape and CRC-32 of all that decides a batch: "60000 images of 1x28x28, CRC-32 0a1b2c3d".
@@ -283,8 +291,8 @@ fn check_shape([c, h, w]: [usize; 3]) -> Result<()> {
 }
 
 fn too_large(what: &str) -> Error {
-    let why = format!("it holds {what}, which is past {} GiB of pixels", MAX_BYTES >> 30);
-    Error::new("cannot read the data set", why, "give a smaller part of it")
+    let why = format!("it holds {what}, and at most {} GiB of pixels are kept in memory", MAX_BYTES >> 30);
+    Error::new("cannot read the data set", why, "give a smaller part of it, or choose a preset with smaller pictures")
 }
 
 fn unreadable(e: &std::io::Error, path: &Path) -> Error {

@@ -15,6 +15,10 @@ pub enum Source {
     Path(PathBuf),
     /// All of these as one data set, in this order. A file that several of them hold is read once.
     Several(Vec<Self>),
+    /// All but a few images, which are held out, if no test set belongs to it: see [`Dataset::held_out`].
+    ///
+    /// [`Dataset::held_out`]: super::Dataset::held_out
+    Rest(Box<Self>),
 }
 
 impl Source {
@@ -51,6 +55,7 @@ impl Source {
     pub(super) fn places(&self) -> &[Self] {
         match self {
             Self::Several(sources) => sources,
+            Self::Rest(of) => of.places(),
             one => std::slice::from_ref(one),
         }
     }
@@ -61,6 +66,7 @@ impl fmt::Display for Source {
         match self {
             Self::Mnist => f.write_str("mnist"),
             Self::Path(path) => path.display().fmt(f),
+            Self::Rest(of) => of.fmt(f),
             Self::Several(sources) => {
                 let places: Vec<String> = sources.iter().map(ToString::to_string).collect();
                 f.write_str(&Self::join(places.iter().map(String::as_str)))

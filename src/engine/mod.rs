@@ -220,12 +220,18 @@ pub struct SampleRequest {
 /// A data set to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookRequest {
-    /// As in [`RunConfig::data`].
-    pub data: String,
+    /// Which, as [`RunConfig::source`] says.
+    pub data: Source,
     /// [c, h, w] of the images.
     pub shape: [usize; 3],
     /// Read the files again, although they were read before.
     pub again: bool,
+}
+
+impl LookRequest {
+    fn place(&self) -> reading::Place {
+        (self.data.clone(), self.shape)
+    }
 }
 
 /// Where a forward film starts.

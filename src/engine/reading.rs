@@ -240,17 +240,20 @@ impl Readings {
     }
 }
 
-/// The images of the same kind that are never trained on, if there are any. They are few, and read at once.
+/// The images that belong to `data` and are never trained on, if there are any. A test set is small, and read at once.
 ///
 /// # Errors
 /// The worker is told to quit; what else is wrong is a warning.
-pub(super) fn held_out((source, shape): &Place, out: &Outbox) -> Result<Option<Dataset>> {
-    match Dataset::held_out(source, *shape, &|_, _| !out.quit()) {
+pub(super) fn held_out((source, shape): &Place, data: &Dataset, out: &Outbox) -> Result<Option<Arc<Dataset>>> {
+    if data.held_out.is_some() {
+        return Ok(data.held_out.clone());
+    }
+    match Dataset::test_set(source, *shape, &|_, _| !out.quit()) {
         Err(e) if e.kind != Kind::Cancelled => {
             out.send(Event::Warning(e.to_string()));
             Ok(None)
         }
-        held_out => held_out,
+        test_set => Ok(test_set?.map(Arc::new)),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::monitor::RunLog;
 use crate::train::changes::Changes;
 use crate::train::floor::{Floor, FloorJob};
 use crate::train::metrics::StepStats;
-use crate::train::trainer::Trainer;
+use crate::train::trainer::{State, Trainer};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) struct TrainingJob {
     trainer: Trainer,
     data: Arc<Dataset>,
     /// Images that are never trained on, where there are any.
-    held_out: Option<Dataset>,
+    held_out: Option<Arc<Dataset>>,
     floor: FloorJob,
     /// Whether the floor has its turn before the next step.
     floor_next: bool,
@@ -113,7 +113,7 @@ impl TrainingJob {
         };
         let data = cache.get(&place)?;
         trainer.bind(&data)?;
-        let held_out = held_out(&place, out)?;
+        let held_out = held_out(&place, &data, out)?;
         let floor = FloorJob::new(Arc::clone(&data), Arc::clone(trainer.schedule()))?;
         let now = Instant::now();
         let mut training = Self {
@@ -170,6 +170,16 @@ impl TrainingJob {
                 checkpoint::claim(dir, false).map(drop)
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Lets a run that goes on hold out the images that it held out before.
+    pub(super) fn as_begun(request: &mut TrainRequest) {
+        let folder = request.out.as_ref().filter(|_| request.resume.is_some());
+        // what is wrong with the folder is said when the run goes on
+        let saved = folder.and_then(|dir| checkpoint::read_state(dir).ok());
+        if let Some(state) = saved.and_then(|state| serde_json::from_value::<State>(state).ok()) {
+            request.config.hold_out = state.run.hold_out;
         }
     }
 

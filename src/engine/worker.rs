@@ -73,7 +73,7 @@ impl Model {
             schedule_config,
             prediction_type: checkpoint.schedule.prediction_type()?,
         };
-        let data = state.map_or(Source::Mnist, |s| Source::parse(&s.run.data));
+        let data = state.map_or(Source::Mnist, |s| s.run.source());
         Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })
     }
 }
@@ -167,7 +167,10 @@ impl Worker<'_> {
     }
 
     /// Begins a command, or sets it aside until the data that it needs are read.
-    fn take(&mut self, command: Command) {
+    fn take(&mut self, mut command: Command) {
+        if let Command::Train(_, request) = &mut command {
+            TrainingJob::as_begun(request);
+        }
         for free in self.readings.make_way(&command, self.out) {
             self.take(free);
         }
@@ -195,7 +198,7 @@ impl Worker<'_> {
         };
         match command {
             Command::Train(_, request) => request.config.validate().ok().map(|plan| plan.data_place()),
-            Command::Look(_, request) => Some((Source::parse(&request.data), request.shape)),
+            Command::Look(_, request) => Some(request.place()),
             Command::Sample(_, r) if r.predictor == Predictor::Oracle => of(r.which),
             Command::Sample(_, r) if matches!(r.from, Some((ForwardSource::Data, _))) => of(r.which),
             Command::Fork(_, r) if r.predictor == Predictor::Oracle => self.films.data(),
@@ -219,7 +222,7 @@ impl Worker<'_> {
         match command {
             Command::Look(job, request) => {
                 let done = self.guard(job, |w| {
-                    let data = w.readings.cache.get(&(Source::parse(&request.data), request.shape))?;
+                    let data = w.readings.cache.get(&request.place())?;
                     w.out.send(Event::Data(job, data));
                     Ok(())
                 });

@@ -21,6 +21,9 @@ pub struct RunConfig {
     pub prediction_type: String,
     /// Whether images are mirrored at random; `None` mirrors pictures but not digits.
     pub flip: Option<bool>,
+    /// Whether a few images are held out where no test set belongs to the data. Runs of older versions hold none out.
+    #[serde(default)]
+    pub hold_out: bool,
     /// The address of all randomness.
     pub seed: u64,
     /// Optimiser steps in all.
@@ -53,6 +56,7 @@ impl Default for RunConfig {
             beta_schedule: BetaSchedule::Linear.name().into(),
             prediction_type: PredictionType::Epsilon.name().into(),
             flip: None,
+            hold_out: true,
             seed: 0,
             steps: 20_000,
             batch: 64,
@@ -209,11 +213,20 @@ pub struct Plan {
 impl Plan {
     /// Which data, and [c, h, w] of its images.
     pub fn data_place(&self) -> (Source, [usize; 3]) {
-        (Source::parse(&self.run.data), self.model.image_shape())
+        (self.run.source(), self.model.image_shape())
     }
 }
 
 impl RunConfig {
+    /// Which images it learns from.
+    pub fn source(&self) -> Source {
+        match Source::parse(&self.data) {
+            Source::Mnist => Source::Mnist,
+            own if self.hold_out => Source::Rest(Box::new(own)),
+            own => own,
+        }
+    }
+
     /// Checks every setting.
     ///
     /// # Errors

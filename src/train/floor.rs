@@ -118,6 +118,7 @@ mod tests {
             flip: false,
             found: Found::default(),
             skipped: Vec::new(),
+            held_out: None,
         };
         FloorJob::new(Arc::new(data), Arc::new(Schedule::new(&ScheduleConfig::default()).unwrap())).unwrap()
     }

@@ -130,9 +130,9 @@ impl Curve {
             plot.line(Line::new("smoothed", PlotPoints::Borrowed(&self.smooth)).color(p.state).width(2.5));
             let [train, held_out] = &self.evaluated;
             if !held_out.is_empty() {
-                let train = Line::new("128 training images", PlotPoints::Borrowed(train)).color(p.weak);
+                let train = Line::new("training images", PlotPoints::Borrowed(train)).color(p.weak);
                 plot.line(train.style(LineStyle::dashed_dense()).width(1.5));
-                plot.line(Line::new("128 held-out images", PlotPoints::Borrowed(held_out)).color(p.text).width(1.5));
+                plot.line(Line::new("held-out images", PlotPoints::Borrowed(held_out)).color(p.text).width(1.5));
             }
         });
         changes::marks(ui, metrics.history.changes(), &shown.transform);

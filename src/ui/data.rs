@@ -72,7 +72,7 @@ impl Window {
         let config = &self.state.run.config;
         let Ok(plan) = config.validate() else { return };
         let (_, shape) = plan.data_place();
-        let request = LookRequest { data: config.data.clone(), shape, again: false };
+        let request = LookRequest { data: config.source(), shape, again: false };
         let data = &self.state.data;
         let known = data.asked.as_ref() == Some(&request) && matches!(data.phase, Phase::Busy | Phase::Done);
         if again || !known {
@@ -217,7 +217,7 @@ impl DataView {
             });
             style::button(ui, &UiAction::ReadData, out);
         });
-        if state.data.asked.as_ref().is_some_and(|asked| asked.data != state.run.config.data) {
+        if state.data.asked.as_ref().is_some_and(|asked| asked.data != state.run.config.source()) {
             ui.label(RichText::new("Other data were chosen since; read them to see them").color(p.warning));
         }
     }
@@ -229,6 +229,11 @@ impl DataView {
         let [c, h, w] = set.shape;
         let colours = if c == 1 { "grey" } else { "RGB" };
         ui.label(RichText::new(format!("The network gets them as {w}×{h} {colours}")).color(p.weak));
+        if let Some(held_out) = &set.held_out {
+            let count = style::thousands(held_out.n as u64);
+            let says = format!("{count} more are held out: never trained on, they show whether it memorises");
+            ui.label(RichText::new(says).color(p.weak));
+        }
 
         if self.summary.as_ref().is_none_or(|(made, _)| *made != job) {
             self.summary = Some((job, Summary::new(set)));

@@ -1,7 +1,7 @@
 //! The data view: reading, counts, a gallery of any length, batches with their mirrored pictures, files that were not read.
 
 use crate::support::{Gui, bare, tell};
-use ddpm_film::engine::{Command, Dataset, Error, Event, JobId, LookRequest, Outcome};
+use ddpm_film::engine::{Command, Dataset, Error, Event, JobId, LookRequest, Outcome, Source};
 use egui::accesskit::Role;
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::{NodeT as _, Queryable as _};
@@ -24,6 +24,23 @@ fn large() -> Dataset {
         flip: true,
         found,
         skipped: (0..5000).map(|i| (format!("/home/pets/{i}.png").into(), "the file is cut short".into())).collect(),
+        held_out: Some(Arc::new(few())),
+    }
+}
+
+/// What is held out of them.
+fn few() -> Dataset {
+    Dataset {
+        name: "pets, held out".into(),
+        shape: [1, 28, 28],
+        n: 2,
+        pixels: vec![0; 2 * 784],
+        classes: vec!["cat".into()],
+        labels: vec![0; 2],
+        flip: true,
+        found: Default::default(),
+        skipped: Vec::new(),
+        held_out: None,
     }
 }
 
@@ -38,7 +55,7 @@ fn opened(width: f32, height: f32) -> (Gui, JobId) {
     gui.key_press_modifiers(Modifiers::COMMAND, Key::D);
     gui.run_steps(3);
     let (job, request) = asked(&mut gui);
-    assert_eq!(request, LookRequest { data: "mnist".into(), shape: [1, 28, 28], again: false });
+    assert_eq!(request, LookRequest { data: Source::Mnist, shape: [1, 28, 28], again: false });
     (gui, job)
 }
 
@@ -85,6 +102,7 @@ fn a_long_gallery_looks_up_only_what_is_on_screen() {
     {
         gui.get_by_label(label);
     }
+    gui.get_by_label("2 more are held out: never trained on, they show whether it memorises");
     gui.get_by_label("Not read: 5,000");
     gui.get_by_label("0.png: the file is cut short");
     let range = |gui: &Gui| -> (usize, usize) {
@@ -143,8 +161,8 @@ fn other_data_are_read_when_their_path_is_entered() {
     gui.key_press(Key::Enter);
     gui.run_steps(3);
     let (_, request) = asked(&mut gui);
-    assert_eq!((request.data.as_str(), request.again), (gui.state().state.run.config.data.as_str(), true));
-    assert!(request.data.contains('!'), "{request:?}");
+    assert_eq!((&request.data, request.again), (&gui.state().state.run.config.source(), true));
+    assert!(request.data.to_string().contains('!'), "{request:?}");
 }
 
 #[test]

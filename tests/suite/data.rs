@@ -126,9 +126,9 @@ fn broken_idx_files_get_one_sentence_each() {
         ("labels", idx(&[5], &[0; 5]), "holds labels"),
         ("foreign", b"%PDF-1.7 and so on".to_vec(), "not an IDX file"),
         ("none", idx(&[0, 28, 28], &[]), "0 images"),
-        ("overflow", idx(&[u32::MAX; 3], &[1; 100]), "past 2 GiB"),
+        ("overflow", idx(&[u32::MAX; 3], &[1; 100]), "at most 2 GiB"),
         ("one-huge", idx(&[1, 40_000, 40_000], &[1; 100]), "images of 40000x40000"),
-        ("huge", idx(&[70_000, 1000, 1000], &[1; 100]), "past 2 GiB"),
+        ("huge", idx(&[70_000, 1000, 1000], &[1; 100]), "at most 2 GiB"),
     ];
     for (name, bytes, expected) in cases {
         let path = dir.path().join(format!("{name}-idx3-ubyte"));
@@ -143,7 +143,7 @@ fn broken_idx_files_get_one_sentence_each() {
     // 2^25 images of one pixel are small, but not at 3x32x32.
     let path = dir.path().join("tiny-idx3-ubyte");
     fs::write(&path, idx(&[1 << 25, 1, 1], &[])).unwrap();
-    assert!(load(&path, [3, 32, 32]).unwrap_err().to_string().contains("past 2 GiB"));
+    assert!(load(&path, [3, 32, 32]).unwrap_err().to_string().contains("at most 2 GiB"));
     assert_eq!(load(&path, [4, 32, 32]).unwrap_err().kind, Kind::Usage);
 }
 
@@ -338,4 +338,17 @@ fn sources_parse() {
     assert_eq!(Source::parse(&Source::join(["x;y"])), Source::Path("x;y".into()));
     let e = Dataset::load(&Source::parse("; "), [1, 8, 8], &|_, _| true).unwrap_err();
     assert_eq!(e.kind, Kind::Usage);
+}
+
+#[test]
+fn pictures_that_memory_could_not_hold_are_refused_before_any_is_decoded() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(dir.path().join(name).with_extension("png"), b"never looked at").unwrap();
+    }
+    // 768 MiB each
+    let e = load(dir.path(), [3, 16_384, 16_384]).unwrap_err().to_string();
+    let says = "cannot read the data set: it holds more than 2 pictures, and at most 2 GiB of pixels are kept in memory; \
+                give a smaller part of it, or choose a preset with smaller pictures (";
+    assert!(e.starts_with(says), "{e}");
 }

@@ -1,6 +1,8 @@
 //! Data of one's own: CIFAR batches, several places at once, classes, mirrored pictures.
 
+use ddpm_film::checkpoint;
 use ddpm_film::data::{Dataset, Source};
+use ddpm_film::engine::{Changes, Command, DeviceChoice, Engine, Event, Options, Outcome, TrainRequest};
 use ddpm_film::error::{Kind, Result};
 use ddpm_film::model::compute::Compute;
 use ddpm_film::train::config::RunConfig;
@@ -9,6 +11,7 @@ use image::{GrayImage, Luma};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 fn load(place: &str, shape: [usize; 3]) -> Result<Dataset> {
     Dataset::load(&Source::parse(place), shape, &|_, _| true)
@@ -229,12 +232,64 @@ fn a_run_that_mirrors_resumes_to_the_same_bytes() {
     assert_eq!(e.lines().count(), 1);
 }
 
+/// Trains up to that step and saves; how many images it learned from, in words.
+fn trained(config: &RunConfig, out: &Path, steps: u64, resume: bool) -> (Outcome, String) {
+    let engine = Engine::start(Options { device: DeviceChoice::Cpu, threads: 2, model: None }, || ()).unwrap();
+    let request = TrainRequest {
+        config: RunConfig { steps, ..config.clone() },
+        out: Some(out.to_owned()),
+        resume: resume.then(Changes::default),
+        save_every: None,
+        preview_share: None,
+    };
+    engine.send(Command::Train(1, Box::new(request))).unwrap();
+    let outcome = loop {
+        if let Some(Event::Finished(1, outcome)) = engine.wait(Duration::from_secs(60)).unwrap() {
+            break outcome;
+        }
+    };
+    let state = checkpoint::read_state(out).unwrap();
+    (outcome, state["data"].as_str().unwrap().split(" of ").next().unwrap().to_owned())
+}
+
+#[test]
+fn a_few_images_are_held_out_where_no_test_set_is_and_runs_of_older_versions_hold_none_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("train");
+    (0..50).for_each(|i| grey(&own.join(format!("{i:02}.png")), i));
+    let source = RunConfig { data: text(&own), ..RunConfig::default() }.source();
+    let read = || Dataset::load(&source, [1, 1, 1], &|_, _| true).unwrap();
+    let data = read();
+    assert_eq!((data.n, &data.held_out.as_ref().unwrap().pixels), (48, &vec![24, 49]));
+    assert!(!data.pixels.contains(&24) && data.pixels.contains(&23), "it would be trained on");
+
+    let config =
+        RunConfig { preset: "digits16".into(), data: text(&own), batch: 4, preview_every: 0, ..RunConfig::default() };
+    let [new, old] = ["new", "old"].map(|name| dir.path().join(name));
+    let images = |n: &str| (Outcome::Done, format!("{n} images"));
+    assert_eq!(trained(&config, &new, 1, false), images("48"));
+    assert_eq!(trained(&config, &new, 2, true), images("48"));
+    assert_eq!(trained(&RunConfig { hold_out: false, ..config.clone() }, &old, 1, false), images("50"));
+    let mut saved = checkpoint::load(&old, &candle_core::Device::Cpu).unwrap();
+    let state = &mut saved.training.as_mut().unwrap().state;
+    state["run"].as_object_mut().unwrap().remove("hold_out").unwrap();
+    checkpoint::save(&old, &saved).unwrap();
+    assert_eq!(trained(&config, &old, 2, true), images("50"));
+
+    grey(&dir.path().join("test/a.png"), 7);
+    assert!(read().n == 50 && read().held_out.is_none(), "there is a test set now");
+    assert_eq!(Dataset::test_set(&source, [1, 1, 1], &|_, _| true).unwrap().unwrap().pixels, [7]);
+    let (outcome, _) = trained(&config, &new, 3, true);
+    let Outcome::Failed(e) = outcome else { panic!("it went on with other images") };
+    assert!(e.to_string().contains("its data were 48 images"), "{e}");
+}
+
 /// A `state.json` from before there was a setting for it.
 #[test]
 fn runs_from_before_still_load() {
     let old = r#"{"preset":"mnist28","data":"pictures","seed":1,"steps":5}"#;
     let run: RunConfig = serde_json::from_str(old).unwrap();
-    assert_eq!((run.data.as_str(), run.flip), ("pictures", None));
+    assert_eq!((run.data.as_str(), run.flip, run.hold_out), ("pictures", None, false));
     assert_eq!(Source::parse(&run.data), Source::Path("pictures".into()));
 }
 

@@ -325,7 +325,7 @@ fn the_doctor_finds_nothing_wrong_with_a_healthy_run_and_dead_layers_in_a_dead_o
 fn held_out_images_are_measured_without_changing_a_byte() {
     let plan = || small_run(2).validate().unwrap();
     let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
-    let held_out = Dataset::held_out(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap().unwrap();
+    let held_out = Dataset::test_set(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap().unwrap();
     assert_eq!((held_out.name.as_str(), held_out.len()), ("mnist-test", 10_000));
     let run = |threads, measured: bool| {
         let mut trainer = Trainer::new(plan(), compute(threads, Path::Fast)).unwrap();
