@@ -557,15 +557,6 @@ pub fn tooltip(ctx: &egui::Context, action: &UiAction) -> String {
     })
 }
 
-/// A line of a menu for `action`, with its keys. Returns whether it was chosen.
-pub fn menu_item(ui: &mut egui::Ui, action: &UiAction, out: &mut Vec<UiAction>) -> bool {
-    let Some(Entry { label, tooltip, keys, .. }) = entry(action) else { return false };
-    let keys = keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
-    let chosen = ui.add(egui::Button::new(label).shortcut_text(keys)).on_hover_text(tooltip).clicked();
-    out.extend(chosen.then(|| action.clone()));
-    chosen
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,10 +1,11 @@
 //! The one slider over the whole film, with its filmstrip: noise at the left, the picture at the right.
 
-use super::actions::{self, UiAction};
+use super::actions::UiAction;
 use super::axis::{self, Axis, Scale};
 use super::pictures::{Atlas, Map};
 use super::style;
 use super::symbols::{self, Part};
+use super::top_bar;
 use crate::engine::{JobId, Quantity, Schedule, Trajectory};
 use egui::{Align2, CursorIcon, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 
@@ -90,7 +91,7 @@ impl Timeline {
         }
         response.context_menu(|ui| {
             for action in [UiAction::SetIn, UiAction::SetOut, UiAction::WholeFilm, UiAction::NextScale] {
-                if actions::menu_item(ui, &action, out) {
+                if top_bar::menu_item(ui, &action, out) {
                     ui.close();
                 }
             }

@@ -45,11 +45,11 @@ impl Window {
                 menu.response.on_hover_text("Open and save models, open images, export films");
                 let menu = ui.menu_button("View ⏷", |ui| {
                     use UiAction::{FullScreen, NextTheme, Present, ToggleContrast};
-                    if actions::menu_item(ui, &UiAction::Show(View::Shared), out) {
+                    if menu_item(ui, &UiAction::Show(View::Shared), out) {
                         ui.close();
                     }
                     for action in [Present, FullScreen, ToggleContrast, NextTheme] {
-                        if actions::menu_item(ui, &action, out) {
+                        if menu_item(ui, &action, out) {
                             ui.close();
                         }
                     }
@@ -85,4 +85,13 @@ pub(super) fn next_theme(ui: &Ui) {
         ThemePreference::Dark => ThemePreference::System,
     };
     ui.ctx().set_theme(next);
+}
+
+/// A line of a menu for `action`, with its keys. Returns whether it was chosen.
+pub(super) fn menu_item(ui: &mut Ui, action: &UiAction, out: &mut Vec<UiAction>) -> bool {
+    let Some(actions::Entry { label, tooltip, keys, .. }) = actions::entry(action) else { return false };
+    let keys = keys.map_or_else(String::new, |k| ui.ctx().format_shortcut(&k));
+    let chosen = ui.add(egui::Button::new(label).shortcut_text(keys)).on_hover_text(tooltip).clicked();
+    out.extend(chosen.then(|| action.clone()));
+    chosen
 }
