@@ -55,6 +55,15 @@ impl PredictionType {
         output
     }
 
+    /// The mean squared error of ε̂ over all t, if the network says nothing but 0 of data of that mean square.
+    pub fn blank_loss(self, schedule: &Schedule, mean_square: f64) -> f64 {
+        let at = |ac: &f64| match self {
+            Self::Epsilon => 1.0,
+            Self::Velocity => ac * (ac + (1.0 - ac) * mean_square),
+        };
+        schedule.alphas_cumprod.iter().map(at).sum::<f64>() / schedule.steps() as f64
+    }
+
     /// How much the error of ε̂ is of the error of what the network says.
     pub fn share_of_error(self, schedule: &Schedule, t: usize) -> f64 {
         match self {
@@ -98,5 +107,19 @@ mod tests {
         let from_v = weighted_sum(ac.sqrt(), x_t.one(2), -(1.0 - ac).sqrt(), v.one(2));
         let from_eps = predict_xstart_from_eps(&s, &one(&x_t), 500, &one(&noise));
         assert!(from_v.iter().zip(&from_eps.data).all(|(a, b)| (a - b).abs() < 1e-5));
+    }
+
+    #[test]
+    fn a_network_that_says_nothing_has_the_blank_loss() {
+        let s = Schedule::new(&ScheduleConfig::default()).unwrap();
+        let (all, shape) = ((0..1000).collect::<Vec<_>>(), [1, 4, 4]);
+        let [x_start, noise] = [3, 4].map(|seed| noise_images(seed, Purpose::Pick, 0, 0, 1000, shape));
+        let x_t = q_sample(&s, &x_start, &all, &noise);
+        for kind in PredictionType::ALL {
+            let eps = kind.to_eps(&s, &x_t, &all, Images::zeros(1000, shape));
+            let squares = eps.data.iter().zip(&noise.data).map(|(a, b)| f64::from(a - b).powi(2));
+            let (loss, blank) = (squares.sum::<f64>() / 16_000.0, kind.blank_loss(&s, 1.0));
+            assert!((loss / blank - 1.0).abs() < 0.05, "{kind:?}: {loss} is not {blank}");
+        }
     }
 }

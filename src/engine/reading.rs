@@ -133,10 +133,16 @@ impl Readings {
         self.open.is_empty()
     }
 
+    /// Whether that job waits for data.
+    pub fn holds(&self, job: JobId) -> bool {
+        self.open.iter().any(|reading| reading.waiting.iter().any(|waiting| waiting.job() == Some(job)))
+    }
+
     /// Ends what waits and was cancelled by `command` or is replaced by it. Returns what waited behind it.
     pub fn make_way(&mut self, command: &Command, out: &Outbox) -> Vec<Command> {
         let ends = |waiting: &Command| match command {
             Command::Cancel(job) => waiting.job() == Some(*job) && needs_data(waiting),
+            Command::Forget(jobs) => waiting.job().is_some_and(|job| jobs.contains(&job)),
             // every branch is wanted
             Command::Fork(..) => false,
             newer => needs_data(newer) && discriminant(newer) == discriminant(waiting),

@@ -4,6 +4,7 @@ use super::{
     BetaSchedule, Fork, ForwardRequest, ForwardSource, Predictor, SampleRequest, SamplerKind, ScheduleConfig, Variance,
     Which,
 };
+use crate::diffusion::reel::MOST_BRANCHES;
 use crate::error::{Error, Result};
 use crate::model::Params;
 use serde_json::{Value, json};
@@ -93,7 +94,10 @@ impl Recipe {
         let (predictor, sampler) = (predictor(value)?, sampler(value)?);
         let forks = match &value["forks"] {
             Value::Null => Vec::new(),
-            forks => forks.as_array()?.iter().map(read_fork).collect::<Option<_>>()?,
+            forks => {
+                let forks = forks.as_array().filter(|forks| forks.len() <= MOST_BRANCHES)?;
+                forks.iter().map(read_fork).collect::<Option<_>>()?
+            }
         };
         let source = match (&value["source"], &value["source"]["photo"], &value["source"]["file"]) {
             (Value::String(data), ..) if data == "data" => ForwardSource::Data,

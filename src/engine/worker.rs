@@ -201,7 +201,9 @@ impl Worker<'_> {
             Command::Look(_, request) => Some(request.place()),
             Command::Sample(_, r) if r.predictor == Predictor::Oracle => of(r.which),
             Command::Sample(_, r) if matches!(r.from, Some((ForwardSource::Data, _))) => of(r.which),
-            Command::Fork(_, r) if r.predictor == Predictor::Oracle => self.films.data(),
+            Command::Fork(_, r) if r.predictor == Predictor::Oracle || self.readings.holds(r.parent) => {
+                self.films.data()
+            }
             Command::Race(_, r) if r.predictor == Predictor::Oracle => of(r.which),
             Command::Forward(_, r) if r.source == ForwardSource::Data => of(r.which),
             Command::Compare(_, r) => of(r.which),

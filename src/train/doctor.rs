@@ -51,6 +51,10 @@ pub struct Signals<'a> {
     pub range: (u8, u8),
     /// L_T of the data, bits per dimension.
     pub prior_bits: f64,
+    /// Loss of a network that says nothing but 0: 1 if it predicts ε.
+    pub blank: f32,
+    /// Held-out images that are measured.
+    pub held_out: usize,
     /// Weights that have had no gradient for a while, by their paths.
     pub silent: &'a [String],
 }
@@ -59,9 +63,9 @@ pub struct Signals<'a> {
 const EMA_SHARE: f32 = 0.1;
 /// The share that is as good as nothing.
 const EMA_GONE: f32 = 0.01;
-/// Loss past which nothing is learned, where 1 is that of predicting nothing.
+/// Loss past which nothing is learned, of that of predicting nothing.
 const UNLEARNED: f32 = 0.9;
-/// Loss past which a run is falling apart.
+/// Loss past which a run is falling apart, of the same.
 const APART: f32 = 2.0;
 /// Steps that a run is given to begin to learn.
 const PATIENCE: u64 = 200;
@@ -77,6 +81,8 @@ const SPIKE_STEPS: usize = 500;
 const SPIKE: f32 = 10.0;
 /// L_T that counts, bits per dimension; the paper's is 1e-5.
 const PRIOR: f64 = 0.01;
+/// Held-out images from which their loss says something.
+const ENOUGH: usize = 16;
 /// Loss on held-out images over that on training images past which a network memorises.
 const MEMORISED: f32 = 1.2;
 
@@ -105,18 +111,19 @@ fn step(s: &Signals<'_>) -> u64 {
 }
 
 fn diverging(s: &Signals<'_>) -> Option<Verdict> {
-    let loss = s.history.mean_loss(16).filter(|loss| *loss > APART)?;
-    let what = format!("The loss is {loss:.3}, worse than that of predicting no noise at all, which is 1");
+    let loss = s.history.mean_loss(16).filter(|loss| *loss > APART * s.blank)?;
+    let what = format!("The loss is {loss:.3}, worse than that of predicting nothing at all, which is {:.2}", s.blank);
     let rate = s.run.learning_rate;
     verdict(Finding::Diverging, what, format!("Lower the learning rate, now {rate:e}, or go back to an older save"))
 }
 
 fn nothing_learned(s: &Signals<'_>) -> Option<Verdict> {
-    let loss = s.history.mean_loss(100).filter(|loss| (UNLEARNED..=APART).contains(loss))?;
+    let loss = s.history.mean_loss(100).filter(|loss| (UNLEARNED..=APART).contains(&(loss / s.blank)))?;
     if step(s) < PATIENCE.max(s.run.warmup / 2) {
         return None;
     }
-    let what = format!("The loss is {loss:.3}, and predicting no noise at all gives 1: nothing is learned yet");
+    let what =
+        format!("The loss is {loss:.3}, and predicting nothing at all gives {:.2}: nothing is learned yet", s.blank);
     let advice = if step(s) < s.run.warmup {
         format!("The learning rate still rises until step {}: wait, or give a shorter warm-up", s.run.warmup)
     } else {
@@ -180,7 +187,7 @@ fn gradient_spikes(s: &Signals<'_>) -> Option<Verdict> {
 
 fn memorising(s: &Signals<'_>) -> Option<Verdict> {
     let newest: Vec<&Evaluation> = s.history.evaluations().iter().rev().take(3).collect();
-    if newest.len() < 3 {
+    if newest.len() < 3 || s.held_out < ENOUGH {
         return None;
     }
     let mean = |f: fn(&Evaluation) -> f32| newest.iter().map(|e| f(e)).sum::<f32>() / newest.len() as f32;
@@ -219,7 +226,7 @@ fn plateau(s: &Signals<'_>) -> Option<Verdict> {
     let (now, before) =
         (mean(&whole[whole.len() - fifth..]), mean(&whole[whole.len() - 2 * fifth..whole.len() - fifth]));
     let fall = 1.0 - now / before;
-    if !(-FLAT..FLAT).contains(&fall) || now > UNLEARNED {
+    if !(-FLAT..FLAT).contains(&fall) || now > UNLEARNED * s.blank {
         return None;
     }
     let what = format!("The loss stays near {now:.4}. This is normal for diffusion: samples still improve");
@@ -247,7 +254,7 @@ mod tests {
     }
 
     fn signals<'a>(run: &'a RunConfig, history: &'a History) -> Signals<'a> {
-        Signals { run, history, range: (0, 255), prior_bits: 1e-5, silent: &[] }
+        Signals { run, history, range: (0, 255), prior_bits: 1e-5, blank: 1.0, held_out: 128, silent: &[] }
     }
 
     /// The one verdict, if there is one.

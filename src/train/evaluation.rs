@@ -15,7 +15,7 @@ pub const IMAGES: usize = 128;
 const CHUNK: usize = 32;
 /// Share of training that an evaluation may cost; a step takes each image forward and backward, the work of three calls.
 const SHARE: f64 = 0.02;
-/// All runs are measured with the noise of this seed, so they can be compared.
+/// All runs are measured with the noise of this seed, so those on one schedule can be compared.
 const SEED: u64 = 42;
 /// Evaluations that are kept; past that every second one goes.
 const MOST: usize = 256;

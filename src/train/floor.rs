@@ -14,7 +14,7 @@ use std::sync::Arc;
 const PICTURES: usize = 8;
 /// Units for each bin, at as many timesteps spread over it.
 const ROUNDS: usize = 4;
-/// The floor is the same for all runs on the same data.
+/// The floor is the same for all runs on the same data and schedule.
 const SEED: u64 = 42;
 
 /// The floor by now.

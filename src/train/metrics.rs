@@ -176,7 +176,8 @@ impl History {
 }
 
 fn merge(a: Point, na: u64, b: Point, nb: u64) -> Point {
-    let mean = |x: f32, y: f32| (x * na as f32 + y * nb as f32) / (na + nb) as f32;
+    // in f64, where a sum of the largest numbers is still one
+    let mean = |x: f32, y: f32| ((f64::from(x) * na as f64 + f64::from(y) * nb as f64) / (na + nb) as f64) as f32;
     Point {
         step: b.step,
         loss: mean(a.loss, b.loss),

@@ -34,7 +34,7 @@ fn micro_batch(batch: usize) -> usize {
 
 /// Steps between two states that a run can go back to; each is a second copy of the weights and moments.
 const GOOD_EVERY: u64 = 100;
-/// A network that predicts no noise at all has a loss of 1: past this mean of the last steps a run is lost.
+/// Past so many times the loss of a network that predicts nothing, in the mean of the last steps, a run is lost.
 const LOST: f32 = 2.0;
 /// Steps without a gradient after which a weight counts as dead.
 const SILENT: u64 = 100;
@@ -56,6 +56,8 @@ pub struct Trainer {
     silent: Vec<u64>,
     /// Least and largest byte of the data, and the mean square of its pixels.
     range: ((u8, u8), f64),
+    /// Held-out images at the last evaluation.
+    held_out: usize,
 }
 
 /// A run at one moment, to be saved while it goes on.
@@ -136,6 +138,7 @@ impl Trainer {
             good: None,
             silent: Vec::new(),
             range: ((0, 255), 1.0),
+            held_out: 0,
         })
     }
 
@@ -357,7 +360,7 @@ impl Trainer {
             return Err(self.diverged(&Culprit::Weight(i)));
         }
         let before = std::mem::replace(&mut self.slots, slots);
-        let well = self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST);
+        let well = self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
         if self.good.is_none() || well && self.state.step.is_multiple_of(GOOD_EVERY) {
             self.good = Some((before, self.state.clone()));
         }
@@ -390,8 +393,14 @@ impl Trainer {
         let network = self.network(&self.raw())?;
         let loss = |data| evaluation::loss(&network, &self.compute, &self.schedule, data);
         let evaluation = Evaluation { step: self.state.step, train: loss(data)?, held_out: loss(held_out)? };
+        self.held_out = held_out.len();
         self.state.history.push_evaluation(evaluation);
         Ok(())
+    }
+
+    /// The loss of a network that predicts nothing.
+    fn blank_loss(&self) -> f32 {
+        self.plan.prediction_type.blank_loss(&self.schedule, self.range.1) as f32
     }
 
     /// What is to be said about the run.
@@ -405,6 +414,8 @@ impl Trainer {
             history: &self.state.history,
             range,
             prior_bits: process::prior_bits_per_dim(self.schedule.alpha_bar(self.schedule.steps()), mean_square),
+            blank: self.blank_loss(),
+            held_out: self.held_out,
             silent: &silent.map(|((name, _), _)| name.to_owned()).collect::<Vec<_>>(),
         })
     }
@@ -417,7 +428,11 @@ impl Trainer {
             let error = &error.iter().map(|e| share * e).collect::<Vec<_>>()[..];
             let squares: f64 = error.iter().map(|e| f64::from(*e).powi(2)).sum();
             let bits = bound::bits_per_dim(&self.schedule, t[i], x_start.one(i), error);
-            Sample { t: t[i], simple: (squares / error.len() as f64) as f32, bits: bits as f32 }
+            Sample {
+                t: t[i],
+                simple: (squares / error.len() as f64) as f32,
+                bits: bits.min(f64::from(f32::MAX)) as f32,
+            }
         };
         images.map(of).collect()
     }

@@ -88,7 +88,8 @@ impl Window {
             A::ReadData => self.look_at_data(true),
             A::StopReading => self.stop_looking(),
             A::StartTraining => self.start_training(),
-            A::StartLecture => self.start_lecture(),
+            A::StartLecture if self.state.running_training().is_some() => {}
+            A::StartLecture => self.start(Wish::TrainForLecture),
             A::GoOnSlower => {
                 let job = self.state.new_job();
                 if let Some(training) = self.state.training.as_ref().and_then(|training| training.slower(job)) {
@@ -209,30 +210,37 @@ impl Window {
         }
     }
 
-    fn start_lecture(&mut self) {
-        if self.state.running_training().is_none() {
-            self.state.run = RunSettings { config: RunConfig::lecture(), ..RunSettings::default() };
-            self.start_training();
-        }
-    }
-
     fn start_training(&mut self) {
         if self.state.running_training().is_some() {
             return;
         }
-        let run = &self.state.run;
-        if let Err(e) = run.config.validate() {
-            self.state.fail(&e);
-        } else if self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some()) {
-            self.unsaved = Some(Unsaved { wish: Wish::Train, shown: false, saving: None });
-        } else {
-            self.train();
+        match self.state.run.config.validate() {
+            Ok(_) => self.start(Wish::Train),
+            Err(e) => self.state.fail(&e),
+        }
+    }
+
+    /// Does what is wished, after a question if it would end a training that is not saved.
+    fn start(&mut self, wish: Wish) {
+        let unsaved = self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some());
+        self.unsaved = Some(Unsaved { wish, shown: false, saving: None });
+        if !unsaved {
+            self.grant();
         }
     }
 
     pub(super) fn train(&mut self) {
+        self.train_with(&self.state.run.clone());
+    }
+
+    /// The settings of the form stay as they are.
+    pub(super) fn train_for_lecture(&mut self) {
+        self.train_with(&RunSettings { config: RunConfig::lecture(), ..RunSettings::default() });
+    }
+
+    fn train_with(&mut self, run: &RunSettings) {
         let job = self.state.new_job();
-        self.begin(Training::new(job, self.state.run.request()));
+        self.begin(Training::new(job, run.request()));
     }
 
     fn begin(&mut self, training: Training) {

@@ -7,7 +7,7 @@ use super::style;
 use super::symbols::{self, Part};
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::terms::{Factor, Form};
-use crate::engine::PredictionType;
+use crate::engine::{PredictionType, Which};
 use egui::{Align, Align2, Layout, Rect, RichText, Role, Sense, Ui, WidgetInfo, pos2, vec2};
 
 const LINE: f32 = 25.0;
@@ -138,8 +138,12 @@ pub fn training(state: &AppState, doses: usize, jump: Option<&Equation>) -> List
         |i: usize| jump.and_then(|j| j.terms.get(i)).map_or_else(|| "–".into(), |t| format!("{:.4}", t.weight));
     let (start, noise) = (Some(Factor::Start), Some(Factor::Noise));
     let source = state.forward.source.clone().unwrap_or_default();
+    let model = match state.reverse.made.as_ref().map(|settings| settings.which) {
+        Some(Which::Training) => state.training.as_ref().and_then(|training| training.model.as_ref()),
+        _ => state.model.as_ref(),
+    };
     Listing {
-        title: match &state.model {
+        title: match model {
             Some(model) if model.prediction_type == PredictionType::Velocity => {
                 "Algorithm 1: training (this model’s was the same for v)"
             }

@@ -85,7 +85,7 @@ impl AppState {
         let of = |branch: &&Branch| {
             let film = self.own(branch.plan.parent);
             let oracle = film.source.as_ref().is_some_and(|by| by.oracle_images.is_some());
-            Some(Left { job: film.job?, doses: branch.plan.doses, oracle })
+            Some(Left { job: film.film.as_ref()?.0, doses: branch.plan.doses, oracle })
         };
         self.branches.chain().iter().rev().filter_map(of).collect()
     }

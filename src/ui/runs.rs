@@ -7,7 +7,7 @@ use super::snapshots::cells;
 use super::state::{AppState, RunSettings, typed_path};
 use super::style::{self, GRID};
 use super::window::Window;
-use crate::engine::{Command, JobId, ListedRun, RunSummary};
+use crate::engine::{Command, JobId, ListedRun, RunConfig, RunSummary};
 use egui::{
     Align, Color32, Label, Layout, Panel, Rect, RichText, Role, ScrollArea, Sense, Ui, UiBuilder, WidgetInfo, vec2,
 };
@@ -369,7 +369,11 @@ fn about(summary: &RunSummary, saved: Option<SystemTime>, now: SystemTime) -> St
     let loss = history.mean_loss(100).map_or_else(String::new, |loss| format!(" · loss {loss:.4}"));
     let age = saved.map_or_else(String::new, |saved| format!(" · {}", age(saved, now)));
     let [step, steps] = [*step, config.steps].map(style::thousands);
-    format!("{} · {data} · step {step} of {steps}{loss}{age}", config.preset)
+    let usual = RunConfig::default();
+    let schedule = Some(&config.beta_schedule).filter(|name| **name != usual.beta_schedule);
+    let predicts = Some(&config.prediction_type).filter(|name| **name != usual.prediction_type);
+    let other: String = [schedule, predicts].into_iter().flatten().map(|name| format!(" · {name}")).collect();
+    format!("{}{other} · {data} · step {step} of {steps}{loss}{age}", config.preset)
 }
 
 fn age(saved: SystemTime, now: SystemTime) -> String {

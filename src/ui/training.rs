@@ -150,6 +150,9 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
         ui.add_enabled_ui(state.run.config.validate().is_ok(), |ui| {
             style::labelled_button(ui, "Start again", &UiAction::StartTraining, !slower, out);
         });
+        if !slower {
+            style::button(ui, &UiAction::StartLecture, out);
+        }
         style::button(ui, &UiAction::AskPath(PathUse::SaveModel), out);
     }
 }

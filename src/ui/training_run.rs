@@ -54,7 +54,10 @@ impl Training {
     pub fn slower(&self, job: JobId) -> Option<Self> {
         let resume = Some(Changes { learning_rate: Some(self.half_rate()?), ..Changes::default() });
         let request = TrainRequest { resume, ..self.request.clone() };
-        Some(Self { saved_step: self.saved_step, ..Self::new(job, request) })
+        // what was saved past the last good state is of the run that diverged
+        let at = self.metrics.as_ref()?.step;
+        let saved_step = if self.saved_step <= at { self.saved_step } else { 0 };
+        Some(Self { saved_step, metrics: self.metrics.clone(), ..Self::new(job, request) })
     }
 
     /// Takes in that it was saved by hand.

@@ -22,6 +22,7 @@ pub(super) enum Closing {
 pub(super) enum Wish {
     Close,
     Train,
+    TrainForLecture,
 }
 
 /// The question what is to become of that training.
@@ -56,10 +57,11 @@ impl Window {
     }
 
     /// Does what waited for the training to be saved or given up.
-    fn grant(&mut self) {
+    pub(super) fn grant(&mut self) {
         match self.unsaved.take().map(|u| u.wish) {
             Some(Wish::Close) => self.closing = Closing::Due,
             Some(Wish::Train) => self.train(),
+            Some(Wish::TrainForLecture) => self.train_for_lecture(),
             None => {}
         }
     }

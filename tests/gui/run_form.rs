@@ -71,4 +71,6 @@ fn the_lecture_run_is_one_press_away_and_kept_in_memory() {
     let [Command::Train(_, request)] = &commands[..] else { panic!("{commands:?}") };
     assert_eq!((&request.config, request.out.as_ref()), (&RunConfig::lecture(), None));
     assert!(request.config.validate().is_ok());
+    let form = &gui.state().state.run;
+    assert_eq!((form.out.as_str(), &form.config), ("/nowhere", &RunConfig::default()), "the form is as it was");
 }

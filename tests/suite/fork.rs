@@ -259,12 +259,21 @@ fn recipe() -> Recipe {
 #[test]
 fn what_a_recipe_says_makes_the_same_branch_again() {
     let engine = engine();
-    let made = || {
+    let made = |recipe: Recipe| {
         let (mut parent, mut last) = film(&engine);
-        for fork in recipe().forks {
+        for fork in recipe.forks {
             (parent, last) = branch(&engine, fork.request(parent)).unwrap();
         }
         last.last
     };
-    assert_eq!(made(), made());
+    let tmp = tempfile::tempdir().unwrap();
+    let file = tmp.path().join("film");
+    let read = |recipe: &Recipe| {
+        std::fs::write(&file, recipe.to_text()).unwrap();
+        Recipe::read(&file)
+    };
+    assert_eq!(made(read(&recipe()).unwrap().unwrap()), made(recipe()));
+    let fork = recipe().forks[0];
+    let many = Recipe { forks: vec![fork; 9], ..recipe() };
+    assert!(!matches!(read(&many), Ok(Some(_))), "more branches than are held");
 }

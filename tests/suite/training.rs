@@ -144,7 +144,13 @@ fn a_run_on_fast_kernels_follows_one_on_exact_kernels() {
 #[test]
 fn a_run_whose_settings_change_on_the_way_resumes_to_the_same_bytes() {
     let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
-    let plan = || RunConfig { batch: 4, ..small_run(6) }.validate().unwrap();
+    let of_v = RunConfig {
+        beta_schedule: "squaredcos_cap_v2".into(),
+        prediction_type: "v_prediction".into(),
+        batch: 4,
+        ..small_run(6)
+    };
+    let plan = || of_v.validate().unwrap();
     let slower = Changes { learning_rate: Some(1e-4), ema_decay: Some(0.5), preview_every: Some(7) };
     let quicker = Changes { learning_rate: Some(2e-3), ..Changes::default() };
     let steps = |trainer: &mut Trainer, n| {
@@ -249,11 +255,11 @@ fn a_run_on_v_learns_v_and_measures_noise() {
     for (name, moved) in [("v_prediction", rate), ("epsilon", -rate)] {
         let run = RunConfig { prediction_type: name.into(), ..start.clone() };
         let mut trainer = Trainer::new(run.validate().unwrap(), compute(2, Path::Fast)).unwrap();
-        // a new network says 0, which is √(1-ᾱ) x_t told as noise if it is v
+        // a new network says next to 0, which is √(1-ᾱ) x_t told as noise if it is v
         let eps = trainer.network(&trainer.ema()).unwrap().predict(&noise, &[960.0; 4]).unwrap();
         let root = (1.0 - trainer.schedule().alphas_cumprod[960]).sqrt() as f32;
         let expected = if name == "epsilon" { 0.0 } else { root * -0.5 };
-        assert!(eps.data.iter().all(|v| (v - expected).abs() < 1e-6), "{name}: {}", eps.data[0]);
+        assert!(eps.data.iter().all(|v| (v - expected).abs() < 1e-4), "{name}: {}", eps.data[0]);
         let stats = trainer.step_on(&x_start, &t, &noise).unwrap();
         // so that Adam's first step moves its bias by the rate, towards the mean of v or ε
         assert!((bias(&trainer) - moved).abs() < 1e-3 * rate, "{name}: {}", bias(&trainer));
