@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const SAVE_EVERY: Duration = Duration::from_secs(120);
-const TELL_EVERY: Duration = Duration::from_millis(50);
+const TELL_EVERY: Duration = Duration::from_millis(200);
 /// Share of the time that the oracle's loss may cost, after a start of so long.
 const FLOOR_SHARE: f64 = 0.03;
 const FLOOR_START: Duration = Duration::from_secs(3);

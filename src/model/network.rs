@@ -38,9 +38,8 @@ impl Denoiser for Network {
 
     /// Noise follows from v at whole timesteps of the schedule only.
     fn predict(&self, x_t: &Images, t: &[f32]) -> Result<Images> {
-        let output = self.unet.predict(x_t, t)?;
         if self.prediction_type == PredictionType::Epsilon {
-            return Ok(output);
+            return self.unet.predict(x_t, t);
         }
         let last = self.schedule.steps() - 1;
         if let Some(t) = t.iter().find(|t| t.fract() != 0.0 || !(0.0..=last as f32).contains(*t)) {
@@ -48,6 +47,6 @@ impl Denoiser for Network {
             return Err(Error::usage("cannot predict the noise", format!("the model has no timestep {t}"), hint));
         }
         let steps: Vec<usize> = t.iter().map(|&t| t as usize).collect();
-        Ok(self.prediction_type.to_eps(&self.schedule, x_t, &steps, output))
+        Ok(self.prediction_type.to_eps(&self.schedule, x_t, &steps, self.unet.predict(x_t, t)?))
     }
 }

@@ -71,26 +71,6 @@ impl Default for RunConfig {
     }
 }
 
-impl RunConfig {
-    /// From random weights to digits that can be read while an audience waits: 16 x 16 pictures, v instead of ε, the cosine
-    /// schedule, and a learning rate that falls.
-    pub fn lecture() -> Self {
-        Self {
-            preset: "digits16".into(),
-            beta_schedule: BetaSchedule::Cosine.name().into(),
-            prediction_type: PredictionType::Velocity.name().into(),
-            steps: 3000,
-            batch: 32,
-            learning_rate: 1e-3,
-            warmup: 50,
-            decay: 1500,
-            ema_decay: 0.99,
-            preview_every: 50,
-            ..Self::default()
-        }
-    }
-}
-
 /// A number among the settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
@@ -218,6 +198,24 @@ impl Plan {
 }
 
 impl RunConfig {
+    /// From random weights to digits that can be read while an audience waits: 16 x 16 pictures, v instead of ε, the cosine
+    /// schedule, and a learning rate that falls.
+    pub fn lecture() -> Self {
+        Self {
+            preset: "digits16".into(),
+            beta_schedule: BetaSchedule::Cosine.name().into(),
+            prediction_type: PredictionType::Velocity.name().into(),
+            steps: 2800,
+            batch: 32,
+            learning_rate: 1e-3,
+            warmup: 50,
+            decay: 1400,
+            ema_decay: 0.99,
+            preview_every: 50,
+            ..Self::default()
+        }
+    }
+
     /// Which images it learns from.
     pub fn source(&self) -> Source {
         match Source::parse(&self.data) {

@@ -7,7 +7,8 @@ use super::state::{AppState, FilmSettings, next_seed};
 use super::style::{self, GRID};
 use super::window::Window;
 use crate::diffusion::Images;
-use crate::engine::{Command, ForkRequest, Frame, JobId, Outcome, Provenance, SamplerKind};
+use crate::diffusion::reel::MOST_BRANCHES;
+use crate::engine::{Command, Error, ForkRequest, Frame, JobId, Outcome, Provenance, SamplerKind};
 use egui::{Align, Align2, Layout, Rect, RichText, Role, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 
 /// Branches of each state.
@@ -77,9 +78,7 @@ impl Shared {
             true
         })
     }
-}
 
-impl Shared {
     /// The jobs of the rows that are not over.
     pub fn under_way(&self) -> impl Iterator<Item = JobId> {
         self.rows.iter().filter(|row| !row.over).map(|row| row.job)
@@ -87,9 +86,15 @@ impl Shared {
 }
 
 impl Window {
-    /// Branches the film on screen; again: the next of its pictures.
+    /// Branches the film, not a branch of it; again: the next of its pictures.
     pub(super) fn start_shared(&mut self) {
         let state = &mut self.state;
+        let (held, room) = (state.branches.len(), MOST_BRANCHES - QUARTERS.len());
+        if held > room {
+            let why = format!("{held} branches are held, and this takes {} more", QUARTERS.len());
+            let hint = format!("keep {room} of them (Ctrl+B) and delete the others");
+            return state.fail(&Error::usage("cannot branch the film", why, hint));
+        }
         let (Some((film, trajectory)), Some(settings)) = (&state.reverse.film, &state.reverse.made) else { return };
         let (film, shape, settings) = (*film, trajectory.shape(), settings.clone());
         let (n, beginning) = (trajectory.n(), trajectory.beginning());
