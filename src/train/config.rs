@@ -199,7 +199,7 @@ impl Plan {
 
 impl RunConfig {
     /// From random weights to digits that can be read while an audience waits: 16 x 16 pictures, v instead of ε, the cosine
-    /// schedule, and a learning rate that falls.
+    /// schedule, and a learning rate that falls. Of 3,000 samples (DDPM, 50 steps) a classifier recognises 86 % (README).
     pub fn lecture() -> Self {
         Self {
             preset: "digits16".into(),
