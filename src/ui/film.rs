@@ -164,10 +164,9 @@ impl FilmView {
             missing(&mut ui, &state.forward, state, "no picture to drown", out);
         }
         if let Some((_, film)) = &state.forward.film {
-            let mut rest = below(ui, area);
+            let rest = below(ui, area);
             if doses > 0 && state.settings.schedule.is_none() && !state.presenting {
                 bring_back(ui, rest, "Bring back", &UiAction::BringBack, out);
-                rest.set_right(rest.right() - BRING_BACK);
             }
             equations::forward(ui, rest, film.schedule(), doses);
         }

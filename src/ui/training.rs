@@ -209,7 +209,7 @@ fn numbers(ui: &mut Ui, training: &Training) {
         style::readout(ui, "Loss", &loss, "0.0000", size, "Mean of the last 100 steps (Ho et al. 2020, Eq. 14)");
         style::readout(ui, "Images/s", &speed, "00000", size, "Speed over the last seconds");
         style::readout(ui, "Time left", &left, "00:00:00", size, "Estimated from the speed");
-        style::readout(ui, "Learning rate", &rate, "0.0e-4", size, "Rises linearly; falls at the end of a run where that was chosen");
+        style::readout(ui, "Learning rate", &rate, "0.0e-4", size, "Rises linearly at first; may fall at the end");
         style::readout(ui, "Gradient norm", &norm, "00.000", size, "Before clipping");
     });
 }
