@@ -40,7 +40,7 @@ impl Predicting {
                 return Ok(Self::Oracle(Oracle::new(data, model.info.shape, Arc::clone(&model.info.schedule))?));
             }
         };
-        let (prediction_type, schedule) = (checkpoint.schedule.prediction_type()?, Arc::clone(&model.info.schedule));
+        let (prediction_type, schedule) = (model.info.prediction_type, Arc::clone(&model.info.schedule));
         let network = Network::new((&checkpoint.config, params), with.compute.path(), prediction_type, schedule)?;
         Ok(Self::Network(Box::new(network)))
     }

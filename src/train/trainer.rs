@@ -314,7 +314,7 @@ impl Trainer {
             let output = || net.forward(&tensor(&x_t)?, &times, Some(dropout));
             let loss = |out: &Tensor| {
                 let (difference, count) = ((out - tensor(&target)?)?, target.data.len() as f64);
-                let samples = self.measure(x_start, t, rows.clone(), &difference.flatten_all()?.to_vec1()?);
+                let samples = self.measure(x_start, t, rows.clone(), &mut difference.flatten_all()?.to_vec1()?);
                 Ok((samples, (difference * (2.0 / count))?))
             };
             Ok(kernels::gradients(self.compute.path(), &vars, output, loss)?)
@@ -421,11 +421,11 @@ impl Trainer {
     }
 
     /// What the images `rows` of a batch measured: their share of `errors` is that of what the network predicts.
-    fn measure(&self, x_start: &Images, t: &[usize], rows: Range<usize>, errors: &[f32]) -> Vec<Sample> {
-        let images = rows.zip(errors.chunks_exact(x_start.len_one()));
-        let of = |(i, error): (usize, &[f32])| {
+    fn measure(&self, x_start: &Images, t: &[usize], rows: Range<usize>, errors: &mut [f32]) -> Vec<Sample> {
+        let images = rows.zip(errors.chunks_exact_mut(x_start.len_one()));
+        let of = |(i, error): (usize, &mut [f32])| {
             let share = self.plan.prediction_type.share_of_error(&self.schedule, t[i]) as f32;
-            let error = &error.iter().map(|e| share * e).collect::<Vec<_>>()[..];
+            error.iter_mut().for_each(|e| *e *= share);
             let squares: f64 = error.iter().map(|e| f64::from(*e).powi(2)).sum();
             let bits = bound::bits_per_dim(&self.schedule, t[i], x_start.one(i), error);
             Sample {
