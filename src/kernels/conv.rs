@@ -10,6 +10,10 @@ use super::{Path, Window, narrow};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
+/// Past so many kernels a transformed weight is not kept while training: those of a large network would be eight times
+/// the network, and each is used but a few times.
+const KEPT: usize = 40_000;
+
 /// What a layer prepares from its weight, when first needed.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
@@ -63,7 +67,8 @@ pub(super) fn conv3x3(
     path: Path,
     prepared: &Arc<Prepared>,
 ) -> Result<Tensor> {
-    let op = Conv { window, path, prepared: prepared.clone() };
+    let large = weight.dim(0)? * weight.dim(1)? > KEPT;
+    let op = Conv { window, path, prepared: prepared.clone(), keeps: !(large && wants_gradient(weight)) };
     apply3(x, &weight.contiguous()?, &bias.contiguous()?, op)
 }
 
@@ -72,6 +77,8 @@ pub(super) struct Conv {
     pub window: Window,
     pub path: Path,
     pub prepared: Arc<Prepared>,
+    /// Whether transformed weights are kept in `prepared`.
+    pub keeps: bool,
 }
 
 /// The ways to compute a convolution.
@@ -123,7 +130,9 @@ impl CustomOp3 for Conv {
                 narrow::forward(x, narrow_forward.get_or_init(|| narrow::Weights::forward(weight, &g)), bias, &g)
             }
             Algorithm::Winograd => {
-                winograd::forward(x, winograd_forward.get_or_init(|| winograd::Weights::forward(weight, &g)), bias, &g)
+                let make = || winograd::Weights::forward(weight, &g);
+                let made = (!self.keeps).then(make);
+                winograd::forward(x, made.as_ref().unwrap_or_else(|| winograd_forward.get_or_init(make)), bias, &g)
             }
         };
         Ok(storage(y, (g.n, g.ho, g.wo, g.co)))
@@ -160,7 +169,9 @@ impl CustomOp3 for Conv {
                 narrow::backward(x_data, dy, &g, dx_room.map(|dx| (dx, weights())), dw_room);
             }
             Algorithm::Winograd => {
-                let weights = || winograd_backward.get_or_init(|| winograd::Weights::backward(w_data, &g));
+                let make = || winograd::Weights::backward(w_data, &g);
+                let made = (dx_room.is_some() && !self.keeps).then(make);
+                let weights = || made.as_ref().unwrap_or_else(|| winograd_backward.get_or_init(make));
                 let dx = dx_room.map(|dx| (dx, weights()));
                 winograd::backward(x_data, dy, &g, Gradients { dx, dw: dw_room, db: db.as_deref_mut() });
             }

@@ -27,13 +27,13 @@ pub struct Adam {
 }
 
 /// The sum of CPU tensors of one shape, added in their order, and the sum of its squares.
-pub fn sum_with_squares(parts: &[&Tensor]) -> Result<(Tensor, f64)> {
+pub fn sum_with_squares(parts: &[Tensor]) -> Result<(Tensor, f64)> {
     let Some((first, rest)) = parts.split_first() else { bail!("no gradient to sum") };
     let len = first.elem_count();
     if rest.iter().any(|t| t.elem_count() != len) {
         bail!("gradients of one weight differ in size");
     }
-    let readers: Vec<Reader> = parts.iter().map(|t| Reader::new(t)).collect();
+    let readers: Vec<Reader> = parts.iter().map(Reader::new).collect();
     let slices = readers.iter().map(Reader::slice).collect::<Result<Vec<_>>>()?;
     let chunks = len.div_ceil(CHUNK);
     let mut squares = Vec::new();

@@ -29,7 +29,7 @@ impl Trial {
     /// If a shape does not fit its numbers.
     pub fn new(x: Operand, weight: Operand, grad: Operand, window: Option<Window>, path: Path) -> Result<Self> {
         let op = match window {
-            Some(window) => Op::Conv(conv::Conv { window, path, prepared: Default::default() }),
+            Some(window) => Op::Conv(conv::Conv { window, path, prepared: Default::default(), keeps: true }),
             None => Op::Affine(affine::Affine { prepared: Default::default() }),
         };
         let tensor = |(data, shape): Operand| Tensor::from_vec(data, &shape, &Device::Cpu);

@@ -339,10 +339,11 @@ pub(super) struct Gradients<'a> {
     pub db: Option<&'a mut [f32]>,
 }
 
-/// Numbers between two points of dU.
-fn du_stride(g: &Geometry) -> usize {
-    g.ci * g.co + GAP
-}
+/// Rows of a piece of dU, whose 36 points stay in the second-level cache.
+const ROWS: usize = 32;
+/// Numbers between two points of a piece, and in a piece.
+const PIECE_STRIDE: usize = ROWS * 2 * PANEL + GAP;
+const PIECE: usize = POINTS * PIECE_STRIDE;
 
 /// Adds the gradients for `dy` [n, h, w, out].
 pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradients) {
@@ -353,42 +354,36 @@ pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradi
     let mut d = Slabs::new(tiles, g.co);
     let mut v = Slabs::new(tiles, if gradients.dw.is_some() { g.ci } else { 0 });
     let mut dv = Slabs::new(tiles, 2 * PANEL);
-    let mut du = Scratch::new(if gradients.dw.is_some() { POINTS * du_stride(g) } else { 0 });
+    // a single block is done with one piece before it comes to the next
+    let pieces = if blocks == 1 { 1 } else { g.ci.div_ceil(ROWS) * g.co / PANEL };
+    let mut du = Scratch::new(if gradients.dw.is_some() { pieces * PIECE } else { 0 });
     for i in 0..blocks {
         let tiles = part(count, blocks, i);
         let margin = Scratch::zeros(g.ci.max(g.co));
-        // SAFETY: the slabs have room for these tiles and du for all points, which the first block writes.
+        // SAFETY: the slabs have room for these tiles and du for all pieces, which the first block writes.
         unsafe {
-            let du = du.as_mut_ptr();
-            backward_block(&tiling, tiles, x, dy, &mut d, &mut v, &mut dv, (du, i > 0), margin, &mut gradients);
-        }
-    }
-    if let Some(dw) = gradients.dw {
-        for i in 0..g.ci {
-            for panel in 0..g.co / PANEL {
-                let mut kernels = [[0.0; PANEL]; 9];
-                // SAFETY: du has this row and panel at each point.
-                unsafe { transform_back(du.as_ptr().add(i * g.co + panel * PANEL), du_stride(g), &mut kernels) };
-                for lane in 0..PANEL {
-                    let to = &mut dw[((panel * PANEL + lane) * g.ci + i) * 9..][..9];
-                    to.iter_mut().zip(&kernels).for_each(|(to, from)| *to += from[lane]);
-                }
-            }
+            let du = Pieces { data: du.as_mut_ptr(), first: i == 0, last: i + 1 == blocks };
+            backward_block(&tiling, tiles, x, dy, &mut d, &mut v, &mut dv, du, margin, &mut gradients);
         }
     }
 }
 
-dispatch!(transform_back = transform_back_simd(from: *const f32, stride: usize, kernels: &mut [[f32; PANEL]; 9]));
+/// dU as [piece][point][rows][columns]: written by the first block of tiles, added to by others, done with after the last.
+struct Pieces {
+    data: *mut f32,
+    first: bool,
+    last: bool,
+}
 
-/// Gᵀ dU G of sixteen kernels; point i comes from `from + i * stride`.
+/// Gᵀ dU G of sixteen kernels; point i comes from `from + i * PIECE_STRIDE`.
 #[inline(always)]
-unsafe fn transform_back_simd<S: Simd>(from: *const f32, stride: usize, kernels: &mut [[f32; PANEL]; 9]) {
+unsafe fn transform_back<S: Simd>(from: *const f32, kernels: &mut [[f32; PANEL]; 9]) {
     for half in (0..PANEL).step_by(S::LANES) {
         // SAFETY: `kernels` has sixteen lanes; `from` is the caller's contract.
         unsafe {
             let mut u = [[S::splat(0.0); 6]; 6];
             for (i, u) in u.as_flattened_mut().iter_mut().enumerate() {
-                *u = S::load(from.add(i * stride + half));
+                *u = S::load(from.add(i * PIECE_STRIDE + half));
             }
             for (g, to) in twice::<WeightT, _, _, _>(&u).as_flattened().iter().zip(kernels.iter_mut()) {
                 g.store(to.as_mut_ptr().add(half));
@@ -399,7 +394,7 @@ unsafe fn transform_back_simd<S: Simd>(from: *const f32, stride: usize, kernels:
 
 dispatch!(
     /// # Safety
-    /// `tiles` exist; the slabs have room for them, `du` for [36, in, out], which is added to if its flag says so;
+    /// `tiles` exist; the slabs have room for them, `du` for its pieces;
     /// `margin` is zero and has room for any pixel.
     backward_block = backward_block_simd(
         tiling: &Tiling,
@@ -409,7 +404,7 @@ dispatch!(
         d: &mut Slabs,
         v: &mut Slabs,
         dv: &mut Slabs,
-        du: (*mut f32, bool),
+        du: Pieces,
         margin: Scratch,
         gradients: &mut Gradients,
     )
@@ -425,7 +420,7 @@ unsafe fn backward_block_simd<S: Simd>(
     d: &mut Slabs,
     v: &mut Slabs,
     dv: &mut Slabs,
-    du: (*mut f32, bool),
+    du: Pieces,
     mut margin: Scratch,
     gradients: &mut Gradients,
 ) {
@@ -452,12 +447,9 @@ unsafe fn backward_block_simd<S: Simd>(
                 }
             }
         }
-        if gradients.dw.is_some() {
+        if let Some(dw) = &mut gradients.dw {
             transform_input::<S>(tiling, tiles.clone(), x, v, margin);
-            for point in 0..POINTS {
-                let (v, d) = (v.at(point, 0, 0), d.at(point, 0, 0));
-                gemm(ci, co, len, v, 1, ci, d, co, PANEL, du.0.add(point * du_stride(&tiling.g)), co, du.1);
-            }
+            weight_gradient::<S>(&tiling.g, len, v, d, &du, dw);
         }
         let Some((dx, weights)) = &mut gradients.dx else { return };
         let panels = 0..ci / PANEL;
@@ -483,6 +475,54 @@ unsafe fn backward_block_simd<S: Simd>(
                             }
                         }
                     }
+                }
+            }
+            panel += columns / PANEL;
+        }
+    }
+}
+
+/// dU of `tiles` tiles, and after the last ones dW.
+///
+/// # Safety
+/// That of `backward_block`.
+#[inline(always)]
+unsafe fn weight_gradient<S: Simd>(
+    g: &Geometry,
+    tiles: usize,
+    v: &mut Slabs,
+    d: &mut Slabs,
+    du: &Pieces,
+    dw: &mut [f32],
+) {
+    let (panels, mut data) = (0..g.co / PANEL, du.data);
+    for row in (0..g.ci).step_by(ROWS) {
+        let rows = ROWS.min(g.ci - row);
+        let mut panel = 0;
+        while panel < panels.end {
+            let columns = columns::<S>(&panels, panel);
+            // SAFETY: the caller's contract.
+            unsafe {
+                for point in 0..POINTS {
+                    let (v, d) = (v.at(point, 0, row), d.at(point, 0, panel * PANEL));
+                    let to = data.add(point * PIECE_STRIDE);
+                    gemm(rows, columns, tiles, v, 1, g.ci, d, g.co, PANEL, to, columns, !du.first);
+                }
+                if du.last {
+                    for at in (0..rows * columns).step_by(PANEL) {
+                        let mut kernels = [[0.0; PANEL]; 9];
+                        transform_back::<S>(data.add(at), &mut kernels);
+                        let first = (panel * PANEL + at % columns) * g.ci + row + at / columns;
+                        for lane in 0..PANEL {
+                            let to = &mut dw[(first + lane * g.ci) * 9..][..9];
+                            for (i, to) in to.iter_mut().enumerate() {
+                                *to += kernels[i][lane];
+                            }
+                        }
+                    }
+                }
+                if !(du.first && du.last) {
+                    data = data.add(PIECE);
                 }
             }
             panel += columns / PANEL;

@@ -39,16 +39,19 @@ pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
 }
 
 /// The sum of each weight's gradients over micro-batches, in their order, and Σg² of each weight.
-pub fn sum_gradients(parts: &[Vec<Tensor>]) -> Result<(Vec<Tensor>, Vec<f64>)> {
+pub fn sum_gradients(parts: Vec<Vec<Tensor>>) -> Result<(Vec<Tensor>, Vec<f64>)> {
     let (mut sums, mut squares) = (Vec::new(), Vec::new());
-    for i in 0..parts.first().map_or(0, Vec::len) {
-        let parts: Vec<&Tensor> = parts.iter().map(|grads| &grads[i]).collect();
-        let (sum, square) = if parts[0].device().is_cpu() {
+    let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
+    // each goes as it is added
+    loop {
+        let parts: Vec<Tensor> = parts.iter_mut().filter_map(Iterator::next).collect();
+        let Some((first, rest)) = parts.split_first() else { break };
+        let (sum, square) = if first.device().is_cpu() {
             optimizer::sum_with_squares(&parts)?
         } else {
-            let mut sum = parts[0].clone();
-            for part in &parts[1..] {
-                sum = (sum + *part)?;
+            let mut sum = first.clone();
+            for part in rest {
+                sum = (sum + part)?;
             }
             let square = f64::from(sum.sqr()?.sum_all()?.to_scalar::<f32>()?);
             (sum, square)
@@ -123,7 +126,7 @@ mod tests {
     fn clipping_brings_the_norm_down_and_never_up() {
         let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
         let parts = [vec![tensor(&[1.0, -2.0]), tensor(&[3.0])], vec![tensor(&[2.0, 2.0]), tensor(&[1.0])]];
-        let (sums, squares) = sum_gradients(&parts).unwrap();
+        let (sums, squares) = sum_gradients(parts.into()).unwrap();
         assert_eq!(squares, [9.0, 16.0]);
         let norm = squares.iter().sum::<f64>().sqrt();
         assert_eq!(sums[0].to_vec1::<f32>().unwrap(), [3.0, 0.0]);

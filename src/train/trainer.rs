@@ -291,8 +291,7 @@ impl Trainer {
     /// v. What is measured is the error of the noise either way.
     ///
     /// # Errors
-    /// If the loss, the gradient or a weight is not a number: then the run is back at its last good state, which is at
-    /// least two steps back unless there is none.
+    /// If the loss, the gradient or a weight is not a number: then the run is back at its last good state.
     pub fn step_on(&mut self, x_start: &Images, t: &[usize], noise: &Images) -> Result<StepStats> {
         let step = self.state.step + 1;
         let run = &self.plan.run;
@@ -329,7 +328,7 @@ impl Trainer {
                 samples.extend(part_samples);
                 parts.push(part);
             }
-            (grads, squares) = self.compute.run(|| adam::sum_gradients(&parts))?;
+            (grads, squares) = self.compute.run(|| adam::sum_gradients(parts))?;
         }
         let loss = samples.iter().map(|s| f64::from(s.simple)).sum::<f64>() / t.len() as f64;
         if !loss.is_finite() {
@@ -351,18 +350,19 @@ impl Trainer {
             grad_scale: adam::clip_scale(norm, run.grad_clip),
             ema_decay: run.ema_decay_at(step),
         };
-        let mut slots = self.slots.clone();
+        let well = self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
+        if self.good.is_none() || well && self.state.step.is_multiple_of(GOOD_EVERY) {
+            self.good = Some((self.slots.clone(), self.state.clone()));
+        }
+        // each old weight goes as the new one comes, and what was prepared from them before that
+        drop((net, params, vars));
+        let slots = &mut self.slots;
         let update_all = || -> candle_core::Result<Vec<[f64; 2]>> {
-            slots.iter_mut().zip(&grads).map(|(slot, grad)| slot.update(grad, &update)).collect()
+            slots.iter_mut().zip(grads).map(|(slot, grad)| slot.update(&grad, &update)).collect()
         };
         let moved = self.compute.run(update_all)?;
         if let Some(i) = moved.iter().position(|[weights, _]| !weights.is_finite()) {
             return Err(self.diverged(&Culprit::Weight(i)));
-        }
-        let before = std::mem::replace(&mut self.slots, slots);
-        let well = self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
-        if self.good.is_none() || well && self.state.step.is_multiple_of(GOOD_EVERY) {
-            self.good = Some((before, self.state.clone()));
         }
         let [weights, moved] = moved.iter().fold([0.0; 2], |[a, b], [c, d]| [a + c, b + d]);
         let stats = StepStats {
@@ -437,7 +437,7 @@ impl Trainer {
         images.map(of).collect()
     }
 
-    /// Goes back to the last good state. From the state of the step before, the same batch would fail again.
+    /// Goes back to the last good state; from the state of the step before, the same batch would most often fail again.
     fn diverged(&mut self, culprit: &Culprit) -> Error {
         let names: Vec<&str> = self.template.iter().map(|(name, _)| name).collect();
         let (why, rate) = (culprit.words(self.state.step + 1, &names), self.plan.run.learning_rate);
