@@ -4,7 +4,7 @@ use super::denoiser::{Opening, Predicting};
 use super::film::{check_count, check_memory};
 use super::outbox::Outbox;
 use super::worker::Model;
-use super::{Event, JobId, Predictor, Which};
+use super::{Event, JobId, Predictor, Provenance, Which};
 use crate::diffusion::noise::Purpose;
 use crate::diffusion::sampler::{Sampler, SamplerKind, Variance};
 use crate::diffusion::schedule::Spacing;
@@ -32,8 +32,8 @@ pub struct RaceRequest {
 /// How far one of the two has come.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// "DDPM", "DDIM".
-    pub sampler: &'static str,
+    /// Whose it is.
+    pub by: Provenance,
     /// Network calls made, and in all.
     pub calls: [usize; 2],
     /// What they took.
@@ -46,8 +46,7 @@ pub struct Lane {
 
 struct Runner {
     sampler: Sampler,
-    name: &'static str,
-    total: usize,
+    by: Provenance,
     time: Duration,
 }
 
@@ -64,14 +63,15 @@ impl RaceJob {
         check_count(request.n)?;
         check_memory(request.n, &model.checkpoint.config)?;
         let full = &model.info.schedule;
+        let denoiser = Predicting::open(request.predictor, model, with)?;
         let runner = |kind: SamplerKind, steps: usize| {
             let x = process::noise_images(request.seed, Purpose::Start, 0, 0, request.n, model.info.shape);
             let sampler = Sampler::new(full.spaced(steps, Spacing::Leading)?, kind, true, x)?;
-            Ok::<_, crate::error::Error>(Runner { sampler, name: kind.name(), total: steps, time: Duration::ZERO })
+            let by = denoiser.provenance(request.predictor, model, kind.name(), steps);
+            Ok::<_, crate::error::Error>(Runner { sampler, by, time: Duration::ZERO })
         };
         let ddpm = runner(SamplerKind::Ddpm { variance: Variance::FixedSmall }, full.steps())?;
         let ddim = runner(SamplerKind::Ddim { eta: 0.0 }, request.steps.min(full.steps()))?;
-        let denoiser = Predicting::open(request.predictor, model, with)?;
         let race = Self { job: with.job, request, denoiser, runners: [ddpm, ddim] };
         with.out.send(Event::Race(race.job, Box::new(race.lanes())));
         Ok(race)
@@ -104,8 +104,8 @@ impl RaceJob {
 
     fn lanes(&self) -> [Lane; 2] {
         self.runners.each_ref().map(|r| Lane {
-            sampler: r.name,
-            calls: [r.total - r.sampler.steps_left(), r.total],
+            by: r.by.clone(),
+            calls: [r.by.calls - r.sampler.steps_left(), r.by.calls],
             time: r.time,
             doses: r.sampler.doses(),
             x: Arc::new(r.sampler.x().clone()),

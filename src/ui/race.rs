@@ -1,6 +1,7 @@
 //! DDPM's thousand steps beside DDIM's fifty, from the same noise, started together.
 
 use super::actions::UiAction;
+use super::film::whose;
 use super::pictures::{self, Atlas, Map};
 use super::state::AppState;
 use super::style::{self, GRID};
@@ -92,9 +93,9 @@ impl RaceView {
 
     fn lane(&mut self, ui: &mut Ui, job: JobId, i: usize, lane: &Lane) {
         let p = style::palette(ui);
-        let [calls, all] = lane.calls;
+        let ([calls, all], sampler) = (lane.calls, lane.by.sampler);
         ui.horizontal(|ui| {
-            ui.label(RichText::new(lane.sampler).font(style::semibold(style::HUGE)));
+            ui.label(RichText::new(sampler).font(style::semibold(style::HUGE)));
             ui.add_space(3.0 * GRID);
             let text = format!("{calls:>4} of {all}");
             let says = "Network calls for each picture";
@@ -102,6 +103,10 @@ impl RaceView {
             ui.add_space(3.0 * GRID);
             let seconds = format!("{:.1} s", lane.time.as_secs_f64());
             style::readout(ui, "Time", &seconds, "000.0 s", style::HUGE, "What its calls took");
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                let (kind, rest) = whose(&lane.by);
+                style::badge(ui, kind, &rest).on_hover_text(&lane.by.model);
+            });
         });
         if self.holds[i] != Some((job, calls)) {
             self.holds[i] = Some((job, calls));
@@ -116,7 +121,7 @@ impl RaceView {
         }
         let edge = if calls == all { Stroke::new(4.0, p.xstart) } else { Stroke::new(2.0, p.state) };
         ui.painter().rect_stroke(grid.outer, 0.0, edge, StrokeKind::Outside);
-        let name = format!("{} at t = {}{}", lane.sampler, lane.doses, if calls == all { ", arrived" } else { "" });
+        let name = format!("{sampler} at t = {}{}", lane.doses, if calls == all { ", arrived" } else { "" });
         ui.interact(grid.outer, ui.scope_id().with("grid"), Sense::hover())
             .widget_info(|| WidgetInfo::labeled(Role::Image, true, &name));
     }

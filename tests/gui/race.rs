@@ -1,8 +1,8 @@
 //! The race view: started by a press, counted, stopped.
 
-use crate::support::{Gui, tell, with_films};
+use crate::support::{Gui, provenance, tell, with_films};
 use ddpm_film::diffusion::Images;
-use ddpm_film::engine::{Command, Event, JobId, Lane, Outcome};
+use ddpm_film::engine::{Command, Event, JobId, Lane, Outcome, Provenance};
 use egui::Key;
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use std::time::Duration;
 
 fn lane(sampler: &'static str, calls: [usize; 2], seconds: f64) -> Lane {
     let x = Arc::new(Images::zeros(4, [1, 8, 8]));
-    Lane { sampler, calls, time: Duration::from_secs_f64(seconds), doses: calls[1] - calls[0], x }
+    let by = Provenance { sampler, calls: calls[1], ..provenance() };
+    Lane { by, calls, time: Duration::from_secs_f64(seconds), doses: calls[1] - calls[0], x }
 }
 
 fn started() -> (Gui, JobId) {
@@ -38,6 +39,7 @@ fn calls_and_seconds_are_counted_for_both() {
     }
     gui.get_by_label("DDPM at t = 950");
     gui.get_by_label("DDIM at t = 0, arrived");
+    assert_eq!(gui.get_all_by_label("MODEL · step 40,000 EMA").count(), 2, "whose they are");
     // what another race tells is not this one's
     tell(&mut gui, Event::Race(job + 5, Box::new([lane("DDPM", [9, 1000], 0.0), lane("DDIM", [9, 50], 0.0)])));
     gui.run();

@@ -35,7 +35,7 @@ fn both_start_from_the_same_noise_and_ddim_arrives_first_with_its_own_picture() 
         }
     }
     let [ddpm, ddim] = &**seen.first().unwrap();
-    assert_eq!((ddpm.sampler, ddim.sampler), ("DDPM", "DDIM"));
+    assert_eq!((ddpm.by.sampler, ddim.by.sampler), ("DDPM", "DDIM"));
     assert_eq!((ddpm.calls, ddim.calls), ([0, 1000], [0, 10]));
     assert_eq!((ddpm.doses, &ddpm.x), (1000, &ddim.x), "the same noise");
     for pair in seen.windows(2) {
