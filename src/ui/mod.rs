@@ -24,6 +24,7 @@ mod film_settings;
 mod icons;
 mod keys;
 mod noise;
+mod numbers;
 mod pictures;
 mod pixel;
 pub mod playback;
@@ -64,6 +65,8 @@ use std::time::{Duration, Instant};
 
 /// Time that a frame may spend on the worker's news.
 const DRAIN: Duration = Duration::from_millis(5);
+/// Seconds after the start in which the window's place on the monitor becomes known.
+const SETTLING: f64 = 3.0;
 /// Least time between two frames that only the worker asked for. Without a graphics card each frame takes time from it.
 const WAKE: Duration = Duration::from_millis(80);
 
@@ -116,12 +119,20 @@ fn no_window(why: &str) -> Error {
     Error::new("cannot open a window", why, "without a display, use the command line: ddpm-film sample --help")
 }
 
+/// The size at which a window fits on its monitor with the frame around it, where it does not yet.
+fn fitting(inner: egui::Vec2, outer: egui::Vec2, monitor: egui::Vec2) -> Option<egui::Vec2> {
+    let over = (outer - monitor).max(egui::Vec2::ZERO);
+    (over != egui::Vec2::ZERO).then(|| (inner - over).max(egui::vec2(1.0, 1.0)))
+}
+
 /// The window and the worker behind it.
 struct App {
     engine: Engine,
     window: Window,
     /// The worker is gone; said once.
     orphaned: bool,
+    /// A window larger than its monitor was made smaller, once.
+    fitted: bool,
     probe: Option<Rc<RefCell<Probe>>>,
 }
 
@@ -138,7 +149,7 @@ impl App {
         if probe.is_some() {
             window.never_ask();
         }
-        Ok(Self { engine, window, orphaned: false, probe })
+        Ok(Self { engine, window, orphaned: false, fitted: false, probe })
     }
 
     fn drain(&mut self, ctx: &egui::Context) {
@@ -159,6 +170,17 @@ impl App {
         }
     }
 
+    /// Lets a window that its frame makes larger than the monitor be smaller.
+    fn fit(&mut self, ctx: &egui::Context) {
+        let size = ctx.input(|i| {
+            let v = i.viewport();
+            fitting(v.inner_rect?.size(), v.outer_rect?.size(), v.monitor_size?).filter(|_| i.time < SETTLING)
+        });
+        if let Some(size) = size.filter(|_| !std::mem::replace(&mut self.fitted, true)) {
+            ctx.send_viewport_cmd(egui::ViewportCommand::InnerSize(size));
+        }
+    }
+
     fn send(&mut self) {
         for command in self.window.take_commands() {
             let job = command.job();
@@ -172,6 +194,7 @@ impl App {
 impl eframe::App for App {
     fn logic(&mut self, ctx: &egui::Context, _frame: &mut eframe::Frame) {
         self.drain(ctx);
+        self.fit(ctx);
         self.window.hold_close(ctx);
         self.send();
     }
@@ -223,6 +246,14 @@ fn waker(ctx: egui::Context) -> impl Fn() + Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_fits_on_its_monitor_with_its_title_bar() {
+        let fit = |inner: [f32; 2], outer: [f32; 2]| fitting(inner.into(), outer.into(), egui::vec2(1280.0, 720.0));
+        assert_eq!(fit([1280.0, 690.0], [1280.0, 720.0]), None);
+        assert_eq!(fit([1280.0, 720.0], [1282.0, 745.0]), Some(egui::vec2(1278.0, 695.0)));
+        assert_eq!(fit([1900.0, 300.0], [1902.0, 325.0]), Some(egui::vec2(1278.0, 300.0)));
+    }
 
     #[test]
     fn without_a_display_one_sentence_names_the_command_line() {

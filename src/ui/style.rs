@@ -3,6 +3,7 @@
 use super::actions::{self, UiAction};
 use super::icons;
 pub use super::icons::Icon;
+pub use super::numbers::{duration, thousands};
 use egui::text::{LayoutJob, TextFormat};
 use egui::{
     Align, Color32, FontData, FontDefinitions, FontFamily, FontId, Response, RichText, Role, Sense, Stroke, StrokeKind,
@@ -406,16 +407,18 @@ pub fn badge(ui: &mut Ui, kind: &str, rest: &str) -> Response {
 /// A line of text in which `_` lowers the character after it: an index.
 pub fn indexed(text: &str, size: f32, color: Color32) -> LayoutJob {
     let mut job = LayoutJob::default();
-    let mut write = |text: &str, size: f32, valign: Align| {
-        let format = TextFormat { font_id: FontId::proportional(size), color, valign, ..TextFormat::default() };
-        job.append(text, 0.0, format);
+    let mut write = |text: &str, size: f32, line_height: Option<f32>| {
+        let font_id = FontId::proportional(size);
+        job.append(text, 0.0, TextFormat { font_id, color, line_height, valign: Align::BOTTOM, ..Default::default() });
     };
+    // letters stand in the middle of a taller line, at whose bottom an index stands
+    let tall = text.contains('_').then_some(1.5 * size);
     let mut pieces = text.split('_');
-    write(pieces.next().unwrap_or_default(), size, Align::BOTTOM);
+    write(pieces.next().unwrap_or_default(), size, tall);
     for piece in pieces {
         let (index, rest) = piece.split_at(piece.chars().next().map_or(0, char::len_utf8));
-        write(index, size * 0.72, Align::BOTTOM);
-        write(rest, size, Align::BOTTOM);
+        write(index, size * 0.72, None);
+        write(rest, size, tall);
     }
     job
 }
@@ -463,38 +466,9 @@ pub fn placeholder(ui: &mut Ui, headline: &str, reason: &str, mend: Option<(&str
     });
 }
 
-/// 40000 as "40,000".
-pub fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// A time left as "1:02:03", "2:03", or a dash when nobody knows.
-pub fn duration(seconds: f64) -> String {
-    if !(0.0..1e8).contains(&seconds) {
-        return "–".into();
-    }
-    let s = seconds.round() as u64;
-    let (h, m, s) = (s / 3600, s / 60 % 60, s % 60);
-    if h > 0 { format!("{h}:{m:02}:{s:02}") } else { format!("{m}:{s:02}") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_read_well() {
-        assert_eq!([0, 999, 1000, 40_000, 1_234_567].map(thousands), ["0", "999", "1,000", "40,000", "1,234,567"]);
-        assert_eq!([0.4, 61.0, 3723.0, f64::INFINITY, -1.0].map(duration), ["0:00", "1:01", "1:02:03", "–", "–"]);
-    }
 
     #[test]
     fn pictures_are_black_to_white_and_clipped() {
