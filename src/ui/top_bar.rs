@@ -3,7 +3,7 @@
 use super::actions::{self, PathUse, UiAction, View};
 use super::style::{self, Icon};
 use super::window::Window;
-use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui};
+use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui, gui_zoom};
 
 /// Width from which the name of the program has room beside the views.
 const NAME_FROM: f32 = 1000.0;
@@ -53,6 +53,7 @@ impl Window {
                             ui.close();
                         }
                     }
+                    size_of_everything(ui);
                 });
                 menu.response.on_hover_text("What is shown, and how");
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
@@ -75,6 +76,23 @@ impl Window {
             });
         });
     }
+}
+
+/// Larger, smaller, or as usual.
+fn size_of_everything(ui: &mut Ui) {
+    ui.horizontal(|ui| {
+        ui.label("Size");
+        if ui.button("−").on_hover_text("Everything smaller (Ctrl+−)").clicked() {
+            gui_zoom::zoom_out(ui.ctx());
+        }
+        let percent = format!("{:.0} %", 100.0 * ui.ctx().zoom_factor());
+        if ui.button(percent).on_hover_text("The usual size (Ctrl+0)").clicked() {
+            ui.ctx().set_zoom_factor(1.0);
+        }
+        if ui.button("+").on_hover_text("Everything larger (Ctrl++)").clicked() {
+            gui_zoom::zoom_in(ui.ctx());
+        }
+    });
 }
 
 /// System, light, dark.
