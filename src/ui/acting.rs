@@ -5,7 +5,8 @@ use super::canvas::Canvas;
 use super::dialogs::PathDialog;
 use super::export::{ExportDialog, Exporting};
 use super::state::{FilmSettings, GRIDS, Phase, RunSettings, Training, next_seed};
-use super::unsaved::{Unsaved, Wish};
+use super::tree::{Growing, Plan, Travel};
+use super::unsaved::{Parting, Unsaved, Wish};
 use super::window::Window;
 use crate::engine::{Command, ForwardSource, Origin, RunConfig, Source, TrainingState, Which, hub};
 use std::path::PathBuf;
@@ -163,7 +164,7 @@ impl Window {
                 self.state.file_jobs.push(job);
                 self.commands.push(Command::ReadRecipe(job, path));
             }
-            A::Restore(recipe) => self.restore(recipe),
+            A::Restore(version, way) => self.restore(version, way),
         }
     }
 
@@ -195,14 +196,27 @@ impl Window {
     }
 
     fn sample(&mut self) {
-        if self.has_model() {
-            let job = self.state.new_job();
-            self.state.reverse.expect(job, self.state.settings.clone());
-            self.commands.push(Command::Sample(job, self.state.settings.sample_request()));
+        self.sample_then(Vec::new(), None);
+    }
+
+    /// Asks for the film of the settings, to have these branches. Those that could never be made again are asked about first.
+    pub(super) fn sample_then(&mut self, plans: Vec<Plan>, way: Option<Travel>) {
+        if !self.has_model() {
+        } else if self.state.branches_at_stake() {
+            self.parting = Some(Parting { plans, way, shown: false });
+        } else {
+            self.sample_now(plans, way);
         }
     }
 
-    fn drown(&mut self) {
+    pub(super) fn sample_now(&mut self, plans: Vec<Plan>, way: Option<Travel>) {
+        let job = self.state.new_job();
+        self.state.reverse.expect(job, self.state.settings.clone());
+        self.state.branches.to_grow = Some(Growing { job, plans, way });
+        self.commands.push(Command::Sample(job, self.state.settings.sample_request()));
+    }
+
+    pub(super) fn drown(&mut self) {
         if self.has_model() {
             let job = self.state.new_job();
             self.state.forward.expect(job, self.state.settings.clone());

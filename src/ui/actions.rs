@@ -5,7 +5,8 @@ use super::curve::CurveSettings;
 use super::export::ExportSettings;
 use super::playback::Direction;
 use super::state::{FilmSettings, RunSettings};
-use crate::engine::{Changes, Quantity, Recipe};
+use super::tree::{Travel, Version};
+use crate::engine::{Changes, Quantity};
 use egui::{Key, KeyboardShortcut, Modifiers};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -169,8 +170,8 @@ pub enum UiAction {
     CopyFrame,
     /// A file was dropped on the window.
     Dropped(PathBuf),
-    /// Make the film of a recipe again.
-    Restore(Box<Recipe>),
+    /// Make a film and its branches again, to undo or redo or because its file was dropped.
+    Restore(Box<Version>, Option<Travel>),
     /// Change what the films are made from.
     SetFilm(FilmSettings),
     /// Change the settings of the next training.
@@ -431,7 +432,13 @@ pub fn table() -> Vec<Entry> {
             "Leave the film at the playhead, for a branch of it",
             Some((NONE, Key::F)),
         ),
-        entry(A::Branch(Undo), In(Film), "Undo", "Take the last fork, name or deletion back", Some((COMMAND, Key::Z))),
+        entry(
+            A::Branch(Undo),
+            In(Film),
+            "Undo",
+            "Take the last fork, name or deletion back, or a new film that took the branches",
+            Some((COMMAND, Key::Z)),
+        ),
         entry(A::Branch(Redo), In(Film), "Redo", "Make the change again", Some((COMMAND.plus(SHIFT), Key::Z))),
         entry(
             A::Branch(Forget),

@@ -418,12 +418,7 @@ fn scale(ui: &mut Ui, grey: bool) {
         return;
     }
     let bar = rect.shrink2(vec2(40.0, 5.0));
-    let columns = bar.width().max(1.0) as usize;
-    for i in 0..columns {
-        let value = style::NOISE_RANGE * (2.0 * (i as f32 + 0.5) / columns as f32 - 1.0);
-        let column = Rect::from_min_size(bar.min + vec2(i as f32, 0.0), vec2(1.5, bar.height()));
-        ui.painter().rect_filled(column, 0.0, style::diverging(value));
-    }
+    pictures::scale(ui, bar);
     let ends = [
         (bar.left_center() - vec2(6.0, 0.0), Align2::RIGHT_CENTER, "−"),
         (bar.right_center() + vec2(6.0, 0.0), Align2::LEFT_CENTER, "+"),

@@ -2,15 +2,14 @@
 //! back is computed again, which gives the same pictures.
 
 use super::actions::View;
-use super::export::following;
 use super::state::{AppState, Film, FilmSettings, Severity, next_seed};
-use super::tree::{Branch, Id, Plan, ROOT, describe};
+use super::tree::{Branch, Id, Plan, ROOT, Travel, Version, describe};
 use super::window::Window;
 use crate::diffusion::reel::MOST_BRANCHES;
-use crate::engine::{Command, Fork, Left, Provenance};
+use crate::engine::{Command, Fork, JobId, Left, Provenance, Which};
 
-/// Changes that can be undone.
-const HISTORY: usize = 100;
+/// Said when a new film has taken the branches.
+const TAKEN: &str = "The branches went with their film";
 
 /// What a person does with branches.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,6 +94,22 @@ impl AppState {
         self.branches.chain().into_iter().map(|branch| branch.plan.fork()).collect()
     }
 
+    /// The film with its branches.
+    pub fn version(&self) -> Option<Version> {
+        let Provenance { model, hash, step, .. } = self.reverse.source.clone()?;
+        // the hash says whose weights they are
+        let settings = FilmSettings { which: Which::Loaded, ..self.reverse.made.clone()? };
+        Some(Version { model, hash, step, settings, plans: self.branches.plans() })
+    }
+
+    /// Takes in that a film of that job begins, which the branches are not of.
+    pub fn take_branches(&mut self, job: JobId) {
+        let old = self.version();
+        if self.branches.belong_to(job, old) {
+            self.notify(Severity::Info, TAKEN.to_owned(), "Undo (Ctrl+Z) brings both back".to_owned());
+        }
+    }
+
     /// What the next branch is made from, as chosen, or else as the state at the playhead with other noise.
     pub fn draft(&self) -> Draft {
         let settings = || self.made_at(self.playback.doses()).unwrap_or(&self.settings).clone();
@@ -160,18 +175,21 @@ impl Window {
                     self.change(plans);
                 }
             }
-            A::Undo => {
-                if let Some(plans) = branches.past.pop() {
-                    branches.future.push(branches.plans());
-                    self.go_to(plans);
-                }
-            }
-            A::Redo => {
-                if let Some(plans) = branches.future.pop() {
-                    branches.past.push(branches.plans());
-                    self.go_to(plans);
-                }
-            }
+            A::Undo => self.go(Travel::Undo),
+            A::Redo => self.go(Travel::Redo),
+        }
+    }
+
+    /// To what there was; where that was another film, it is made again first.
+    fn go(&mut self, way: Travel) {
+        let then = self.state.branches.ahead(way).cloned();
+        let Some((now, then)) = self.state.version().zip(then) else { return };
+        self.state.banners.retain(|banner| banner.what != TAKEN);
+        if self.state.reverse.job == self.state.branches.root && now.has_film_of(&then) {
+            self.state.branches.went(way, now);
+            self.go_to(then.plans);
+        } else {
+            self.restore(Box::new(then), Some(way));
         }
     }
 
@@ -187,19 +205,12 @@ impl Window {
         }
     }
 
-    /// Makes the branches of a recipe, if their film has begun.
+    /// Makes the branches that wait for their film, if that has begun.
     pub(super) fn grow(&mut self) {
-        let AppState { branches, reverse, .. } = &mut self.state;
-        let Some((_, forks)) = branches.to_grow.take_if(|(job, _)| Some(*job) == branches.root) else { return };
-        let Some(mut old) = reverse.made.clone() else { return };
-        let mut plans: Vec<Plan> = Vec::new();
-        for (parent, fork) in forks.into_iter().enumerate() {
-            let settings = following(&old, &fork);
-            let name = describe(&old, &settings, fork.doses);
-            old = settings.clone();
-            plans.push(Plan { id: parent + 1, name, parent, doses: fork.doses, settings });
+        let branches = &mut self.state.branches;
+        if let Some(growing) = branches.to_grow.take_if(|growing| Some(growing.job) == branches.root) {
+            self.go_to(growing.plans);
         }
-        self.go_to(plans);
     }
 
     fn choose(&mut self, id: Id) {
@@ -210,13 +221,10 @@ impl Window {
 
     /// A change that can be undone.
     fn change(&mut self, plans: Vec<Plan>) {
-        let branches = &mut self.state.branches;
-        if branches.past.len() == HISTORY {
-            branches.past.remove(0);
+        if let Some(now) = self.state.version() {
+            self.state.branches.changed(now);
+            self.go_to(plans);
         }
-        branches.past.push(branches.plans());
-        branches.future.clear();
-        self.go_to(plans);
     }
 
     /// Lets the branches be these: what is not among them is forgotten, what is new is computed.
@@ -234,8 +242,7 @@ impl Window {
             let own = match kept.iter().position(|branch| branch.plan.id == plan.id) {
                 Some(i) => kept.remove(i).own,
                 None => {
-                    let parent = state.branches.get(plan.parent).map_or(state.branches.root, |branch| branch.own.job);
-                    let Some(parent) = parent else { continue };
+                    let Some(parent) = state.branches.job(plan.parent) else { continue };
                     let mut own = Film::default();
                     let job = state.new_job();
                     own.expect(job, plan.settings.clone());
@@ -345,7 +352,7 @@ mod tests {
         window.state.reverse.expect(job, FilmSettings::default());
         assert!(window.state.fork_at(20).unwrap_err().contains("new film"));
         make(&mut window, job, 50, 10);
-        assert!(window.state.branches.is_empty() && window.state.branches.history() == [false, false]);
+        assert!(window.state.branches.is_empty() && window.state.branches.history() == [true, false]);
         assert_eq!(window.state.shown().job, Some(job));
         assert!(window.state.fork_at(9).unwrap_err().contains("not come here"));
     }

@@ -112,38 +112,35 @@ fn key_columns(ui: &mut Ui, title: &str, entries: &[actions::Entry]) {
     );
 }
 
-/// What is to become of a training that no file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Ask where, save, then go on.
-    Save,
-    /// Go on without it.
-    Discard,
-    /// Do not go on.
-    Cancel,
-}
-
-/// Asks before a training of so many steps is lost.
-pub fn unsaved(ui: &Ui, steps: u64, first_frame: bool) -> Option<Answer> {
-    let modal = Modal::new(Id::unique("unsaved")).frame(frame(ui)).show(ui.ctx(), |ui| {
+/// Asks before something is lost. The answers are buttons, each with what it does, the first of them primary.
+pub fn question<A: Copy>(
+    ui: &Ui,
+    [title, why]: [&str; 2],
+    answers: &[(A, &str, &str)],
+    escape: A,
+    first_frame: bool,
+) -> Option<A> {
+    let modal = Modal::new(Id::unique("question")).frame(frame(ui)).show(ui.ctx(), |ui| {
         ui.set_width(520.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
-        ui.label(RichText::new("This training is not saved").font(style::semibold(style::LARGE)));
-        let steps = format!("{} steps are in memory only and would be lost", style::thousands(steps));
-        ui.label(RichText::new(steps).color(style::palette(ui).weak));
+        ui.label(RichText::new(title).font(style::semibold(style::LARGE)));
+        ui.label(RichText::new(why).color(style::palette(ui).weak));
         ui.add_space(GRID);
         ui.horizontal(|ui| {
-            let save = style::primary(ui, "Save…").on_hover_text("Choose a folder for the model and its training");
-            if first_frame {
-                save.request_focus();
+            let mut given = None;
+            for (i, (answer, label, says)) in answers.iter().enumerate() {
+                let button = if i == 0 { style::primary(ui, label) } else { ui.button(*label) };
+                if first_frame && i == 0 {
+                    button.request_focus();
+                }
+                if button.on_hover_text(*says).clicked() {
+                    given = Some(*answer);
+                }
             }
-            let discard = ui.button("Discard").on_hover_text("Lose this training");
-            let cancel = ui.button("Cancel").on_hover_text("Keep the training and the window (Esc)");
-            let answers = [(save, Answer::Save), (discard, Answer::Discard), (cancel, Answer::Cancel)];
-            answers.into_iter().find(|(button, _)| button.clicked()).map(|(_, answer)| answer)
+            given
         })
         .inner
     });
-    modal.inner.or_else(|| modal.should_close().then_some(Answer::Cancel))
+    modal.inner.or_else(|| modal.should_close().then_some(escape))
 }
 
 /// The question for a path: a field to type in, and the system's dialog beside it.

@@ -4,6 +4,7 @@ use super::actions::{UiAction, View};
 use super::pictures::{self, Map};
 use super::state::{AppState, FilmSettings, Method, Severity, typed_path};
 use super::style::{self, GRID};
+use super::tree::{Plan, Travel, Version, describe};
 use super::window::Window;
 use crate::engine::{
     Command, Container, ExportRequest, Fork, Format, JobId, Origin, Outcome, Quantity, Recipe, SamplerKind, Trajectory,
@@ -292,16 +293,16 @@ fn rule(sampler: SamplerKind) -> (Method, Variance, f64) {
 }
 
 /// The settings of a branch of a recipe, of the film that `old` made.
-pub fn following(old: &FilmSettings, fork: &Fork) -> FilmSettings {
+fn following(old: &FilmSettings, fork: &Fork) -> FilmSettings {
     let (method, variance, eta) = rule(fork.sampler);
     let Fork { predictor, clip, seed, .. } = *fork;
     FilmSettings { predictor, method, variance, eta, clip, seed, ..old.clone() }
 }
 
-/// The settings that make the film of a recipe with the loaded model.
-pub fn settings(recipe: Recipe) -> FilmSettings {
+/// The film of a recipe with its branches, each of the one before.
+pub fn version(recipe: Recipe) -> Version {
     let (method, variance, eta) = rule(recipe.sample.sampler);
-    FilmSettings {
+    let settings = FilmSettings {
         which: Which::Loaded,
         predictor: recipe.sample.predictor,
         method,
@@ -314,7 +315,15 @@ pub fn settings(recipe: Recipe) -> FilmSettings {
         source: recipe.forward.source,
         from: recipe.sample.from.map(|(_, doses)| doses),
         schedule: recipe.forward.schedule,
+    };
+    let (mut plans, mut old) = (Vec::new(), settings.clone());
+    for (parent, fork) in recipe.forks.iter().enumerate() {
+        let settings = following(&old, fork);
+        let name = describe(&old, &settings, fork.doses);
+        old = settings.clone();
+        plans.push(Plan { id: parent + 1, name, parent, doses: fork.doses, settings });
     }
+    Version { model: recipe.model, hash: recipe.hash, step: recipe.step, settings, plans }
 }
 
 impl Window {
@@ -326,27 +335,34 @@ impl Window {
         }
     }
 
-    /// Makes the film of a recipe, with its model if that is there or inside the program.
-    pub(super) fn restore(&mut self, recipe: Box<Recipe>) {
-        let shipped = recipe.model == SHIPPED;
+    /// Makes a film and its branches again, with its model if that is there or inside the program.
+    pub(super) fn restore(&mut self, version: Box<Version>, way: Option<Travel>) {
+        let shipped = version.model == SHIPPED;
         match &self.state.model {
-            Some(model) if model.hash == recipe.hash => {
-                self.view = View::Film;
-                let forks = recipe.forks.clone();
-                self.state.settings = settings(*recipe);
-                self.act(UiAction::Restart);
-                self.state.branches.to_grow = self.state.reverse.job.map(|job| (job, forks));
+            Some(model) if model.hash == version.hash => {
+                if way.is_none() {
+                    self.view = View::Film;
+                }
+                self.state.settings = version.settings;
+                self.sample_then(version.plans, way);
+                self.drown();
             }
             Some(model) if shipped && model.name != SHIPPED => {
-                self.state.to_restore = Some(recipe);
+                self.state.to_restore = Some((version, way));
                 self.load(Origin::Shipped);
             }
             loaded => {
                 // it may just have been loaded for this film, and has none yet
-                let again = shipped && loaded.is_some();
-                let step = recipe.step.map_or_else(String::new, |step| format!(", step {step}"));
-                let what = format!("This film needs the model {}{step}", recipe.model);
-                let details = format!("open it, then drop the film again (its weights' hash is {})", recipe.hash);
+                let shown = self.state.reverse.source.as_ref().map(|by| &by.hash);
+                let again = shipped && loaded.as_ref().is_some_and(|model| shown != Some(&model.hash));
+                let step = version.step.map_or_else(String::new, |step| format!(", step {step}"));
+                let what = format!("This film needs the model {}{step}", version.model);
+                let then = match way {
+                    None => "drop the film again",
+                    Some(Travel::Undo) => "undo again",
+                    Some(Travel::Redo) => "redo again",
+                };
+                let details = format!("open it, then {then} (its weights' hash is {})", version.hash);
                 self.state.notify(Severity::Warning, what, details);
                 if again {
                     self.act(UiAction::Restart);

@@ -254,6 +254,7 @@ fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
         scale: state.scale,
         schedule: film.map(|(_, film, _)| film.schedule().as_ref()),
         film,
+        branches: &state.branches,
     }
 }
 
@@ -345,12 +346,7 @@ fn noise_scale(ui: &Ui, pictures: Rect, area: Rect) {
         return;
     }
     let p = style::palette(ui);
-    for i in 0..120 {
-        let value = style::NOISE_RANGE * (1.0 - i as f32 / 59.5);
-        // rows overlap, so that no zoom leaves gaps
-        let row = Rect::from_min_size(bar.min + vec2(0.0, i as f32), vec2(bar.width(), 1.5));
-        ui.painter().rect_filled(row, 0.0, style::diverging(value));
-    }
+    pictures::scale(ui, bar);
     for (y, text) in [(6.0, "+3"), (60.0, "0"), (114.0, "−3")] {
         let at = bar.right_top() + vec2(4.0, y);
         ui.painter().text(at, Align2::LEFT_CENTER, text, FontId::proportional(style::SMALL), p.weak);

@@ -135,6 +135,22 @@ impl Atlas {
     }
 }
 
+/// Paints the colours of noise and of differences, the highest value at the right, or at the top of a bar that stands.
+pub fn scale(ui: &Ui, bar: Rect) {
+    let stands = bar.height() > bar.width();
+    let length = bar.width().max(bar.height()).max(1.0) as usize;
+    for i in 0..length {
+        let value = style::NOISE_RANGE * (2.0 * (i as f32 + 0.5) / length as f32 - 1.0);
+        // slices overlap, so that no zoom leaves gaps
+        let slice = if stands {
+            Rect::from_min_size(pos2(bar.left(), bar.bottom() - i as f32 - 1.5), vec2(bar.width(), 1.5))
+        } else {
+            Rect::from_min_size(pos2(bar.left() + i as f32, bar.top()), vec2(1.5, bar.height()))
+        };
+        ui.painter().rect_filled(slice, 0.0, style::diverging(value));
+    }
+}
+
 /// Grids of pictures side by side as one image, for the clipboard: `scale` screen pixels to a pixel, one between pictures.
 pub fn contact(sides: &[(Images, Map)], scale: usize) -> Option<ColorImage> {
     let (first, _) = sides.first()?;

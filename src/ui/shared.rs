@@ -5,6 +5,7 @@ use super::film::whose;
 use super::pictures::{Atlas, Map};
 use super::state::{AppState, FilmSettings, next_seed};
 use super::style::{self, GRID};
+use super::tree::ROOT;
 use super::window::Window;
 use crate::diffusion::Images;
 use crate::diffusion::reel::MOST_BRANCHES;
@@ -44,6 +45,8 @@ pub struct Shared {
     shape: [usize; 3],
     /// What that film was made from.
     settings: FilmSettings,
+    /// Which film that is, in words.
+    of: String,
     rows: Vec<Row>,
     by: Option<Provenance>,
 }
@@ -86,7 +89,7 @@ impl Shared {
 }
 
 impl Window {
-    /// Branches the film, not a branch of it; again: the next of its pictures.
+    /// Branches the film on screen, with its rule and weights as they are at its end; again: the next of its pictures.
     pub(super) fn start_shared(&mut self) {
         let state = &mut self.state;
         let (held, room) = (state.branches.len(), MOST_BRANCHES - QUARTERS.len());
@@ -95,10 +98,15 @@ impl Window {
             let hint = format!("keep {room} of them (Ctrl+B) and delete the others");
             return state.fail(&Error::usage("cannot branch the film", why, hint));
         }
-        let (Some((film, trajectory)), Some(settings)) = (&state.reverse.film, &state.reverse.made) else { return };
+        let chosen = state.branches.chosen();
+        let (Some((film, trajectory)), Some(settings)) = (&state.shown().film, state.made(chosen)) else { return };
         let (film, shape, settings) = (*film, trajectory.shape(), settings.clone());
         let (n, beginning) = (trajectory.n(), trajectory.beginning());
         let states = QUARTERS.map(|quarter| trajectory.state(beginning * quarter / QUARTERS.len()));
+        let of = match chosen {
+            ROOT => format!("seed {}", settings.seed),
+            _ => format!("“{}”", state.branches.name(chosen)),
+        };
         let mut picture = 0;
         if let Some(old) = state.shared.take() {
             let left: Vec<JobId> = old.under_way().collect();
@@ -111,10 +119,11 @@ impl Window {
         let mut seed = settings.seed;
         let mut rows = Vec::new();
         for doses in states {
+            let Some(parent) = state.branches.job(state.branches.parent_at(doses)) else { return };
             seed = next_seed(seed);
             let job = state.new_job();
             let fork = ForkRequest {
-                parent: film,
+                parent,
                 doses,
                 repeat: Some((picture, BRANCHES)),
                 predictor: request.predictor,
@@ -125,7 +134,7 @@ impl Window {
             self.commands.push(Command::Fork(job, fork));
             rows.push(Row { job, doses, shared: None, now: None, over: false });
         }
-        state.shared = Some(Shared { film, picture, shape, settings, rows, by: None });
+        state.shared = Some(Shared { film, picture, shape, settings, of, rows, by: None });
     }
 
     /// Keeps the rows as far as they have come.
@@ -159,7 +168,7 @@ impl SharedView {
             ui.horizontal(|ui| {
                 ui.label(RichText::new("Shared latents").font(style::semibold(style::LARGE)));
                 if let Some(figure) = figure {
-                    let words = format!("picture {} of seed {}", figure.picture + 1, figure.settings.seed);
+                    let words = format!("picture {} of {}", figure.picture + 1, figure.of);
                     ui.label(RichText::new(words).color(style::palette(ui).weak));
                 }
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {

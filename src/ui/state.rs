@@ -3,7 +3,7 @@
 use super::actions::{PathUse, UiAction};
 use super::axis::Scale;
 use super::data::Data;
-use super::export::Exporting;
+use super::export::{self, Exporting};
 use super::fetch::Fetching;
 use super::noise::Noise;
 use super::playback::{Extent, Playback};
@@ -12,11 +12,11 @@ use super::recall::Recall;
 use super::runs::Runs;
 use super::shared::Shared;
 pub use super::training_run::Training;
-use super::tree::Branches;
+use super::tree::{Branches, Travel, Version};
 use super::watch::Watching;
 use crate::engine::{
     Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, ModelInfo, Outcome, Predictor, Provenance,
-    Recipe, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainRequest, Trajectory, Variance, Which,
+    RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainRequest, Trajectory, Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -269,7 +269,7 @@ pub struct AppState {
     /// A film being written into a file.
     pub exporting: Option<Exporting>,
     /// A film to make once its model is there.
-    pub to_restore: Option<Box<Recipe>>,
+    pub to_restore: Option<(Box<Version>, Option<Travel>)>,
     /// Messages, oldest first.
     pub banners: Vec<Banner>,
     last_job: JobId,
@@ -301,7 +301,8 @@ impl AppState {
                 self.settings.steps = self.settings.steps.filter(|k| *k <= model.schedule.steps());
                 self.model = Some(model);
                 self.noise.forget();
-                return Some(self.to_restore.take().map_or(UiAction::Restart, UiAction::Restore));
+                let restore = self.to_restore.take().map(|(version, way)| UiAction::Restore(version, way));
+                return Some(restore.unwrap_or(UiAction::Restart));
             }
             Event::TrainingStarted(job, model) => {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
@@ -321,7 +322,7 @@ impl AppState {
             Event::SampleStarted(job, film, source) => {
                 if self.reverse.job == Some(job) {
                     self.playback.restart(film.steps(), film.beginning());
-                    self.branches.belong_to(job);
+                    self.take_branches(job);
                     self.reverse.begin(job, *film, source);
                 } else if let Some(branch) = self.branches.of_job(job) {
                     branch.begin(job, *film, source);
@@ -384,7 +385,9 @@ impl AppState {
                 }
             }
             Event::Run(job, run) => self.runs.add(job, run),
-            Event::Recipe(_, _, Some(recipe)) => return Some(UiAction::Restore(recipe)),
+            Event::Recipe(_, _, Some(recipe)) => {
+                return Some(UiAction::Restore(Box::new(export::version(*recipe)), None));
+            }
             Event::Recipe(_, path, None) => return Some(UiAction::UsePath(PathUse::OpenImage, path)),
             Event::Watched(job, seen) => {
                 if let Some(watching) = &mut self.watching {

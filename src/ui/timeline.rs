@@ -2,12 +2,16 @@
 
 use super::actions::UiAction;
 use super::axis::{self, Axis, Scale};
+use super::branches::BranchAction;
 use super::pictures::{Atlas, Map};
 use super::style;
 use super::symbols::{self, Part};
 use super::top_bar;
+use super::tree::{Branches, Id};
 use crate::engine::{JobId, Quantity, Schedule, Trajectory};
-use egui::{Align2, CursorIcon, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
+use egui::{
+    Align2, CursorIcon, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, pos2, vec2,
+};
 
 /// The row over the strip, where ᾱ is marked.
 const MARKS: f32 = 18.0;
@@ -15,6 +19,9 @@ const STRIP: f32 = 36.0;
 const TICKS: f32 = 20.0;
 /// The playhead stands out of the strip by this much.
 const GRIP: f32 = 4.0;
+/// Radius of the mark where branches leave, and of the room in which it is clicked.
+const FORK: f32 = 5.0;
+const FORK_REACH: f32 = 9.0;
 /// Room that the words at either end of the ticks take.
 const END_WORDS: f32 = 104.0;
 
@@ -39,6 +46,8 @@ pub struct Span<'a> {
     pub schedule: Option<&'a Schedule>,
     /// The film in the strip, and what of it.
     pub film: Option<(JobId, &'a Trajectory, Quantity)>,
+    /// What leaves the film.
+    pub branches: &'a Branches,
 }
 
 /// Which thumbnails the strip holds.
@@ -88,6 +97,10 @@ impl Timeline {
                 ui.painter().rect_stroke(track, 2.0, stroke, StrokeKind::Outside);
             }
             seek = quarters(&strip, marks).or(seek);
+            if let Some((doses, id)) = forks(&strip) {
+                out.push(UiAction::Branch(BranchAction::Choose(id)));
+                seek = Some(doses);
+            }
         }
         response.context_menu(|ui| {
             for action in [UiAction::SetIn, UiAction::SetOut, UiAction::WholeFilm, UiAction::NextScale] {
@@ -238,6 +251,33 @@ impl Strip<'_> {
             }
         }
     }
+}
+
+/// Marks where branches leave, at the upper edge of the strip; those on the way of the film on screen are filled. Returns the
+/// state of a mark that was clicked and the branch to show: the next one of those that leave there.
+fn forks(strip: &Strip<'_>) -> Option<(usize, Id)> {
+    let (ui, p, branches) = (strip.ui, style::palette(strip.ui), strip.span.branches);
+    let on_the_way: Vec<Id> = branches.chain().into_iter().map(|branch| branch.plan.id).collect();
+    let mut clicked = None;
+    for (doses, ids) in branches.forks() {
+        let middle = pos2(strip.x(doses), strip.track.top());
+        let place = Rect::from_center_size(middle, Vec2::splat(2.0 * FORK_REACH));
+        let response = ui.interact(place, ui.scope_id().with(("fork", doses)), Sense::click());
+        let names = ids.iter().map(|id| branches.name(*id)).collect::<Vec<_>>().join(", ");
+        response
+            .widget_info(|| WidgetInfo::labeled(egui::Role::Button, true, format!("Branch at t = {doses}: {names}")));
+        let filled = ids.iter().any(|id| on_the_way.contains(id));
+        let ink = if response.hovered() || response.has_focus() { p.text } else { p.state };
+        ui.painter().vline(middle.x, strip.track.y_range(), Stroke::new(1.5, ink));
+        ui.painter().circle(middle, FORK, if filled { ink } else { p.background }, Stroke::new(2.0, ink));
+        let says = format!("Here, at t = {doses}, leaves {names}: go there and show it");
+        if response.on_hover_text(says).on_hover_cursor(CursorIcon::PointingHand).clicked() {
+            let shown = ids.iter().position(|id| *id == branches.chosen());
+            let next = shown.map_or(0, |shown| (shown + 1) % ids.len());
+            clicked = ids.get(next).map(|id| (doses, *id));
+        }
+    }
+    clicked
 }
 
 /// Marks where each quarter of ᾱ is crossed, in the row over the strip. Returns the state of a mark that was clicked.

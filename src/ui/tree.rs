@@ -3,6 +3,10 @@
 use super::branches::Draft;
 use super::state::{Film, FilmSettings, Method};
 use crate::engine::{Fork, JobId, Predictor, Provenance, SampleRequest, Trajectory, Variance};
+use std::collections::BTreeMap;
+
+/// Changes that can be undone.
+const HISTORY: usize = 100;
 
 /// Names a branch as long as its film is there, also when it is computed again.
 pub type Id = usize;
@@ -41,6 +45,48 @@ pub struct Branch {
     pub own: Film<Provenance>,
 }
 
+/// A film with its branches: all that makes them again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Version {
+    /// Short name of the model.
+    pub model: String,
+    /// What its weights hash to.
+    pub hash: String,
+    /// Training steps behind it, where known.
+    pub step: Option<u64>,
+    /// What the film is made from, by the loaded model.
+    pub settings: FilmSettings,
+    /// Its branches.
+    pub plans: Vec<Plan>,
+}
+
+impl Version {
+    /// Whether both are branches of one film.
+    pub fn has_film_of(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.settings.sample_request() == other.settings.sample_request()
+    }
+}
+
+/// Through the changes that were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Travel {
+    /// To what there was before the last one.
+    Undo,
+    /// To what there was before that was undone.
+    Redo,
+}
+
+/// Branches to make once the film that they leave has begun.
+#[derive(Clone, Debug)]
+pub struct Growing {
+    /// The job of that film.
+    pub job: JobId,
+    /// The branches.
+    pub plans: Vec<Plan>,
+    /// Whether it is an undo or a redo that asked for them.
+    pub way: Option<Travel>,
+}
+
 /// All branches of the newest reverse film.
 #[derive(Clone, Debug, Default)]
 pub struct Branches {
@@ -57,21 +103,58 @@ pub struct Branches {
     /// What was chosen for the next one.
     pub draft: Option<Draft>,
     /// What there was before each change, the newest last.
-    pub past: Vec<Vec<Plan>>,
+    pub past: Vec<Version>,
     /// What there was before each change was undone, the newest last.
-    pub future: Vec<Vec<Plan>>,
+    pub future: Vec<Version>,
     /// The newest name.
     pub last_id: Id,
-    /// Branches of a recipe, each of the one before, to make once that job's film has begun.
-    pub to_grow: Option<(JobId, Vec<Fork>)>,
+    /// Those of a film on its way.
+    pub to_grow: Option<Growing>,
 }
 
 impl Branches {
-    /// From now on they are those of that job's film; those of another are gone.
-    pub fn belong_to(&mut self, root: JobId) {
-        if self.root != Some(root) {
-            *self = Self { root: Some(root), to_grow: self.to_grow.take(), ..Self::default() };
+    /// From now on they are those of that job's film. `old` is what there was; where it had branches, the way back leads there.
+    /// Returns whether a new film took them.
+    pub fn belong_to(&mut self, root: JobId, old: Option<Version>) -> bool {
+        let way = self.to_grow.as_ref().filter(|growing| growing.job == root).and_then(|growing| growing.way);
+        let taken = way.is_none() && !self.is_empty();
+        match (old, way) {
+            (Some(old), Some(way)) => self.went(way, old),
+            (Some(old), None) if taken => self.changed(old),
+            _ => {}
         }
+        let Self { past, future, last_id, to_grow, .. } = std::mem::take(self);
+        *self = Self { root: Some(root), past, future, last_id, to_grow, ..Self::default() };
+        taken
+    }
+
+    /// Takes in that a change followed on `old`.
+    pub fn changed(&mut self, old: Version) {
+        if self.past.len() == HISTORY {
+            self.past.remove(0);
+        }
+        self.past.push(old);
+        self.future.clear();
+        // what is on its way is now a change like others
+        self.to_grow.iter_mut().for_each(|growing| growing.way = None);
+    }
+
+    /// What lies that way.
+    pub fn ahead(&self, way: Travel) -> Option<&Version> {
+        match way {
+            Travel::Undo => self.past.last(),
+            Travel::Redo => self.future.last(),
+        }
+    }
+
+    /// Takes in that `old` was left that way.
+    pub fn went(&mut self, way: Travel, old: Version) {
+        let (from, to) = match way {
+            Travel::Undo => (&mut self.past, &mut self.future),
+            Travel::Redo => (&mut self.future, &mut self.past),
+        };
+        from.pop();
+        to.push(old);
     }
 
     /// The film that this job makes or made.
@@ -103,6 +186,20 @@ impl Branches {
     /// That branch.
     pub fn get(&self, id: Id) -> Option<&Branch> {
         self.list.iter().find(|branch| branch.plan.id == id)
+    }
+
+    /// The job that makes it.
+    pub fn job(&self, id: Id) -> Option<JobId> {
+        self.get(id).map_or(self.root, |branch| branch.own.job)
+    }
+
+    /// The states in which branches leave, and which do there.
+    pub fn forks(&self) -> BTreeMap<usize, Vec<Id>> {
+        let mut forks: BTreeMap<usize, Vec<Id>> = BTreeMap::new();
+        for Branch { plan, .. } in &self.list {
+            forks.entry(plan.doses).or_default().push(plan.id);
+        }
+        forks
     }
 
     /// How many there are.

@@ -1,10 +1,12 @@
-//! Before a training that no file holds is lost, the window asks.
+//! Before a training that no file holds is lost, or branches of its films, the window asks.
 
 use super::actions::PathUse;
-use super::dialogs::{self, Answer, PathDialog};
-use super::state::Training;
+use super::dialogs::{self, PathDialog};
+use super::state::{AppState, Training};
+use super::style;
+use super::tree::{Plan, Travel};
 use super::window::Window;
-use crate::engine::{JobId, Outcome};
+use crate::engine::{JobId, Outcome, Which};
 use egui::{Ui, ViewportCommand};
 
 /// Whether the window closes whatever is not saved.
@@ -25,6 +27,17 @@ pub(super) enum Wish {
     TrainForLecture,
 }
 
+/// What is to become of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Ask where, save, then go on.
+    Save,
+    /// Go on without it.
+    Discard,
+    /// Do not go on.
+    Cancel,
+}
+
 /// The question what is to become of that training.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsaved {
@@ -33,6 +46,23 @@ pub(super) struct Unsaved {
     pub shown: bool,
     /// The save after which the wish is granted.
     pub saving: Option<JobId>,
+}
+
+/// The question whether a new film may take branches that could never be made again.
+pub(super) struct Parting {
+    /// What the new film is to have.
+    pub plans: Vec<Plan>,
+    pub way: Option<Travel>,
+    /// Whether it has been on screen.
+    pub shown: bool,
+}
+
+impl AppState {
+    /// Whether there are branches of weights in training, which nothing holds any more.
+    pub(super) fn branches_at_stake(&self) -> bool {
+        let trained = self.reverse.made.as_ref().is_some_and(|made| made.which == Which::Training);
+        trained && !self.branches.is_empty()
+    }
 }
 
 impl Window {
@@ -88,7 +118,14 @@ impl Window {
         let Some(unsaved) = self.unsaved.as_mut().filter(|u| u.saving.is_none()) else { return };
         let Some(steps) = self.state.training.as_ref().and_then(Training::unsaved) else { return self.grant() };
         let first_frame = !std::mem::replace(&mut unsaved.shown, true);
-        match dialogs::unsaved(ui, steps, first_frame) {
+        let why = format!("{} steps are in memory only and would be lost", style::thousands(steps));
+        let answers = [
+            (Answer::Save, "Save…", "Choose a folder for the model and its training"),
+            (Answer::Discard, "Discard", "Lose this training"),
+            (Answer::Cancel, "Cancel", "Keep the training and the window (Esc)"),
+        ];
+        let words = ["This training is not saved", why.as_str()];
+        match dialogs::question(ui, words, &answers, Answer::Cancel, first_frame) {
             Some(Answer::Save) => {
                 self.path = Some(PathDialog::new(PathUse::SaveModel));
                 unsaved.shown = false;
@@ -96,6 +133,29 @@ impl Window {
             Some(Answer::Discard) => self.grant(),
             Some(Answer::Cancel) => self.unsaved = None,
             None => {}
+        }
+    }
+
+    pub(super) fn ask_parting(&mut self, ui: &Ui) {
+        let Some(parting) = &mut self.parting else { return };
+        let first_frame = !std::mem::replace(&mut parting.shown, true);
+        let step = self.state.reverse.source.as_ref().and_then(|by| by.step).unwrap_or_default();
+        let why = format!(
+            "A new film takes them for good: they are of the training as it was after {} steps",
+            style::thousands(step)
+        );
+        let answers = [
+            (false, "Keep the branches", "Make no new film (Esc)"),
+            (true, "New film", "Lose the branches of the film on screen"),
+        ];
+        let words = ["These branches cannot be made again", why.as_str()];
+        let answer = dialogs::question(ui, words, &answers, false, first_frame);
+        let Some(parting) = self.parting.take_if(|_| answer.is_some()) else { return };
+        if answer == Some(true) {
+            self.sample_now(parting.plans, parting.way);
+        } else if let Some(made) = self.state.reverse.made.clone() {
+            self.state.settings = made;
+            self.drown();
         }
     }
 }

@@ -17,7 +17,7 @@ use super::state::{AppState, GRIDS};
 use super::style;
 use super::top_bar::next_theme;
 use super::training::TrainingView;
-use super::unsaved::{Closing, Unsaved};
+use super::unsaved::{Closing, Parting, Unsaved};
 use super::watch::WatchView;
 use crate::engine::{Command, Error, Event, JobId, Outcome};
 use egui::{Ui, ViewportCommand};
@@ -55,6 +55,7 @@ pub struct Window {
     data: DataView,
     pub(super) path: Option<PathDialog>,
     pub(super) unsaved: Option<Unsaved>,
+    pub(super) parting: Option<Parting>,
     pub(super) closing: Closing,
     pub(super) export: Option<ExportDialog>,
     pub(super) preferences: Preferences,
@@ -91,6 +92,7 @@ impl Window {
             data: DataView::default(),
             path: None,
             unsaved: None,
+            parting: None,
             closing: Closing::No,
             export: None,
             preferences,
@@ -137,7 +139,7 @@ impl Window {
         self.follow_preferences(ui.ctx());
         let mut out = Vec::new();
         self.hold_close(ui.ctx());
-        if self.path.is_none() && self.unsaved.is_none() && self.export.is_none() {
+        if self.path.is_none() && self.unsaved.is_none() && self.parting.is_none() && self.export.is_none() {
             keys::pressed(ui.ctx(), self.view, &mut out);
         }
         dropped_files(ui, &mut out);
@@ -174,7 +176,10 @@ impl Window {
                     self.path = None;
                 }
             }
-            None => self.ask_unsaved(ui),
+            None => {
+                self.ask_unsaved(ui);
+                self.ask_parting(ui);
+            }
         }
         self.close_if_due(ui.ctx());
         if self.export.as_mut().is_some_and(|dialog| dialog.ui(ui, &self.state, &mut out)) {

@@ -1,11 +1,12 @@
 //! Branches of the film: left at the playhead, listed, chosen, compared, undone and made again.
 
-use crate::support::{Gui, STEPS, bare, provenance, schedule, tell, with_films};
+use crate::support::{Gui, STEPS, bare, begin, film, model, provenance, schedule, tell, with_films};
+use crate::training::running;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, ForkRequest, Frame, JobId, Options, Origin, Outcome, Predictor, Quantity,
-    SamplerKind, Trajectory, Variance,
+    Command, DeviceChoice, Engine, Event, ForkRequest, Frame, JobId, ModelInfo, Options, Origin, Outcome, Predictor,
+    Provenance, Quantity, SampleRequest, SamplerKind, Variance,
 };
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::state::{AppState, Phase};
@@ -44,8 +45,7 @@ fn brighter(doses: usize, by: f32) -> Arc<Frame> {
 
 /// Lets a branch that leaves at `begins` come to `last`.
 fn make(gui: &mut Gui, job: JobId, begins: usize, last: usize, by: f32) {
-    let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=begins).collect(), usize::MAX);
-    tell(gui, Event::SampleStarted(job, Box::new(film), provenance()));
+    begin(gui, job, film(4, begins));
     for doses in (last..=begins).rev() {
         tell(gui, Event::Frame(job, brighter(doses, by)));
     }
@@ -203,6 +203,122 @@ fn a_fork_a_name_and_a_deletion_are_undone_and_made_again() {
     assert!(gui.state().state.branches.is_empty(), "the deletion, too");
 }
 
+/// What was asked of the reverse film since the last look, and of its branches.
+fn asked(gui: &mut Gui) -> (Option<(JobId, SampleRequest)>, Vec<ForkRequest>) {
+    let (mut film, mut forks) = (None, Vec::new());
+    for command in gui.state_mut().take_commands() {
+        match command {
+            Command::Sample(job, request) => film = Some((job, request)),
+            Command::Fork(_, fork) => forks.push(fork),
+            _ => {}
+        }
+    }
+    (film, forks)
+}
+
+/// Lets the reverse film that was asked for come whole.
+fn come(gui: &mut Gui) -> (JobId, SampleRequest) {
+    let (job, request) = asked(gui).0.expect("a film was asked for");
+    begin(gui, job, film(4, STEPS));
+    (0..=STEPS).rev().for_each(|doses| tell(gui, Event::Frame(job, brighter(doses, 0.0))));
+    tell(gui, Event::Finished(job, Outcome::Done));
+    gui.run();
+    (job, request)
+}
+
+#[test]
+fn branches_go_with_their_film_and_undo_brings_both_back() {
+    let mut gui = with_films(1280.0, 720.0);
+    seek(&mut gui, 20);
+    press(&mut gui, Modifiers::NONE, Key::F);
+    let (job, first) = forked(&mut gui);
+    make(&mut gui, job, 20, 0, 0.25);
+    press(&mut gui, Modifiers::NONE, Key::R);
+    let (_, other) = come(&mut gui);
+    assert_ne!(other.seed, 3);
+    gui.get_by_label("The branches went with their film");
+    assert!(gui.state().state.branches.is_empty());
+    // the film before, and once it has begun its branch
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    let (Some((job, former)), forks) = asked(&mut gui) else { panic!("the former film is asked for") };
+    assert!(former.seed == 3 && forks.is_empty() && gui.state().state.settings.seed == 3);
+    assert!(gui.query_by_label("The branches went with their film").is_none());
+    begin(&mut gui, job, film(4, STEPS));
+    let (_, forks) = asked(&mut gui);
+    assert_eq!(forks, [ForkRequest { parent: job, ..first.clone() }]);
+    press(&mut gui, Modifiers::NONE, Key::F2);
+    press(&mut gui, Modifiers::COMMAND, Key::B);
+    gui.get_by_label("new noise from t = 20: t = 20: waits for its turn");
+    // and on again
+    press(&mut gui, Modifiers::COMMAND | Modifiers::SHIFT, Key::Z);
+    assert_eq!(come(&mut gui).1, other);
+    assert!(gui.state().state.branches.is_empty() && gui.state().state.branches.history() == [true, false]);
+    // another model takes them, too; they wait until theirs is there
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    come(&mut gui);
+    tell(&mut gui, Event::ModelChanged(ModelInfo { hash: "f00d".into(), ..ModelInfo::clone(&model()) }.into()));
+    let (job, request) = asked(&mut gui).0.unwrap();
+    assert_eq!(request.seed, 3);
+    let by = Provenance { hash: "f00d".into(), ..provenance() };
+    tell(&mut gui, Event::SampleStarted(job, Box::new(film(4, STEPS)), by));
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    gui.get_by_label("This film needs the model tiny, step 40000");
+    assert_eq!(asked(&mut gui), (None, Vec::new()));
+    tell(&mut gui, Event::ModelChanged(model()));
+    come(&mut gui);
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    // the same film is there already
+    assert_eq!(asked(&mut gui).1.len(), 1);
+    assert_eq!(gui.state().state.branches.name(1), "new noise from t = 20");
+}
+
+#[test]
+fn branches_that_could_never_be_made_again_are_asked_about() {
+    let (mut gui, _) = running();
+    press(&mut gui, Modifiers::NONE, Key::F2);
+    press(&mut gui, Modifiers::NONE, Key::F4);
+    gui.get_by_label("In training").click();
+    gui.run_steps(3);
+    come(&mut gui);
+    seek(&mut gui, 20);
+    press(&mut gui, Modifiers::NONE, Key::F);
+    forked(&mut gui);
+    for (answer, lost) in [("Keep the branches", false), ("New film", true)] {
+        press(&mut gui, Modifiers::NONE, Key::R);
+        gui.get_by_label("A new film takes them for good: they are of the training as it was after 40,000 steps");
+        assert!(asked(&mut gui).0.is_none());
+        gui.get_by_label(answer).click();
+        gui.run_steps(3);
+        assert_eq!((asked(&mut gui).0.is_some(), gui.state().state.settings.seed != 3), (lost, lost), "{answer}");
+        assert_eq!(gui.state().state.branches.len(), 1, "until it begins");
+    }
+}
+
+#[test]
+fn the_timeline_marks_where_branches_leave_and_leads_there() {
+    let mut gui = with_films(1280.0, 720.0);
+    for doses in [20, 30, 30] {
+        press(&mut gui, Modifiers::COMMAND, Key::B);
+        if let Some(film) = gui.query_by_label("The film: t = 50 → 0") {
+            film.click();
+        }
+        seek(&mut gui, doses);
+        press(&mut gui, Modifiers::NONE, Key::F);
+        let (job, _) = forked(&mut gui);
+        make(&mut gui, job, doses, 0, 0.25);
+    }
+    press(&mut gui, Modifiers::NONE, Key::F2);
+    gui.get_by_label("Branch at t = 20: new noise from t = 20").click();
+    gui.run();
+    assert_eq!((gui.state().state.branches.chosen(), gui.state().state.playback.doses()), (1, 20));
+    // one after the other where two leave
+    for id in [2, 3, 2] {
+        gui.get_by_label("Branch at t = 30: new noise from t = 30, new noise from t = 30 (2)").click();
+        gui.run();
+        assert_eq!((gui.state().state.branches.chosen(), gui.state().state.playback.doses()), (id, 30));
+    }
+}
+
 #[test]
 fn states_that_a_branch_or_what_it_left_does_not_hold_are_asked_of_their_own_jobs() {
     let mut gui = with_films(1280.0, 720.0);
@@ -210,8 +326,7 @@ fn states_that_a_branch_or_what_it_left_does_not_hold_are_asked_of_their_own_job
     gui.key_press(Key::F);
     gui.run();
     let (job, _) = forked(&mut gui);
-    let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=40).collect(), 10);
-    tell(&mut gui, Event::SampleStarted(job, Box::new(film), provenance()));
+    begin(&mut gui, job, film(4, 40).with_states((0..=40).collect(), 10));
     (0..=40).rev().for_each(|doses| tell(&mut gui, Event::Frame(job, brighter(doses, 0.5))));
     tell(&mut gui, Event::Finished(job, Outcome::Done));
     let recall = |gui: &mut Gui| {
@@ -292,8 +407,15 @@ fn a_branch_comes_back_bit_for_bit_by_undo_and_from_its_file() {
     work(&mut gui, &engine, |state| state.exporting.is_none());
     press(&mut gui, Modifiers::NONE, Key::Escape);
     press(&mut gui, Modifiers::NONE, Key::R);
-    work(&mut gui, &engine, |state| state.branches.is_empty() && whole(state));
+    let another = |state: &AppState| state.settings.seed != 3 && state.branches.is_empty() && whole(state);
+    work(&mut gui, &engine, another);
     assert!(![&first, &made].contains(&&end(&gui).1));
+    // undo brings the former film and its branch back
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    work(&mut gui, &engine, branch);
+    assert_eq!(end(&gui).1, made);
+    press(&mut gui, Modifiers::COMMAND | Modifiers::SHIFT, Key::Z);
+    work(&mut gui, &engine, another);
     let job = gui.state_mut().state.new_job();
     engine.send(Command::ReadRecipe(job, path)).unwrap();
     work(&mut gui, &engine, branch);

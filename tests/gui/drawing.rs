@@ -1,7 +1,7 @@
 //! A picture of one's own, and its way back.
 
-use crate::support::{STEPS, provenance, schedule, tell, with_films};
-use ddpm_film::engine::{Command, Event, ForwardSource, Provenance, Trajectory};
+use crate::support::{film, provenance, tell, with_films};
+use ddpm_film::engine::{Command, Event, ForwardSource, Provenance};
 use egui::{Key, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
 
@@ -44,9 +44,8 @@ fn the_model_brings_the_picture_back_from_the_playhead() {
     let commands = gui.state_mut().take_commands();
     let [Command::Sample(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!(request.from, Some((ForwardSource::Data, 30)));
-    let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=30).collect(), STEPS);
     let provenance = Provenance { from: Some("MNIST at t = 30".into()), calls: 30, ..provenance() };
-    tell(&mut gui, Event::SampleStarted(*job, Box::new(film), provenance));
+    tell(&mut gui, Event::SampleStarted(*job, Box::new(film(4, 30)), provenance));
     assert_eq!(gui.state().state.playback.doses(), 30, "the film begins there");
     gui.run();
     gui.get_by_label("MODEL · step 40,000 EMA · DDPM, t = 30 → 0");

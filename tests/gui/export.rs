@@ -1,9 +1,9 @@
 //! A film as a file: the question, the progress, the clipboard, and a film made again.
 
-use crate::support::{Gui, STEPS, film_jobs, frame, model, provenance, schedule, tell, with_films};
+use crate::support::{self, Gui, STEPS, begin, film_jobs, frame, model, provenance, tell, with_films};
 use ddpm_film::engine::{
     Command, Container, Event, ExportRequest, Format, ForwardSource, JobId, Left, ModelInfo, Outcome, Provenance,
-    Quantity, Recipe, SamplerKind, Trajectory,
+    Quantity, Recipe, SamplerKind,
 };
 use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
@@ -119,9 +119,9 @@ fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
         let commands = gui.state_mut().take_commands();
         let [Command::Fork(job, _)] = commands.as_slice() else { panic!("{commands:?}") };
         jobs.push(*job);
-        let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=doses).collect(), usize::MAX);
         let oracle_images = (doses == 30).then_some(100);
-        tell(&mut gui, Event::SampleStarted(*job, Box::new(film), Provenance { oracle_images, ..provenance() }));
+        let by = Provenance { oracle_images, ..provenance() };
+        tell(&mut gui, Event::SampleStarted(*job, Box::new(support::film(4, doses)), by));
         (0..=doses).rev().for_each(|doses| tell(&mut gui, Event::Frame(*job, frame(4, doses))));
         tell(&mut gui, Event::Finished(*job, Outcome::Done));
     }
@@ -138,8 +138,7 @@ fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
     // such a file, dropped: the film first, then each branch of the one before
     tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(Box::new(request.recipe))));
     let (Some(film), _) = film_jobs(&mut gui) else { panic!() };
-    let whole = Trajectory::new(4, [1, 8, 8], schedule());
-    tell(&mut gui, Event::SampleStarted(film, Box::new(whole), provenance()));
+    begin(&mut gui, film, support::film(4, STEPS));
     let commands = gui.state_mut().take_commands();
     let [Command::Fork(first, one), Command::Fork(second, two)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!((one, two), (&forks[0].request(film), &forks[1].request(*first)));
@@ -150,8 +149,7 @@ fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
     // without its branches the next film has none
     tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe(&model().hash, "tiny"))));
     let (Some(film), _) = film_jobs(&mut gui) else { panic!() };
-    let whole = Trajectory::new(9, [1, 8, 8], schedule());
-    tell(&mut gui, Event::SampleStarted(film, Box::new(whole), provenance()));
+    begin(&mut gui, film, support::film(9, STEPS));
     assert!(gui.state().state.branches.is_empty() && gui.state_mut().take_commands().is_empty());
 }
 
@@ -166,7 +164,7 @@ fn a_film_of_another_model_says_which() {
     tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe("f00d", "mnist28"))));
     let commands = gui.state_mut().take_commands();
     assert!(matches!(commands.as_slice(), [Command::Load(..)]), "{commands:?}");
-    let shipped = ModelInfo { name: "mnist28".into(), ..ModelInfo::clone(&model()) };
+    let shipped = ModelInfo { name: "mnist28".into(), hash: "beef".into(), ..ModelInfo::clone(&model()) };
     tell(&mut gui, Event::ModelChanged(shipped.into()));
     assert!(gui.state().state.to_restore.is_none());
     assert!(matches!(film_jobs(&mut gui), (Some(_), Some(_))), "a film of the model that is there now");

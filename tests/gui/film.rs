@@ -1,7 +1,7 @@
 //! The film view under mouse and keyboard.
 
-use crate::support::{STEPS, bare, film_jobs, provenance, schedule, tell, with_films};
-use ddpm_film::engine::{Command, Event, ForwardSource, Predictor, Provenance, SamplerKind, Trajectory};
+use crate::support::{STEPS, bare, film, film_jobs, provenance, tell, with_films};
+use ddpm_film::engine::{Command, Event, ForwardSource, Predictor, Provenance, SamplerKind};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::{Direction, Mode};
 use egui::{Key, Modifiers, accesskit::Role};
@@ -131,8 +131,7 @@ fn a_film_of_the_oracle_is_asked_for_and_labelled() {
     let [Command::Sample(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!(request.predictor, Predictor::Oracle);
     let provenance = Provenance { predictor: Predictor::Oracle, oracle_images: Some(60_000), ..provenance() };
-    let film = Trajectory::new(4, [1, 8, 8], schedule());
-    tell(&mut gui, Event::SampleStarted(*job, Box::new(film), provenance));
+    tell(&mut gui, Event::SampleStarted(*job, Box::new(film(4, STEPS)), provenance));
     gui.key_press(Key::F4);
     gui.run();
     gui.get_by_label("ORACLE · exact oracle of 60,000 images · DDPM 50");

@@ -1,7 +1,7 @@
 //! What the worker tells, and what the film view makes of it: empty, busy, failed, stale.
 
-use crate::support::{STEPS, bare, film_jobs, frame, model, provenance, schedule, tell, with_films};
-use ddpm_film::engine::{Command, Error, Event, Outcome, Trajectory};
+use crate::support::{STEPS, bare, begin, film, film_jobs, frame, model, tell, with_films};
+use ddpm_film::engine::{Command, Error, Event, Outcome};
 use ddpm_film::ui::playback::Mode;
 use ddpm_film::ui::state::Phase;
 use egui::Key;
@@ -30,7 +30,7 @@ fn the_opening_film_starts_by_itself_and_follows_its_computation() {
     let (Some(sample), Some(_)) = film_jobs(&mut gui) else { panic!("both films are asked for") };
     gui.run();
     assert_eq!(gui.get_all_by_label("Computing").count(), 2);
-    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(4, [1, 8, 8], schedule())), provenance()));
+    begin(&mut gui, sample, film(4, STEPS));
     for doses in [STEPS, STEPS - 1] {
         tell(&mut gui, Event::Frame(sample, frame(4, doses)));
     }
@@ -50,7 +50,7 @@ fn frames_may_come_in_any_order() {
     let mut gui = bare(1280.0, 800.0);
     tell(&mut gui, Event::ModelChanged(model()));
     let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
-    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(4, [1, 8, 8], schedule())), provenance()));
+    begin(&mut gui, sample, film(4, STEPS));
     for doses in [3, 0, STEPS, 20, 1, 49] {
         tell(&mut gui, Event::Frame(sample, frame(4, doses)));
     }
@@ -68,13 +68,11 @@ fn what_a_replaced_job_still_sends_is_dropped() {
     let (Some(new), Some(forward)) = film_jobs(&mut gui) else { panic!("a new seed makes new films") };
     // the old film stays on screen until the new one begins
     gui.get_by_label("Reverse process, x_t at t = 50");
-    let empty = || Box::new(Trajectory::new(4, [1, 8, 8], schedule()));
-    tell(&mut gui, Event::SampleStarted(new, empty(), provenance()));
+    begin(&mut gui, new, film(4, STEPS));
     tell(&mut gui, Event::Frame(old, frame(4, 10)));
-    tell(&mut gui, Event::SampleStarted(old, empty(), provenance()));
+    begin(&mut gui, old, film(4, STEPS));
     tell(&mut gui, Event::Finished(old, Outcome::Failed(failure())));
-    let film = Trajectory::new(4, [1, 8, 8], schedule());
-    tell(&mut gui, Event::Forward(forward + 100, film.into(), "someone else's".into()));
+    tell(&mut gui, Event::Forward(forward + 100, film(4, STEPS).into(), "someone else's".into()));
     let state = &gui.state().state;
     let (job, film) = state.reverse.film.as_ref().unwrap();
     assert_eq!((*job, film.len()), (new, 0));
@@ -122,7 +120,7 @@ fn a_film_can_be_stopped_and_kept_as_far_as_it_has_come() {
     let mut gui = bare(1280.0, 800.0);
     tell(&mut gui, Event::ModelChanged(model()));
     let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
-    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(4, [1, 8, 8], schedule())), provenance()));
+    begin(&mut gui, sample, film(4, STEPS));
     for doses in [STEPS, 40] {
         tell(&mut gui, Event::Frame(sample, frame(4, doses)));
     }

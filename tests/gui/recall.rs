@@ -1,7 +1,7 @@
 //! Films too large for their memory: the window asks for what is missing.
 
-use crate::support::{Gui, STEPS, film_jobs, frame, provenance, schedule, tell, with_films};
-use ddpm_film::engine::{Command, Event, JobId, Outcome, Trajectory};
+use crate::support::{self, Gui, STEPS, begin, film_jobs, frame, tell, with_films};
+use ddpm_film::engine::{Command, Event, JobId, Outcome};
 use egui::Key;
 use egui_kittest::kittest::Queryable as _;
 
@@ -20,8 +20,7 @@ fn a_state_that_is_not_held_is_asked_for_once_and_shown_when_it_comes() {
     gui.key_press(Key::R);
     gui.run();
     let (Some(film), _) = film_jobs(&mut gui) else { panic!() };
-    let bounded = Trajectory::new(4, [1, 8, 8], schedule()).with_states((0..=STEPS).collect(), 10);
-    tell(&mut gui, Event::SampleStarted(film, Box::new(bounded), provenance()));
+    begin(&mut gui, film, support::film(4, STEPS).with_states((0..=STEPS).collect(), 10));
     (0..=STEPS).rev().for_each(|doses| tell(&mut gui, Event::Frame(film, frame(4, doses))));
     tell(&mut gui, Event::Finished(film, Outcome::Done));
     gui.key_press(Key::Home);

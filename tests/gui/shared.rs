@@ -1,7 +1,7 @@
 //! Shared latents: branches of the film at four t, by a press.
 
-use crate::support::{STEPS, frame, provenance, schedule, tell, with_films};
-use ddpm_film::engine::{Command, Error, Event, ForkRequest, JobId, Outcome, Trajectory};
+use crate::support::{STEPS, begin, film, frame, tell, with_films};
+use ddpm_film::engine::{Command, Error, Event, ForkRequest, JobId, Outcome};
 use ddpm_film::ui::actions::View;
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
@@ -37,8 +37,7 @@ fn the_film_is_branched_at_four_t_and_again_for_its_next_picture() {
     let commands = gui.state_mut().take_commands();
     assert!(matches!(&commands[..], [Command::Forget(all)] if *all == jobs), "{commands:?}");
     for (job, last) in jobs.iter().zip([0, 0, 9]) {
-        let film = Trajectory::new(6, [1, 8, 8], schedule());
-        tell(&mut gui, Event::SampleStarted(*job, Box::new(film), provenance()));
+        begin(&mut gui, *job, film(6, STEPS));
         for doses in (last..=STEPS).rev() {
             tell(&mut gui, Event::Frame(*job, frame(6, doses)));
         }
@@ -61,6 +60,29 @@ fn the_film_is_branched_at_four_t_and_again_for_its_next_picture() {
     let let_go = commands.iter().filter(|command| matches!(command, Command::Forget(old) if old.len() == 1));
     assert_eq!(let_go.count(), 4, "what is over need not be held: {commands:?}");
     assert!(asked(&commands).iter().all(|(_, fork)| fork.repeat == Some((1, 6))));
+}
+
+#[test]
+fn the_branch_on_screen_is_branched_from_the_states_that_it_shows() {
+    let mut gui = with_films(1280.0, 720.0);
+    let root = gui.state().state.reverse.job.unwrap();
+    gui.state_mut().state.playback.seek(30);
+    gui.key_press(Key::F);
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Fork(branch, fork)] = &commands[..] else { panic!("{commands:?}") };
+    begin(&mut gui, *branch, film(4, 30));
+    (0..=30).rev().for_each(|doses| tell(&mut gui, Event::Frame(*branch, frame(4, doses))));
+    tell(&mut gui, Event::Finished(*branch, Outcome::Done));
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Num7);
+    gui.run();
+    gui.key_press(Key::Enter);
+    gui.run();
+    let forks = asked(&gui.state_mut().take_commands());
+    let left: Vec<_> = forks.iter().map(|(_, fork)| (fork.parent, fork.doses)).collect();
+    assert_eq!(left, [(root, 50), (root, 37), (*branch, 25), (*branch, 12)]);
+    assert!(forks.iter().all(|(_, row)| row.seed != fork.seed), "other noise than that of the branch");
+    gui.get_by_label("picture 1 of “new noise from t = 30”");
 }
 
 #[test]

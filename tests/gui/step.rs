@@ -1,11 +1,11 @@
 //! What happens in one step: pictures that add up, the algorithm line by line, one pixel.
 
-use crate::support::{Gui, STEPS, film_jobs, provenance, schedule, tell, with_films};
+use crate::support::{Gui, STEPS, begin, film, film_jobs, schedule, tell, with_films};
 use ddpm_film::diffusion::Images;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process::noise_images;
 use ddpm_film::diffusion::sampler::Sampler;
-use ddpm_film::engine::{Event, Frame, Outcome, SamplerKind, Trajectory, Variance};
+use ddpm_film::engine::{Event, Frame, Outcome, SamplerKind, Variance};
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ fn at_a_step() -> Gui {
     let kind = SamplerKind::Ddpm { variance: Variance::FixedSmall };
     let x = noise_images(seed, Purpose::Start, 0, 0, n, shape);
     let mut sampler = Sampler::new(schedule().as_ref().clone(), kind, true, x).unwrap();
-    tell(&mut gui, Event::SampleStarted(job, Box::new(Trajectory::new(n, shape, schedule())), provenance()));
+    begin(&mut gui, job, film(n, STEPS));
     while let (Some(_), Some(step)) = (sampler.wants(), sampler.coefficients()) {
         let (doses, x) = (sampler.doses(), sampler.x().clone());
         let eps = Images { data: x.data.iter().map(|v| 0.9 * v).collect(), ..x };

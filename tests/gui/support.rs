@@ -82,6 +82,16 @@ pub fn film_jobs(gui: &mut Gui) -> (Option<JobId>, Option<JobId>) {
     (sample, forward)
 }
 
+/// An empty film of `n` pictures that begins in the state at `begins`.
+pub fn film(n: usize, begins: usize) -> Trajectory {
+    Trajectory::new(n, [1, 8, 8], schedule()).with_states((0..=begins).collect(), usize::MAX)
+}
+
+/// Lets the film of a job begin.
+pub fn begin(gui: &mut Gui, job: JobId, film: Trajectory) {
+    tell(gui, Event::SampleStarted(job, Box::new(film), provenance()));
+}
+
 pub fn tell(gui: &mut Gui, event: Event) {
     gui.state_mut().handle(event);
 }
@@ -95,10 +105,10 @@ pub fn with_films(width: f32, height: f32) -> Gui {
     let (sample, forward) = (sample.unwrap(), forward.unwrap());
     let n = gui.state().state.settings.n;
     let x_start = process::noise_images(1, Purpose::Pick, 0, 0, n, [1, 8, 8]);
-    let film = Trajectory::forward(schedule(), &x_start, gui.state().state.settings.seed);
-    tell(&mut gui, Event::Forward(forward, Arc::new(film), "MNIST".into()));
+    let drowned = Trajectory::forward(schedule(), &x_start, gui.state().state.settings.seed);
+    tell(&mut gui, Event::Forward(forward, Arc::new(drowned), "MNIST".into()));
     tell(&mut gui, Event::Finished(forward, Outcome::Done));
-    tell(&mut gui, Event::SampleStarted(sample, Box::new(Trajectory::new(n, [1, 8, 8], schedule())), provenance()));
+    begin(&mut gui, sample, film(n, STEPS));
     for doses in (0..=STEPS).rev() {
         tell(&mut gui, Event::Frame(sample, frame(n, doses)));
     }
