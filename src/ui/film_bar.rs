@@ -119,7 +119,8 @@ fn numbers(ui: &mut Ui, state: &AppState, doses: usize) {
     let signal = text(&|s| Some(format!("{:.4}", s.alpha_bar(doses).sqrt())));
     let noise = text(&|s| Some(format!("{:.4}", (1.0 - s.alpha_bar(doses)).sqrt())));
     let snr = text(&|s| {
-        let decibels = 10.0 * s.snr(doses).log10();
+        // rounded first, so that nothing is −0.0
+        let decibels = (100.0 * s.snr(doses).log10()).round() / 10.0 + 0.0;
         let text = if decibels.is_finite() { format!("{decibels:+.1} dB") } else { "+∞ dB".into() };
         Some(text.replace('-', "−"))
     });

@@ -165,25 +165,31 @@ impl Playback {
         self.seek(self.doses().saturating_add_signed(-n));
     }
 
-    /// Plays or pauses; from an end that lies in its direction the film starts over.
+    /// Plays or pauses; from an end that lies in its direction the film turns round or starts over.
     pub fn toggle(&mut self) {
-        self.mode = match self.mode {
-            Mode::Paused => {
-                if (self.cursor - self.end()).abs() < 0.5 {
-                    self.cursor = self.beginning();
-                }
-                Mode::Playing
+        match (self.mode, self.repeat) {
+            (Mode::Paused, Repeat::Bounce) if self.is_over() => {
+                self.turn();
+                self.play(self.direction);
             }
-            Mode::Playing | Mode::Following => Mode::Paused,
-        };
+            (Mode::Paused, _) => self.play(self.direction),
+            (Mode::Playing | Mode::Following, _) => self.pause(),
+        }
+    }
+
+    /// Plays in that direction; from an end that lies there the film starts over.
+    pub fn play(&mut self, direction: Direction) {
+        self.direction = direction;
+        if self.is_over() {
+            self.cursor = self.beginning();
+        }
+        self.mode = Mode::Playing;
         self.rest = 0.0;
     }
 
-    /// Plays in that direction.
-    pub fn play(&mut self, direction: Direction) {
-        self.direction = direction;
-        self.mode = Mode::Paused;
-        self.toggle();
+    /// Whether the playhead stands where its direction ends.
+    fn is_over(&self) -> bool {
+        (self.cursor - self.end()).abs() < 0.5
     }
 
     /// Plays in that direction; a film that already does goes faster.
@@ -427,6 +433,24 @@ mod tests {
         p.seek(40);
         p.play(Direction::ToImage);
         assert_eq!((p.doses(), p.mode), (40, Mode::Playing));
+    }
+
+    #[test]
+    fn a_film_that_goes_there_and_back_turns_at_its_ends() {
+        let mut p = playing(1000);
+        for (end, direction, first) in [(1000, Direction::ToImage, 990), (0, Direction::ToNoise, 10)] {
+            // whichever way it went before
+            for before in [Direction::ToImage, Direction::ToNoise] {
+                (p.direction, p.repeat) = (before, Repeat::Bounce);
+                p.seek(end);
+                p.toggle();
+                assert!(p.advance(0.1, WHOLE));
+                assert_eq!((p.doses(), p.direction), (first, direction));
+            }
+        }
+        p.seek(0);
+        p.play(Direction::ToImage);
+        assert_eq!((p.doses(), p.direction), (1000, Direction::ToImage), "asked for a direction, it starts over");
     }
 
     #[test]

@@ -10,7 +10,8 @@ use super::top_bar;
 use super::tree::{Branches, Id};
 use crate::engine::{JobId, Quantity, Schedule, Trajectory};
 use egui::{
-    Align2, CursorIcon, FontId, Key, Rect, Response, Sense, Stroke, StrokeKind, Ui, Vec2, WidgetInfo, pos2, vec2,
+    Align2, CursorIcon, Event, FontId, InputState, Key, MouseWheelUnit, Rect, Response, Sense, Stroke, StrokeKind, Ui,
+    Vec2, WidgetInfo, pos2, vec2,
 };
 
 /// The row over the strip, where ᾱ is marked.
@@ -22,6 +23,8 @@ const GRIP: f32 = 4.0;
 /// Radius of the mark where branches leave, and of the room in which it is clicked.
 const FORK: f32 = 5.0;
 const FORK_REACH: f32 = 9.0;
+/// Points that a touchpad scrolls for a notch.
+const NOTCH: f32 = 40.0;
 /// Room that the words at either end of the ticks take.
 const END_WORDS: f32 = 104.0;
 
@@ -120,7 +123,7 @@ impl Timeline {
         let steps = span.steps.max(1);
         let mut way = 0;
         if response.hovered() {
-            self.wheel += ui.input(|i| i.smooth_scroll_delta.y + i.smooth_scroll_delta.x) / 40.0;
+            self.wheel += ui.input(notches);
             let notches = self.wheel.trunc();
             self.wheel -= notches;
             way += notches as isize * (steps as isize / 100).max(1);
@@ -187,6 +190,18 @@ impl Timeline {
         let grip = Rect::from_center_size(pos2(x, track.bottom() + 1.0), vec2(14.0, 8.0));
         painter.rect(grip, 3.0, p.accent, Stroke::new(1.0, p.background), StrokeKind::Outside);
     }
+}
+
+/// How far the wheel was turned in this frame, each notch by itself: smoothed, they would not all be the same.
+fn notches(input: &InputState) -> f32 {
+    let turned = input.events.iter().map(|event| match event {
+        Event::MouseWheel { unit, delta, modifiers, .. } if !modifiers.command => match unit {
+            MouseWheelUnit::Point => (delta.x + delta.y) / NOTCH,
+            MouseWheelUnit::Line | MouseWheelUnit::Page => delta.x + delta.y,
+        },
+        _ => 0.0,
+    });
+    turned.sum()
 }
 
 /// Where things stand on the strip.

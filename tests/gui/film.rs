@@ -92,7 +92,7 @@ fn the_wheel_moves_the_film_over_the_timeline() {
         modifiers: Modifiers::NONE,
     });
     gui.run_steps(16);
-    assert!(gui.state().state.playback.doses() < 30);
+    assert_eq!(gui.state().state.playback.doses(), 27, "three notches");
 }
 
 #[test]

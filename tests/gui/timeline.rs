@@ -66,7 +66,8 @@ fn i_and_o_mark_the_part_that_repeats() {
     press(&mut gui, Key::O);
     assert_eq!(gui.state().state.playback.marks(), [Some(40), Some(10)]);
     press(&mut gui, Key::Space);
-    assert!((38..=40).contains(&doses(&gui)), "from its end the part starts over: {}", doses(&gui));
+    assert!((10..=12).contains(&doses(&gui)), "from its end the part runs back: {}", doses(&gui));
+    assert_eq!(gui.state().state.playback.direction, Direction::ToNoise);
     press(&mut gui, Key::K);
     press(&mut gui, Key::Backspace);
     assert_eq!(gui.state().state.playback.marks(), [None, None]);
