@@ -28,8 +28,10 @@ const FRAME: Duration = Duration::from_millis(33);
 /// The same while the film is still being computed.
 const FRAME_GROWING: Duration = Duration::from_millis(80);
 
-/// How much larger everything is in a presentation.
+/// How much larger everything is in a presentation, at least.
 const PRESENTATION: f32 = 1.5;
+/// A larger window only makes all of a presentation larger: what is in it fills so many points.
+const STAGE: egui::Vec2 = egui::vec2(1280.0 / PRESENTATION, 720.0 / PRESENTATION);
 
 /// Gives the context its fonts and themes; once, before the first frame.
 pub fn set_up(ctx: &egui::Context) {
@@ -62,6 +64,8 @@ pub struct Window {
     pub(super) commands: Vec<Command>,
     /// The contrast that the themes were made with.
     high_contrast: bool,
+    /// The zoom and the size of the last frame, in points.
+    measured: (f32, egui::Vec2),
     /// When the film was last moved, while it plays, in seconds.
     clock: Option<f64>,
 }
@@ -98,6 +102,7 @@ impl Window {
             preferences,
             commands: Vec::new(),
             high_contrast: false,
+            measured: (1.0, egui::Vec2::ZERO),
             clock: None,
         }
     }
@@ -224,6 +229,11 @@ impl Window {
         {
             ctx.set_zoom_factor(zoom);
         }
+        let now = (ctx.zoom_factor(), ctx.content_rect().size().round());
+        let (zoom, size) = std::mem::replace(&mut self.measured, now);
+        if self.state.presenting && zoom == now.0 && size != now.1 {
+            self.fit_presentation(ctx);
+        }
     }
 
     fn present(&mut self, ctx: &egui::Context) {
@@ -232,9 +242,16 @@ impl Window {
             if !self.view.has_timeline() {
                 self.view = View::Film;
             }
-            let usual = self.preferences.usual_zoom.get_or_insert(ctx.zoom_factor());
-            ctx.set_zoom_factor(*usual * PRESENTATION);
+            self.preferences.usual_zoom.get_or_insert(ctx.zoom_factor());
+            self.fit_presentation(ctx);
         }
+    }
+
+    /// Makes all of a presentation as large as the window allows.
+    fn fit_presentation(&self, ctx: &egui::Context) {
+        let usual = self.preferences.usual_zoom.unwrap_or(1.0);
+        let fits = ctx.content_rect().size() * ctx.zoom_factor() / STAGE;
+        ctx.set_zoom_factor(fits.min_elem().max(usual * PRESENTATION));
     }
 
     fn play(&mut self, ui: &Ui) {

@@ -41,6 +41,19 @@ fn a_presentation_shows_the_film_its_timeline_and_its_numbers_half_as_large_agai
 }
 
 #[test]
+fn a_presentation_is_as_large_as_its_screen_allows() {
+    for (size, zoom) in
+        [([1920.0, 1080.0], 2.25), ([2560.0, 1440.0], 3.0), ([1280.0, 1024.0], 1.5), ([880.0, 560.0], 1.5)]
+    {
+        let mut gui = with_films(size[0], size[1]);
+        press(&mut gui, Key::F10);
+        assert!((gui.ctx.zoom_factor() - zoom).abs() < 1e-3, "{size:?}: {}", gui.ctx.zoom_factor());
+        press(&mut gui, Key::F10);
+        assert_eq!(gui.ctx.zoom_factor(), 1.0);
+    }
+}
+
+#[test]
 fn a_presentation_ends_with_another_view_and_zooms_back_after_a_restart() {
     let mut gui = with_films(1280.0, 720.0);
     press(&mut gui, Key::F10);
