@@ -10,7 +10,7 @@ use crate::diffusion::terms::{Factor, Form};
 use crate::engine::{PredictionType, Which};
 use egui::{Align, Align2, Layout, Rect, RichText, Role, Sense, Ui, WidgetInfo, pos2, vec2};
 
-const LINE: f32 = 25.0;
+const LINE: f32 = 24.0;
 /// Of a line with a fraction.
 const TALL: f32 = 40.0;
 
@@ -121,7 +121,7 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
                     sign(symbols::NOISE, Some(z)),
                     text(" = 0"),
                 ],
-                format!("σ_t = {}", number(z)),
+                format!("σ = {}", number(z)),
             ),
             line(true, rule, weights),
             line(false, vec![text("end for")], String::new()),

@@ -14,6 +14,8 @@ use egui_plot::{Line, PlotPoint, PlotPoints, VLine};
 /// Pixels on a side of the enlarged neighbourhood.
 const PATCH: usize = 7;
 const PATCH_SIDE: f32 = 126.0;
+/// Share of the height below which the plot has no number beside it.
+const LOWEST: f64 = 0.12;
 /// Points of a curve.
 const POINTS: usize = 500;
 
@@ -26,13 +28,20 @@ struct Key {
     process: Process,
 }
 
+/// A value of the pixel over the film.
+struct Curve {
+    factor: Factor,
+    quantity: Quantity,
+    points: Vec<PlotPoint>,
+}
+
 /// The pixel that is looked at.
 #[derive(Default)]
 pub struct PixelView {
     /// x and y; the middle of the picture until one is chosen.
     chosen: Option<[usize; 2]>,
     holds: Option<Key>,
-    curves: Vec<(Factor, Vec<PlotPoint>)>,
+    curves: Vec<Curve>,
     patch: Atlas,
     patch_of: Option<(Key, usize)>,
 }
@@ -92,15 +101,16 @@ impl PixelView {
                 });
                 points.collect()
             };
-            self.curves = wanted.iter().map(|(factor, quantity)| (*factor, curve(*quantity))).collect();
+            let curves = wanted.iter().map(|&(factor, quantity)| Curve { factor, quantity, points: curve(quantity) });
+            self.curves = curves.collect();
         }
         let Some(frame) = film.at(doses) else { return };
         ui.spacing_mut().item_spacing.y = 4.0;
         ui.horizontal(|ui| {
             let title = RichText::new(format!("Pixel ({x}, {y})")).font(style::semibold(style::BODY));
             ui.label(title).on_hover_text("Click a pixel of a picture above to look at it");
-            for (factor, curve) in &self.curves {
-                let value = curve.iter().find(|p| p.x <= frame.doses as f64).map(|p| p.y);
+            for Curve { factor, quantity, .. } in &self.curves {
+                let value = film.value(frame, *quantity, at);
                 let value = value.map_or_else(|| "–".into(), |v| format!("{v:+.3}").replace('-', "−"));
                 let parts = [Part::Symbol(step::symbol(*factor, process)), Part::Text(" "), Part::Number(value)];
                 let width = symbols::width(ui, &parts, style::BODY);
@@ -134,6 +144,12 @@ impl PixelView {
             .invert_x(true)
             .x_axis_label("t")
             .y_axis_min_width(36.0)
+            .y_axis_formatter(|mark, range| {
+                // at the lower end it would stand on the first number of the other axis
+                let above = (mark.value - range.start()) / (range.end() - range.start());
+                let decimals = (-mark.step_size.log10().round()).max(0.0) as usize;
+                if above < LOWEST { String::new() } else { format!("{:.decimals$}", mark.value).replace('-', "−") }
+            })
             .include_x(0.0)
             .include_x(steps as f64)
             .include_y(-1.0)
@@ -141,7 +157,7 @@ impl PixelView {
             .auto_bounds(Vec2b::TRUE)
             .set_margin_fraction(vec2(0.01, 0.05));
         plot.show(ui, |plot| {
-            for (factor, points) in &self.curves {
+            for Curve { factor, points, .. } in &self.curves {
                 let symbol = step::symbol(*factor, process);
                 let width = if lit == Some(*factor) { 3.5 } else { 1.5 };
                 let name = if *factor == Factor::Noise { "noise" } else { "value" };

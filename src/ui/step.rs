@@ -95,7 +95,7 @@ impl StepView {
         let mut lit = None;
         let area = ui.available_rect_before_wrap();
         let (mut top, mut bottom) = (area, area);
-        top.set_bottom(area.top() + (area.height() - LISTING_HEIGHT).clamp(area.height() * 0.55, area.height() * 0.65));
+        top.set_bottom(area.top() + (area.height() - LISTING_HEIGHT).clamp(area.height() * 0.56, area.height() * 0.65));
         bottom.set_top(top.bottom() + GRID);
         if self.equations.is_empty() {
             let (headline, why) = self.nothing(state, doses);
@@ -219,7 +219,7 @@ impl StepView {
         let [w, h] = self.atlas.size().map(|v| v.max(1) as f32);
         let room = vec2(
             (area.width() - count * WEIGHT) / (count + 1.0),
-            (area.height() - CAPTION - VALUE - 2.0 * GRID) / (1.0 + PRODUCT),
+            (area.height() - CAPTION - VALUE - GRID) / (1.0 + PRODUCT),
         );
         let whole = |side: f32, pixels: f32| {
             let ppp = ui.pixels_per_point();
@@ -269,9 +269,11 @@ impl StepView {
         let write = |at: egui::Pos2, text: String, font: FontId| {
             ui.painter().text(at, Align2::CENTER_TOP, text, font, p.text);
         };
-        let last = under + small.y + 2.0;
+        // the note reaches under the first weight
+        let width = side.x + WEIGHT - GRID;
+        let note = ui.painter().layout(equation.note.clone(), FontId::proportional(style::SMALL), p.weak, width);
+        let last = under + small.y.max(note.size().y) + 2.0;
         write(pos2(x + side.x / 2.0, last), value(&equation.result), style::mono(style::SMALL));
-        let note = ui.painter().layout(equation.note.clone(), FontId::proportional(style::SMALL), p.weak, side.x + 8.0);
         let note_rect = Rect::from_min_size(pos2(x, under), note.size());
         ui.painter().galley(note_rect.min, note, p.weak);
         ui.interact(note_rect, ui.scope_id().with(("note", number)), Sense::hover())
