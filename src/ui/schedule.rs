@@ -6,14 +6,15 @@ use super::bend::{self, End};
 use super::film_settings::{WIDTH, section};
 use super::pictures::{self, Atlas, Map};
 use super::state::{AppState, FilmSettings};
-use super::style::{self, GRID};
+use super::style::{self, GRID, Palette};
 use crate::diffusion::Images;
 use crate::diffusion::process::prior_bits_per_dim;
 use crate::engine::{BetaSchedule, JobId, ModelInfo, Quantity, Schedule, ScheduleConfig};
 use egui::{
-    CursorIcon, DragValue, Panel, Pos2, Rect, RichText, Role, ScrollArea, Sense, Stroke, Ui, Vec2b, WidgetInfo,
+    Align2, CursorIcon, DragValue, FontId, Panel, Pos2, Rect, RichText, Role, ScrollArea, Sense, Shape, Stroke,
+    StrokeKind, Ui, Vec2b, WidgetInfo, vec2,
 };
-use egui_plot::{Corner, Legend, Line, LineStyle, PlotBounds, PlotPoint, PlotPoints, PlotResponse, VLine};
+use egui_plot::{Line, LineStyle, PlotBounds, PlotPoint, PlotPoints, PlotResponse, VLine};
 use std::ops::RangeInclusive;
 
 /// √ᾱ_T from which x_T still shows the picture.
@@ -25,6 +26,11 @@ const BETAS: RangeInclusive<f64> = 1e-6..=0.999;
 /// So near to the pointer the curve can be taken hold of.
 const REACH: f32 = 18.0;
 const GRIP: f32 = 7.0;
+/// Width of the names of the curves, and height of each.
+const LEGEND: f32 = 160.0;
+const LEGEND_ROW: f32 = 24.0;
+/// Length of the piece of line beside a name.
+const SAMPLE: f32 = 36.0;
 
 /// What is drawn over t.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +51,7 @@ impl Curve {
         (Self::Signal, "√ᾱ", "√ᾱ_t, the weight of the picture in x_t (Eq. 4)"),
         (Self::Noise, "√(1−ᾱ)", "√(1−ᾱ_t), the weight of the noise in x_t (Eq. 4)"),
         (Self::LogSnr, "log SNR", "ln(ᾱ_t / (1−ᾱ_t)), the logarithm of the signal-to-noise ratio"),
-        (Self::Posterior, "β̃", "β̃_t, the variance of a reverse step if x_0 is known (Eq. 7)"),
+        (Self::Posterior, "Posterior variance", "β̃_t, the variance of a reverse step if x_0 is known (Eq. 7)"),
     ];
 
     fn value(self, s: &Schedule, t: usize) -> f64 {
@@ -94,6 +100,16 @@ pub(super) fn name(kind: BetaSchedule) -> &'static str {
         BetaSchedule::ScaledLinear => "Scaled linear",
         BetaSchedule::Cosine => "Cosine",
         BetaSchedule::Sigmoid => "Sigmoid",
+    }
+}
+
+/// How the `i`-th curve is drawn.
+fn look(p: &Palette, i: usize, chosen: bool) -> (Stroke, LineStyle) {
+    let dashes =
+        [LineStyle::dashed_dense(), LineStyle::dashed_loose(), LineStyle::dotted_dense(), LineStyle::dotted_loose()];
+    match chosen {
+        true => (Stroke::new(3.0, p.text), LineStyle::Solid),
+        false => (Stroke::new(1.5, p.weak), dashes[i % dashes.len()]),
     }
 }
 
@@ -146,7 +162,6 @@ impl ScheduleView {
         }
         let p = style::palette(ui);
         let plot = style::still_plot(ui, "schedule")
-            .legend(Legend::default().position(Corner::LeftTop).background_alpha(0.8))
             .invert_x(true)
             .include_x(0.0)
             .include_x(config.steps as f64)
@@ -159,23 +174,43 @@ impl ScheduleView {
                 _ => plot.set_auto_bounds(Vec2b::TRUE),
             }
             for (i, (name, points)) in self.lines.iter().enumerate() {
-                let chosen = *name == self::name(config.kind);
-                let dashes = [
-                    LineStyle::dashed_dense(),
-                    LineStyle::dashed_loose(),
-                    LineStyle::dotted_dense(),
-                    LineStyle::dotted_loose(),
-                ];
+                let (stroke, style) = look(p, i, *name == self::name(config.kind));
                 let line = Line::new(*name, PlotPoints::Borrowed(points));
-                plot.line(match chosen {
-                    true => line.color(p.text).width(3.0),
-                    false => line.color(p.weak).width(1.5).style(dashes[i % dashes.len()]),
-                });
+                plot.line(line.color(stroke.color).width(stroke.width).style(style));
             }
             let cursor = VLine::new("playhead", share * config.steps as f64).color(p.accent).width(2.0);
             plot.vline(cursor.allow_hover(false));
         });
+        self.legend(ui, shown.response.rect, config);
         self.drag(ui, &shown, config, seek)
+    }
+
+    /// Names the curves, each beside a piece of its line, in the corner that they leave free.
+    fn legend(&self, ui: &Ui, plot: Rect, config: ScheduleConfig) {
+        let p = style::palette(ui);
+        let rises = matches!(self.curve, Curve::AlphaBar | Curve::Signal | Curve::LogSnr);
+        let size = vec2(LEGEND, self.lines.len() as f32 * LEGEND_ROW + GRID);
+        let corner = if rises { plot.left_top() } else { plot.right_top() - vec2(size.x + 2.0 * GRID, 0.0) };
+        let place = Rect::from_min_size(corner + vec2(GRID, GRID), size);
+        ui.painter().rect(place, 4.0, p.panel, Stroke::new(1.0, p.hairline), StrokeKind::Inside);
+        for (i, (name, _)) in self.lines.iter().enumerate() {
+            let (stroke, style) = look(p, i, *name == self::name(config.kind));
+            let left = place.left_top() + vec2(GRID, GRID / 2.0 + (i as f32 + 0.5) * LEGEND_ROW);
+            let line = [left, left + vec2(SAMPLE, 0.0)];
+            match style {
+                LineStyle::Solid => {
+                    ui.painter().line_segment(line, stroke);
+                }
+                LineStyle::Dotted { spacing } => {
+                    ui.painter().extend(Shape::dotted_line(&line, stroke.color, spacing, stroke.width));
+                }
+                LineStyle::Dashed { length } => {
+                    ui.painter().extend(Shape::dashed_line(&line, stroke, length, 0.6 * length));
+                }
+            }
+            let font = FontId::proportional(style::BODY);
+            ui.painter().text(line[1] + vec2(GRID, 0.0), Align2::LEFT_CENTER, name, font, p.text);
+        }
     }
 
     /// Lets the pointer bend the chosen curve, or move the playhead from anywhere else.

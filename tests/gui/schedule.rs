@@ -77,7 +77,7 @@ fn the_forward_film_follows_an_edit_and_the_reverse_film_stays() {
 #[test]
 fn its_curves_can_be_chosen_and_the_keys_of_the_film_work() {
     let mut gui = open();
-    for curve in ["β", "ᾱ", "√(1−ᾱ)", "log SNR", "β̃"] {
+    for curve in ["β", "ᾱ", "√(1−ᾱ)", "log SNR", "Posterior variance"] {
         gui.get_by_label(curve).click();
         gui.run();
     }
