@@ -249,7 +249,7 @@ impl BranchView {
             let rect = Rect::from_min_size(min, vec2(width, area.height().max(0.0)));
             ui.scope_builder(UiBuilder::new().max_rect(rect).id_salt(i), |ui| match sides.get(i) {
                 Some(side) => self.side(ui, state, side, i, doses, quantity),
-                None => self.difference(ui),
+                None => self.difference(ui, film.shape()[0] == 1),
             });
         }
     }
@@ -302,12 +302,12 @@ impl BranchView {
         caption(ui, grid, if here { format!("t = {at}") } else { format!("t = {at} so far") });
     }
 
-    fn difference(&self, ui: &mut Ui) {
+    fn difference(&self, ui: &mut Ui, grey: bool) {
         let area = head(ui, "Difference", |ui| {
             ui.add(
                 Label::new(RichText::new("the right one minus the left one").color(style::palette(ui).weak)).truncate(),
             );
-            scale(ui, self.sides[2].is_grey());
+            scale(ui, grey);
         });
         let Some(apart) = self.apart else { return middle(ui, area, "Both have to be in the same state") };
         let color = style::palette(ui).weak;

@@ -200,7 +200,7 @@ impl DataView {
             let free = state.running_training().is_none();
             ui.add_enabled_ui(free, |ui| {
                 let mut text = self.draft.take().unwrap_or_else(|| state.run.config.data.clone());
-                let width = (ui.available_width() - 230.0).max(80.0);
+                let width = (ui.available_width() - 200.0).max(80.0);
                 let says = "mnist, IDX or CIFAR files, or folders of images; several with a semicolon between";
                 let field = style::text_field(ui, &mut text, "Data", width).on_hover_text(says);
                 let field = field.on_disabled_hover_text("It can be changed when this training is over");

@@ -54,7 +54,7 @@ const KEY_ROW: f32 = 22.0;
 
 /// Draws the list of all keys over the window. Returns whether it was closed.
 pub fn keys(ui: &Ui) -> bool {
-    let height = (ui.ctx().content_rect().height() - 120.0).max(80.0);
+    let height = (ui.ctx().content_rect().height() - 176.0).max(80.0);
     let modal = Modal::new(Id::unique("keys")).frame(frame(ui)).show(ui.ctx(), |ui| {
         ui.set_width(KEYS_WIDTH.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
         ui.label(RichText::new("Keys").font(style::semibold(style::LARGE)));
@@ -103,7 +103,8 @@ fn key_columns(ui: &mut Ui, title: &str, entries: &[actions::Entry]) {
                     ui.label(RichText::new(keys).font(style::mono(style::SMALL)).color(style::palette(ui).weak));
                     ui.scope(|ui| {
                         ui.set_min_width(200.0);
-                        ui.label(entry.label).on_hover_text(entry.tooltip);
+                        let color = ui.visuals().text_color();
+                        ui.label(style::indexed(entry.label, style::BODY, color)).on_hover_text(entry.tooltip);
                     });
                 }
                 ui.end_row();

@@ -192,7 +192,8 @@ impl FilmView {
                     if state.branches.chosen() != ROOT {
                         says = format!("{says}, branch “{}”", state.branches.name(state.branches.chosen()));
                     }
-                    style::badge(ui, kind, &format!("{rest} · {steps}")).on_hover_text(says);
+                    let texts = [format!("{rest} · {steps}"), format!("{rest} · {}", by.sampler), rest];
+                    style::badge_of(ui, kind, &texts.each_ref().map(String::as_str)).on_hover_text(says);
                 }
             });
         });

@@ -69,10 +69,17 @@ impl RaceView {
             ui.horizontal(|ui| {
                 ui.label(RichText::new("Race").font(style::semibold(style::LARGE)));
                 ui.label(RichText::new("from the same noise, a call each in turn").color(style::palette(ui).weak));
-                ui.with_layout(Layout::right_to_left(Align::Center), |ui| match &state.race {
-                    Some(race) if !race.over => style::button(ui, &UiAction::StopRace, out),
-                    Some(_) => style::labelled_button(ui, "Start again", &UiAction::StartRace, true, out),
-                    None => {}
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                    let Some(race) = &state.race else { return };
+                    if race.over {
+                        style::labelled_button(ui, "Start again", &UiAction::StartRace, true, out);
+                    } else {
+                        style::button(ui, &UiAction::StopRace, out);
+                    }
+                    if let Some([Lane { by, .. }, _]) = race.lanes.as_deref() {
+                        let (kind, rest) = whose(by);
+                        style::badge(ui, kind, &rest).on_hover_text(&by.model);
+                    }
                 });
             });
             let lanes = state.race.as_ref().and_then(|race| Some((race.job, race.lanes.as_ref()?)));
@@ -103,10 +110,6 @@ impl RaceView {
             ui.add_space(3.0 * GRID);
             let seconds = format!("{:.1} s", lane.time.as_secs_f64());
             style::readout(ui, "Time", &seconds, "000.0 s", style::HUGE, "What its calls took");
-            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                let (kind, rest) = whose(&lane.by);
-                style::badge(ui, kind, &rest).on_hover_text(&lane.by.model);
-            });
         });
         if self.holds[i] != Some((job, calls)) {
             self.holds[i] = Some((job, calls));

@@ -374,7 +374,7 @@ pub fn checkbox(ui: &mut Ui, checked: &mut bool, label: &str) -> Response {
     ui.scope(|ui| {
         let edge = Stroke::new(1.0, palette(ui).weak);
         ui.visuals_mut().widgets.inactive.bg_stroke = edge;
-        ui.checkbox(checked, label)
+        ui.checkbox(checked, indexed(label, BODY, ui.visuals().text_color()))
     })
     .inner
 }
@@ -389,16 +389,25 @@ pub fn text_field(ui: &mut Ui, text: &mut String, name: &str, width: f32) -> Res
 
 /// Whose picture it is.
 pub fn badge(ui: &mut Ui, kind: &str, rest: &str) -> Response {
+    badge_of(ui, kind, &[rest])
+}
+
+/// Whose picture it is, as far as there is room: the first of the texts that fits, or else the last, cut off. A screen reader
+/// gets the first.
+pub fn badge_of(ui: &mut Ui, kind: &str, texts: &[&str]) -> Response {
     let p = palette(ui);
-    let text = if rest.is_empty() { kind.to_owned() } else { format!("{kind} · {rest}") };
     let room = (ui.available_width() - 2.0 * GRID).max(0.0);
-    let job = LayoutJob {
-        wrap: egui::text::TextWrapping::truncate_at_width(room),
-        ..LayoutJob::simple_singleline(text.clone(), semibold(SMALL), p.text)
+    let whole = |rest: &&str| if rest.is_empty() { kind.to_owned() } else { format!("{kind} · {rest}") };
+    let lay = |text: String| {
+        let wrap = egui::text::TextWrapping::truncate_at_width(room);
+        ui.painter().layout_job(LayoutJob { wrap, ..LayoutJob::simple_singleline(text, semibold(SMALL), p.text) })
     };
-    let galley = ui.painter().layout_job(job);
+    let spoken = texts.first().map(whole).unwrap_or_default();
+    let mut galleys = texts.iter().map(|rest| lay(whole(rest)));
+    let fits = galleys.find(|galley| !galley.elided);
+    let galley = fits.unwrap_or_else(|| lay(texts.last().map(whole).unwrap_or_default()));
     let (rect, response) = ui.allocate_exact_size(galley.size() + vec2(2.0 * GRID, 8.0), Sense::hover());
-    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, &text));
+    response.widget_info(|| WidgetInfo::labeled(Role::Label, true, &spoken));
     ui.painter().rect(rect, RADIUS, p.panel, Stroke::new(1.0, p.hairline), StrokeKind::Inside);
     ui.painter().galley(rect.min + vec2(GRID, 4.0), galley, p.text);
     response
