@@ -426,7 +426,7 @@ fn bar(ui: &mut Ui, name: &str, n: usize, most: usize, chosen: Option<bool>) -> 
     let rect = rect.shrink2(vec2(0.0, 1.0));
     let mut full = rect;
     full.set_width(rect.width() * n as f32 / most.max(1) as f32);
-    ui.painter().rect_filled(full, 2.0, p.hairline);
+    ui.painter().rect_filled(full, 2.0, p.hover);
     if chosen == Some(true) || response.has_focus() {
         ui.painter().rect_stroke(rect, 2.0, Stroke::new(2.0, p.accent), egui::StrokeKind::Inside);
     }

@@ -263,6 +263,7 @@ fn losses(ui: &mut Ui, rect: Rect, state: &AppState, c: &Comparison) {
             .invert_x(true)
             .x_axis_label("t")
             .y_axis_label("loss on this picture")
+            .y_axis_min_width(72.0)
             .y_axis_formatter(|mark, _| {
                 if mark.value.fract().abs() < 1e-6 { format!("{}", 10f64.powf(mark.value)) } else { String::new() }
             })

@@ -112,9 +112,12 @@ impl PixelView {
             for Curve { factor, quantity, .. } in &self.curves {
                 let value = film.value(frame, *quantity, at);
                 let value = value.map_or_else(|| "–".into(), |v| format!("{v:+.3}").replace('-', "−"));
-                let parts = [Part::Symbol(step::symbol(*factor, process)), Part::Text(" "), Part::Number(value)];
+                let symbol = step::symbol(*factor, process);
+                let spoken = format!("{} = {value}", symbol.name());
+                let parts = [Part::Symbol(symbol), Part::Text(" "), Part::Number(value)];
                 let width = symbols::width(ui, &parts, style::BODY);
-                let (rect, _) = ui.allocate_exact_size(vec2(width, 24.0), Sense::hover());
+                let (rect, response) = ui.allocate_exact_size(vec2(width, 24.0), Sense::hover());
+                response.widget_info(|| WidgetInfo::labeled(Role::Label, true, &spoken));
                 symbols::paint(ui, &parts, style::BODY, rect);
             }
         });

@@ -487,6 +487,17 @@ mod tests {
     }
 
     #[test]
+    fn an_index_stands_below_the_line() {
+        let context = egui::Context::default();
+        set_fonts(&context);
+        drop(context.run_ui(egui::RawInput::default(), |ui| {
+            let galley = ui.painter().layout_job(indexed("L_T", 20.0, LIGHT.text));
+            let [letter, index] = [0, 1].map(|i| galley.rows[0].row.glyphs[i].pos.y);
+            assert!((2.0..8.0).contains(&(index - letter)), "{letter}, {index}");
+        }));
+    }
+
+    #[test]
     fn noise_is_painted_around_zero() {
         assert_eq!(diverging(0.0), Color32::from_gray(0xf5));
         assert_eq!((diverging(3.0), diverging(-3.0)), (diverging(30.0), diverging(-30.0)));

@@ -5,7 +5,7 @@ use ddpm_film::diffusion::Images;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process::noise_images;
 use ddpm_film::diffusion::sampler::Sampler;
-use ddpm_film::engine::{Event, Frame, Outcome, SamplerKind, Variance};
+use ddpm_film::engine::{Event, Frame, Outcome, SamplerKind, Schedule, ScheduleConfig, Trajectory, Variance};
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
@@ -137,6 +137,29 @@ fn a_clicked_pixel_is_looked_at() {
     gui.drop_at(at);
     gui.run();
     gui.get_by_label("Pixel (6, 1)");
+}
+
+#[test]
+fn the_numbers_of_a_pixel_are_those_of_the_state_on_screen() {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.key_press(Key::Enter);
+    gui.run();
+    let (Some(job), _) = film_jobs(&mut gui) else { panic!() };
+    // of more states than the plot has points
+    let schedule = Arc::new(Schedule::new(&ScheduleConfig::default()).unwrap());
+    let shape = [1, 8, 8];
+    begin(&mut gui, job, Trajectory::new(4, shape, schedule));
+    for doses in (0..=1000).rev() {
+        let x = Images::new(4, shape, vec![doses as f32 / 1000.0; 256]);
+        tell(&mut gui, Event::Frame(job, Arc::new(Frame::state(doses, &x))));
+    }
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.key_press(Key::F8);
+    for doses in [377, 378, 379] {
+        gui.state_mut().state.playback.seek(doses);
+        gui.run();
+        gui.get_by_label(&format!("x_t = +0.{doses}"));
+    }
 }
 
 #[test]
