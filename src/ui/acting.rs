@@ -202,7 +202,9 @@ impl Window {
     /// Asks for the film of the settings, to have these branches. Those that could never be made again are asked about first.
     pub(super) fn sample_then(&mut self, plans: Vec<Plan>, way: Option<Travel>) {
         if !self.has_model() {
-        } else if self.state.branches_at_stake() {
+            return;
+        }
+        if self.state.of_training() && !self.state.branches.is_empty() {
             self.parting = Some(Parting { plans, way, shown: false });
         } else {
             self.sample_now(plans, way);

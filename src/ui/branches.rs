@@ -104,7 +104,11 @@ impl AppState {
 
     /// Takes in that a film of that job begins, which the branches are not of.
     pub fn take_branches(&mut self, job: JobId) {
-        let old = self.version();
+        let mut old = self.version();
+        if let Some(version) = old.take_if(|_| self.of_training()) {
+            // nothing leads back to weights that were trained on
+            self.branches.forget_film(&version);
+        }
         if self.branches.belong_to(job, old) {
             self.notify(Severity::Info, TAKEN.to_owned(), "Undo (Ctrl+Z) brings both back".to_owned());
         }
@@ -186,7 +190,7 @@ impl Window {
         let Some((now, then)) = self.state.version().zip(then) else { return };
         self.state.banners.retain(|banner| banner.what != TAKEN);
         if self.state.reverse.job == self.state.branches.root && now.has_film_of(&then) {
-            self.state.branches.went(way, now);
+            self.state.branches.went(way, Some(now));
             self.go_to(then.plans);
         } else {
             self.restore(Box::new(then), Some(way));

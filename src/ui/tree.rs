@@ -114,12 +114,12 @@ pub struct Branches {
 
 impl Branches {
     /// From now on they are those of that job's film. `old` is what there was; where it had branches, the way back leads there.
-    /// Returns whether a new film took them.
+    /// Returns whether a new film took them there.
     pub fn belong_to(&mut self, root: JobId, old: Option<Version>) -> bool {
         let way = self.to_grow.as_ref().filter(|growing| growing.job == root).and_then(|growing| growing.way);
-        let taken = way.is_none() && !self.is_empty();
+        let taken = way.is_none() && old.is_some() && !self.is_empty();
         match (old, way) {
-            (Some(old), Some(way)) => self.went(way, old),
+            (old, Some(way)) => self.went(way, old),
             (Some(old), None) if taken => self.changed(old),
             _ => {}
         }
@@ -148,13 +148,19 @@ impl Branches {
     }
 
     /// Takes in that `old` was left that way.
-    pub fn went(&mut self, way: Travel, old: Version) {
+    pub fn went(&mut self, way: Travel, old: Option<Version>) {
         let (from, to) = match way {
             Travel::Undo => (&mut self.past, &mut self.future),
             Travel::Redo => (&mut self.future, &mut self.past),
         };
         from.pop();
-        to.push(old);
+        to.extend(old);
+    }
+
+    /// No change leads to that film any more.
+    pub fn forget_film(&mut self, of: &Version) {
+        self.past.retain(|version| version.hash != of.hash);
+        self.future.retain(|version| version.hash != of.hash);
     }
 
     /// The film that this job makes or made.

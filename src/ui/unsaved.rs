@@ -58,10 +58,9 @@ pub(super) struct Parting {
 }
 
 impl AppState {
-    /// Whether there are branches of weights in training, which nothing holds any more.
-    pub(super) fn branches_at_stake(&self) -> bool {
-        let trained = self.reverse.made.as_ref().is_some_and(|made| made.which == Which::Training);
-        trained && !self.branches.is_empty()
+    /// Whether the film is of weights in training, which nothing holds once they are trained on.
+    pub(super) fn of_training(&self) -> bool {
+        self.reverse.made.as_ref().is_some_and(|made| made.which == Which::Training)
     }
 }
 

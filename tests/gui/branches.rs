@@ -1,6 +1,6 @@
 //! Branches of the film: left at the playhead, listed, chosen, compared, undone and made again.
 
-use crate::support::{Gui, STEPS, bare, begin, film, model, provenance, schedule, tell, with_films};
+use crate::support::{self, Gui, STEPS, bare, begin, film, model, provenance, schedule, tell, with_films};
 use crate::training::running;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
@@ -289,9 +289,15 @@ fn branches_that_could_never_be_made_again_are_asked_about() {
         assert!(asked(&mut gui).0.is_none());
         gui.get_by_label(answer).click();
         gui.run_steps(3);
-        assert_eq!((asked(&mut gui).0.is_some(), gui.state().state.settings.seed != 3), (lost, lost), "{answer}");
+        let (film, _) = asked(&mut gui);
+        assert_eq!((film.is_some(), gui.state().state.settings.seed != 3), (lost, lost), "{answer}");
         assert_eq!(gui.state().state.branches.len(), 1, "until it begins");
+        if let Some((job, _)) = film {
+            begin(&mut gui, job, support::film(4, STEPS));
+        }
     }
+    let state = &gui.state().state;
+    assert!(state.branches.is_empty() && state.branches.history() == [false, false] && state.banners.is_empty());
 }
 
 #[test]
