@@ -355,7 +355,7 @@ pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradi
     let mut v = Slabs::new(tiles, if gradients.dw.is_some() { g.ci } else { 0 });
     let mut dv = Slabs::new(tiles, 2 * PANEL);
     // a single block is done with one piece before it comes to the next
-    let pieces = if blocks == 1 { 1 } else { g.ci.div_ceil(ROWS) * g.co / PANEL };
+    let pieces = if blocks == 1 { 1 } else { g.ci.div_ceil(ROWS) * g.co.div_ceil(2 * PANEL) };
     let mut du = Scratch::new(if gradients.dw.is_some() { pieces * PIECE } else { 0 });
     for i in 0..blocks {
         let tiles = part(count, blocks, i);
@@ -500,7 +500,7 @@ unsafe fn weight_gradient<S: Simd>(
         let rows = ROWS.min(g.ci - row);
         let mut panel = 0;
         while panel < panels.end {
-            let columns = columns::<S>(&panels, panel);
+            let columns = (panels.end - panel).min(2) * PANEL;
             // SAFETY: the caller's contract.
             unsafe {
                 for point in 0..POINTS {

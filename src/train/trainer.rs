@@ -360,7 +360,14 @@ impl Trainer {
         let update_all = || -> candle_core::Result<Vec<[f64; 2]>> {
             slots.iter_mut().zip(grads).map(|(slot, grad)| slot.update(&grad, &update)).collect()
         };
-        let moved = self.compute.run(update_all)?;
+        let moved = match self.compute.run(update_all) {
+            Ok(moved) => moved,
+            Err(e) => {
+                // some weights have moved and others have not
+                self.go_back();
+                return Err(e.into());
+            }
+        };
         if let Some(i) = moved.iter().position(|[weights, _]| !weights.is_finite()) {
             return Err(self.diverged(&Culprit::Weight(i)));
         }
@@ -437,15 +444,19 @@ impl Trainer {
         images.map(of).collect()
     }
 
+    /// To the last good state, if there is one; its step.
+    fn go_back(&mut self) -> Option<u64> {
+        (self.slots, self.state) = self.good.take()?;
+        self.plan.run = self.state.run.clone();
+        Some(self.state.step)
+    }
+
     /// Goes back to the last good state; from the state of the step before, the same batch would most often fail again.
     fn diverged(&mut self, culprit: &Culprit) -> Error {
         let names: Vec<&str> = self.template.iter().map(|(name, _)| name).collect();
         let (why, rate) = (culprit.words(self.state.step + 1, &names), self.plan.run.learning_rate);
-        let hint = match self.good.take() {
-            Some((slots, state)) => {
-                (self.slots, self.state) = (slots, state);
-                self.plan.run = self.state.run.clone();
-                let step = self.state.step;
+        let hint = match self.go_back() {
+            Some(step) => {
                 format!("the run is back at step {step}, its last good state; go on with a learning rate below {rate}")
             }
             None => "the run is as it was; go on from an older save, or with a lower learning rate".to_owned(),
