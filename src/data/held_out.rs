@@ -60,9 +60,14 @@ impl Dataset {
     }
 }
 
-/// Whether a test set belongs to `source`.
-pub(super) fn has_test_set(source: &Source) -> bool {
-    *source == Source::Mnist || test_sets(source).is_some()
+impl Source {
+    /// What is read of it today: nothing need be held out where a test set belongs to it.
+    pub fn decided(&self) -> Self {
+        match self {
+            Self::Rest(all) if **all == Self::Mnist || test_sets(all).is_some() => Self::clone(all),
+            decided => decided.clone(),
+        }
+    }
 }
 
 /// Those of all its places.

@@ -16,7 +16,6 @@ pub use source::Source;
 
 use crate::diffusion::Images;
 use crate::error::{Error, Kind, Result};
-use held_out::has_test_set;
 use part::Part;
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -99,7 +98,7 @@ impl Dataset {
             return Err(Error::usage("cannot read the data set", "no path was named", "name a file or a folder"));
         }
         let mut set = Self::new(names.join(" + "), shape, all);
-        if matches!(source, Source::Rest(_)) && !has_test_set(source) {
+        if matches!(source, Source::Rest(_)) {
             set.hold_out();
         }
         Ok(set)

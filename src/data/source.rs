@@ -15,7 +15,7 @@ pub enum Source {
     Path(PathBuf),
     /// All of these as one data set, in this order. A file that several of them hold is read once.
     Several(Vec<Self>),
-    /// All but a few images, which are held out, if no test set belongs to it: see [`Dataset::held_out`].
+    /// All but a few images, which are held out: see [`Dataset::held_out`].
     ///
     /// [`Dataset::held_out`]: super::Dataset::held_out
     Rest(Box<Self>),

@@ -251,7 +251,7 @@ impl Readings {
 /// # Errors
 /// The worker is told to quit; what else is wrong is a warning.
 pub(super) fn held_out((source, shape): &Place, data: &Dataset, out: &Outbox) -> Result<Option<Arc<Dataset>>> {
-    if data.held_out.is_some() {
+    if matches!(source, Source::Rest(_)) {
         return Ok(data.held_out.clone());
     }
     match Dataset::test_set(source, *shape, &|_, _| !out.quit()) {

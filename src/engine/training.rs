@@ -8,7 +8,7 @@ use super::snapshots::{Album, Drawing};
 use super::worker::Model;
 use super::{Event, JobId, Metrics, TrainRequest, TrainingState};
 use crate::checkpoint::{self, Claim};
-use crate::data::Dataset;
+use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
 use crate::export::files::check_folder;
 use crate::model::compute::Compute;
@@ -113,7 +113,7 @@ impl TrainingJob {
         };
         let data = cache.get(&place)?;
         trainer.bind(&data)?;
-        let held_out = held_out(&place, &data, out)?;
+        let held_out = trainer.bind_held_out(held_out(&place, &data, out)?)?;
         let floor = FloorJob::new(Arc::clone(&data), Arc::clone(trainer.schedule()))?;
         let now = Instant::now();
         let mut training = Self {
@@ -173,14 +173,17 @@ impl TrainingJob {
         }
     }
 
-    /// Lets a run that goes on hold out the images that it held out before.
-    pub(super) fn as_begun(request: &mut TrainRequest) {
-        let folder = request.out.as_ref().filter(|_| request.resume.is_some());
+    /// Decides whether images are held out; a run that goes on has decided when it began.
+    pub(super) fn decide(request: &mut TrainRequest, last: Option<&Self>) {
         // what is wrong with the folder is said when the run goes on
-        let saved = folder.and_then(|dir| checkpoint::read_state(dir).ok());
-        if let Some(state) = saved.and_then(|state| serde_json::from_value::<State>(state).ok()) {
-            request.config.hold_out = state.run.hold_out;
-        }
+        let saved = |dir: &PathBuf| serde_json::from_value::<State>(checkpoint::read_state(dir).ok()?).ok();
+        let begun = match (&request.resume, &request.out) {
+            (None, _) => None,
+            (Some(_), Some(dir)) => saved(dir).map(|state| state.source()),
+            (Some(_), None) => last.map(|last| last.place().0),
+        };
+        let source = begun.unwrap_or_else(|| request.config.source().decided());
+        request.config.hold_out = matches!(source, Source::Rest(_));
     }
 
     /// The data that it learns from.

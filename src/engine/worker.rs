@@ -73,7 +73,7 @@ impl Model {
             schedule_config,
             prediction_type: checkpoint.schedule.prediction_type()?,
         };
-        let data = state.map_or(Source::Mnist, |s| s.run.source());
+        let data = state.map_or(Source::Mnist, |s| s.source());
         Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })
     }
 }
@@ -168,8 +168,10 @@ impl Worker<'_> {
 
     /// Begins a command, or sets it aside until the data that it needs are read.
     fn take(&mut self, mut command: Command) {
-        if let Command::Train(_, request) = &mut command {
-            TrainingJob::as_begun(request);
+        match &mut command {
+            Command::Train(_, request) => TrainingJob::decide(request, self.training.as_ref()),
+            Command::Look(_, request) => request.data = request.data.decided(),
+            _ => {}
         }
         for free in self.readings.make_way(&command, self.out) {
             self.take(free);

@@ -21,7 +21,8 @@ pub struct RunConfig {
     pub prediction_type: String,
     /// Whether images are mirrored at random; `None` mirrors pictures but not digits.
     pub flip: Option<bool>,
-    /// Whether a few images are held out where no test set belongs to the data. Runs of older versions hold none out.
+    /// Whether a few images are held out; of a new run: if no test set belongs to its data. Runs of older versions hold none
+    /// out.
     #[serde(default)]
     pub hold_out: bool,
     /// The address of all randomness.

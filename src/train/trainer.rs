@@ -9,7 +9,7 @@ use super::evaluation::{self, Evaluation};
 use super::metrics::{History, StepStats};
 use super::timesteps::Sample;
 use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
-use crate::data::Dataset;
+use crate::data::{Dataset, Source};
 use crate::diffusion::Images;
 use crate::diffusion::bound;
 use crate::diffusion::noise::{Purpose, stream};
@@ -96,8 +96,22 @@ pub struct State {
     /// [`Dataset::fingerprint`] of what it learns from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// That of the images that it holds out, or [`NONE`]; older versions looked for them anew at each start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<String>,
     /// The curves.
     pub history: History,
+}
+
+/// What stands for the held-out images of a run that has none.
+const NONE: &str = "none";
+
+impl State {
+    /// The images that it learns from.
+    pub fn source(&self) -> Source {
+        let source = self.run.source();
+        if self.held_out.is_some() { source } else { source.decided() }
+    }
 }
 
 /// "batch was 64 and is now 32, seed …"; the network where no setting differs.
@@ -132,7 +146,7 @@ impl Trainer {
             schedule: Arc::new(Schedule::new(&plan.schedule)?),
             template: params,
             slots,
-            state: State { run: plan.run.clone(), step: 0, data: None, history: History::default() },
+            state: State { run: plan.run.clone(), step: 0, data: None, held_out: None, history: History::default() },
             plan,
             compute,
             good: None,
@@ -157,6 +171,9 @@ impl Trainer {
             .map_err(|e| refuse(format!("its state.json is not understood: {e}"), "start a new run instead"))?;
         let RunConfig { steps, learning_rate, ema_decay, preview_every, .. } = state.run;
         let mut now = RunConfig { steps, learning_rate, ema_decay, preview_every, ..plan.run.clone() };
+        if state.held_out.is_none() {
+            state.run.hold_out &= now.hold_out;
+        }
         if state.data.is_some() {
             // the data are known by their content, so they may have moved
             now.data.clone_from(&state.run.data);
@@ -207,6 +224,25 @@ impl Trainer {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Notes the images that a new run holds out, of those that were found. One that goes on gets those that it began with, which
+    /// may be none.
+    ///
+    /// # Errors
+    /// What a resumed run held out is not what was found.
+    pub fn bind_held_out(&mut self, found: Option<Arc<Dataset>>) -> Result<Option<Arc<Dataset>>> {
+        let now = found.as_ref().map_or_else(|| NONE.to_owned(), |images| images.fingerprint());
+        let before = self.state.held_out.get_or_insert_with(|| now.clone());
+        if *before == now {
+            return Ok(found);
+        }
+        if *before == NONE {
+            return Ok(None);
+        }
+        let why = format!("its held-out images were {before}, and what is found now is {now}");
+        let hint = "put its test images back beside its data, or start a new run in another folder";
+        Err(Error::new("cannot resume this run", why, hint))
     }
 
     /// The settings.

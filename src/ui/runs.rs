@@ -316,7 +316,8 @@ impl RunsView {
         ui.horizontal_wrapped(|ui| {
             let says = "A new training with these settings: they can be changed before it starts";
             if ui.button("Start from its settings").on_hover_text(says).clicked() {
-                let settings = RunSettings { config: c.clone(), ..RunSettings::default() };
+                let config = RunConfig { hold_out: true, ..c.clone() };
+                let settings = RunSettings { config, ..RunSettings::default() };
                 out.push(UiAction::StartFrom(Box::new(settings)));
             }
             if ui.button("Go on with it").on_hover_text("Resume this run from its checkpoint").clicked() {

@@ -276,12 +276,52 @@ fn a_few_images_are_held_out_where_no_test_set_is_and_runs_of_older_versions_hol
     checkpoint::save(&old, &saved).unwrap();
     assert_eq!(trained(&config, &old, 2, true), images("50"));
 
+    assert_eq!(source.decided(), source);
     grey(&dir.path().join("test/a.png"), 7);
-    assert!(read().n == 50 && read().held_out.is_none(), "there is a test set now");
+    assert_eq!(source.decided(), Source::parse(&text(&own)), "there is a test set now");
     assert_eq!(Dataset::test_set(&source, [1, 1, 1], &|_, _| true).unwrap().unwrap().pixels, [7]);
-    let (outcome, _) = trained(&config, &new, 3, true);
-    let Outcome::Failed(e) = outcome else { panic!("it went on with other images") };
-    assert!(e.to_string().contains("its data were 48 images"), "{e}");
+}
+
+/// What a run holds, but for its curves for other programs.
+fn bytes(run: &Path) -> Vec<Vec<u8>> {
+    let files = ["film/raw.safetensors", "film/adam.safetensors", "film/state.json", "film/checksums.json"];
+    files.iter().map(|file| fs::read(run.join(file)).unwrap()).collect()
+}
+
+#[test]
+fn a_run_that_goes_on_holds_out_what_it_began_with_whatever_comes_and_goes_beside_its_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = dir.path().join("train");
+    (0..50).for_each(|i| grey(&own.join(format!("{i:02}.png")), i));
+    let config =
+        RunConfig { preset: "digits16".into(), data: text(&own), batch: 4, preview_every: 0, ..RunConfig::default() };
+    let [whole, rest, older, tested] = ["whole", "rest", "older", "tested"].map(|name| dir.path().join(name));
+    let trained = |out: &Path, steps, resume| trained(&config, out, steps, resume);
+    let images = |n: &str| (Outcome::Done, format!("{n} images"));
+    assert_eq!(trained(&whole, 3, false), images("48"));
+    assert_eq!(trained(&rest, 1, false), images("48"));
+    assert_eq!(trained(&older, 1, false), images("48"));
+    let mut saved = checkpoint::load(&older, &candle_core::Device::Cpu).unwrap();
+    saved.training.as_mut().unwrap().state.as_object_mut().unwrap().remove("held_out").unwrap();
+    checkpoint::save(&older, &saved).unwrap();
+
+    let test = dir.path().join("test");
+    grey(&test.join("a.png"), 7);
+    assert_eq!(trained(&rest, 3, true), images("48"));
+    assert_eq!(bytes(&rest), bytes(&whole));
+    let refused = |out: &Path, words: &str| {
+        let (Outcome::Failed(e), _) = trained(out, 3, true) else { panic!("it went on with other images") };
+        assert!(e.to_string().contains(words) && !e.to_string().contains('\n'), "{e}");
+    };
+    // which decided anew at each start
+    refused(&older, "its data were 48 images");
+
+    assert_eq!(trained(&tested, 1, false), images("50"));
+    fs::rename(&test, dir.path().join("elsewhere")).unwrap();
+    refused(&tested, "its held-out images were 1 images of 1x16x16");
+    refused(&tested, "and what is found now is none; put its test images back");
+    fs::rename(dir.path().join("elsewhere"), &test).unwrap();
+    assert_eq!(trained(&tested, 3, true), images("50"));
 }
 
 /// A `state.json` from before there was a setting for it.

@@ -329,6 +329,21 @@ fn the_doctor_finds_nothing_wrong_with_a_healthy_run_and_dead_layers_in_a_dead_o
 }
 
 #[test]
+fn a_run_keeps_the_held_out_images_that_it_began_with() {
+    let held_out = Arc::new(Dataset::test_set(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap().unwrap());
+    let begun = |found: Option<&Arc<Dataset>>| {
+        let mut trainer = Trainer::new(small_run(1).validate().unwrap(), compute(1, Path::Fast)).unwrap();
+        assert_eq!(trainer.bind_held_out(found.cloned()).unwrap().is_some(), found.is_some());
+        trainer
+    };
+    assert!(begun(None).bind_held_out(Some(Arc::clone(&held_out))).unwrap().is_none(), "others are left alone");
+    let mut trainer = begun(Some(&held_out));
+    assert!(trainer.bind_held_out(Some(Arc::clone(&held_out))).unwrap().is_some());
+    let e = trainer.bind_held_out(None).unwrap_err().to_string();
+    assert!(e.contains("its held-out images were 10000 images") && e.contains("what is found now is none"), "{e}");
+}
+
+#[test]
 fn held_out_images_are_measured_without_changing_a_byte() {
     let plan = || small_run(2).validate().unwrap();
     let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
