@@ -526,7 +526,7 @@ pub fn table() -> Vec<Entry> {
             A::StartLecture,
             In(Training),
             "Digits in three minutes",
-            "From random weights to digits that can be read: small pictures, on two CPU cores in three minutes",
+            "From random weights to digits that can be read: three minutes on two CPU cores with AVX-512, longer on slower ones",
             Some((COMMAND, Key::L)),
         ),
         entry(A::GoOnSlower, In(Training), "Go on slower", "From the last good state, at half its rate", None),

@@ -7,7 +7,7 @@ use super::style;
 use super::symbols::{self, Part};
 use crate::diffusion::noise::{Purpose, stream};
 use crate::diffusion::terms::{Factor, Form};
-use crate::engine::{PredictionType, Which};
+use crate::engine::PredictionType;
 use egui::{Align, Align2, Layout, Rect, RichText, Role, Sense, Ui, WidgetInfo, pos2, vec2};
 
 const LINE: f32 = 24.0;
@@ -83,10 +83,11 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
     let shown = state.shown().film.as_ref().and_then(|(_, film)| film.at(doses)).map_or(doses, |frame| frame.doses);
     let seed = state.reverse.made.as_ref().map_or_else(String::new, |made| format!("seed {}", made.seed));
     let [x, xstart, eps, z] = [Factor::State, Factor::PredictedStart, Factor::Noise, Factor::Fresh];
+    let [eps_hat, x_hat] = [symbols::EPS, symbols::XSTART].map(|symbol| symbol.by(state.predicts()));
     let mut rule = vec![sign(next, None), text(" = ")];
     match form {
         Form::Posterior => {
-            rule.extend([text("a "), sign(symbols::STATE, Some(x)), text(" + b "), sign(symbols::XSTART, Some(xstart))])
+            rule.extend([text("a "), sign(symbols::STATE, Some(x)), text(" + b "), sign(x_hat, Some(xstart))])
         }
         Form::Epsilon => rule.extend([
             (Part::Fraction(&[Part::Text("1")], &[Part::RootAlpha]), None),
@@ -95,12 +96,10 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
             text(" − "),
             (Part::Fraction(&[Part::Symbol(symbols::BETA)], &[Part::RootOneMinusAlphaBar]), None),
             text(" "),
-            sign(symbols::EPS, Some(eps)),
+            sign(eps_hat, Some(eps)),
             text(")"),
         ]),
-        Form::Ddim => {
-            rule.extend([text("a "), sign(symbols::XSTART, Some(xstart)), text(" + b "), sign(symbols::EPS, Some(eps))])
-        }
+        Form::Ddim => rule.extend([text("a "), sign(x_hat, Some(xstart)), text(" + b "), sign(eps_hat, Some(eps))]),
     }
     rule.extend([text(" + "), sign(symbols::SIGMA, None), text(" "), sign(symbols::NOISE, Some(z))]);
     let weights = match form {
@@ -138,50 +137,48 @@ pub fn training(state: &AppState, doses: usize, jump: Option<&Equation>) -> List
         |i: usize| jump.and_then(|j| j.terms.get(i)).map_or_else(|| "–".into(), |t| format!("{:.4}", t.weight));
     let (start, noise) = (Some(Factor::Start), Some(Factor::Noise));
     let source = state.forward.source.clone().unwrap_or_default();
-    let model = match state.reverse.made.as_ref().map(|settings| settings.which) {
-        Some(Which::Training) => state.training.as_ref().and_then(|training| training.model.as_ref()),
-        _ => state.model.as_ref(),
+    let jump = [
+        (Part::RootAlphaBar, None),
+        text(" "),
+        sign(symbols::START, start),
+        text(" + "),
+        (Part::RootOneMinusAlphaBar, None),
+        text(" "),
+        sign(symbols::JUMP_EPS, noise),
+        text(", t)‖²"),
+    ];
+    let weights = format!("{}, {}", weight(0), weight(1));
+    let mut lines = vec![
+        line(false, vec![text("repeat")], String::new()),
+        line(true, vec![sign(symbols::START, start), text(" ~ q("), sign(symbols::START, start), text(")")], source),
+        line(true, vec![sign(symbols::TIME, None), text(" ~ Uniform({1, …, T})")], format!("t = {doses}")),
+        line(true, vec![sign(symbols::JUMP_EPS, noise), text(" ~ N(0, I)")], String::new()),
+    ];
+    let (title, target, network) = match state.predicts() {
+        PredictionType::Epsilon => {
+            ("Algorithm 1: training", sign(symbols::JUMP_EPS, noise), sign(symbols::NETWORK, None))
+        }
+        PredictionType::Velocity => {
+            let v = vec![
+                sign(symbols::VELOCITY, None),
+                text(" = "),
+                (Part::RootAlphaBar, None),
+                text(" "),
+                sign(symbols::JUMP_EPS, noise),
+                text(" − "),
+                (Part::RootOneMinusAlphaBar, None),
+                text(" "),
+                sign(symbols::START, start),
+            ];
+            lines.push(line(true, v, weights.clone()));
+            ("Algorithm 1: training, for v", sign(symbols::VELOCITY, None), sign(symbols::VELOCITY_NETWORK, None))
+        }
     };
-    Listing {
-        title: match model {
-            Some(model) if model.prediction_type == PredictionType::Velocity => {
-                "Algorithm 1: training (this model’s was the same for v)"
-            }
-            _ => "Algorithm 1: training",
-        },
-        lines: vec![
-            line(false, vec![text("repeat")], String::new()),
-            line(
-                true,
-                vec![sign(symbols::START, start), text(" ~ q("), sign(symbols::START, start), text(")")],
-                source,
-            ),
-            line(true, vec![sign(symbols::TIME, None), text(" ~ Uniform({1, …, T})")], format!("t = {doses}")),
-            line(true, vec![sign(symbols::JUMP_EPS, noise), text(" ~ N(0, I)")], String::new()),
-            line(
-                true,
-                vec![
-                    text("step on ‖"),
-                    sign(symbols::JUMP_EPS, noise),
-                    text(" − "),
-                    sign(symbols::NETWORK, None),
-                    text("("),
-                    (Part::RootAlphaBar, None),
-                    text(" "),
-                    sign(symbols::START, start),
-                    text(" + "),
-                    (Part::RootOneMinusAlphaBar, None),
-                    text(" "),
-                    sign(symbols::JUMP_EPS, noise),
-                    text(", t)‖²"),
-                ],
-                format!("{}, {}", weight(0), weight(1)),
-            ),
-            line(false, vec![text("until converged")], String::new()),
-        ],
-        body: [1, 4],
-        moves: (1, Move::Drawn(0)),
-    }
+    let step = [text("step on ‖"), target, text(" − "), network, text("(")];
+    lines.push(line(true, step.into_iter().chain(jump).collect(), weights));
+    let last = lines.len() - 1;
+    lines.push(line(false, vec![text("until converged")], String::new()));
+    Listing { title, lines, body: [1, last], moves: (1, Move::Drawn(0)) }
 }
 
 impl Algorithm {

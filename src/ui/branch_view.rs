@@ -233,7 +233,7 @@ impl BranchView {
         let whole = state.branches.whole(id, &state.reverse);
         let other = whole.as_ref().zip(state.own(id).job).map(|(film, job)| Side { id, job, film });
         ui.horizontal(|ui| {
-            film::quantity_choice(ui, quantity, state.presenting, out);
+            film::quantity_choice(ui, state, quantity, out);
             if !state.presenting {
                 ui.add_space(GRID);
                 beside(ui, state, id, out);

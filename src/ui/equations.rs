@@ -2,7 +2,7 @@
 
 use super::style;
 use super::symbols::{self, Part};
-use crate::engine::{Frame, Schedule};
+use crate::engine::{Frame, PredictionType, Schedule};
 use egui::{Align2, FontId, Rect, Role, Sense, Ui, WidgetInfo, vec2};
 
 /// Writes the dose of noise that led to the state at `doses` (Ho et al. 2020, Eq. 2).
@@ -28,8 +28,8 @@ pub fn forward(ui: &Ui, area: Rect, schedule: &Schedule, doses: usize) {
 }
 
 /// Writes the step that leaves a state: the sampler's own weights. `ddim` says in which terms it steps, `all` whether it
-/// visits every timestep.
-pub fn reverse(ui: &Ui, area: Rect, frame: &Frame, ddim: bool, all: bool) {
+/// visits every timestep, `network` what is predicted.
+pub fn reverse(ui: &Ui, area: Rect, frame: &Frame, ddim: bool, all: bool, network: PredictionType) {
     let Some(step) = frame.step() else {
         let end = frame.doses == 0;
         return words(ui, area, if end { "the picture at the end of the film" } else { "the first step comes" });
@@ -39,9 +39,9 @@ pub fn reverse(ui: &Ui, area: Rect, frame: &Frame, ddim: bool, all: bool) {
     if !ddim {
         parts.extend([number(step.x_t), Part::Symbol(symbols::STATE), Part::Text(" + ")]);
     }
-    parts.extend([number(step.xstart), Part::Symbol(symbols::XSTART), Part::Text(" + ")]);
+    parts.extend([number(step.xstart), Part::Symbol(symbols::XSTART.by(network)), Part::Text(" + ")]);
     if ddim {
-        parts.extend([number(step.eps), Part::Symbol(symbols::EPS), Part::Text(" + ")]);
+        parts.extend([number(step.eps), Part::Symbol(symbols::EPS.by(network)), Part::Text(" + ")]);
     }
     parts.extend([number(step.noise), Part::Symbol(symbols::NOISE)]);
     equation(ui, area, "The step of the reverse process", &parts);

@@ -176,7 +176,7 @@ impl FilmView {
         let p = style::palette(ui);
         let quantity = self.quantity();
         heading(ui, "Reverse", "noise → image", |ui| {
-            quantity_choice(ui, quantity, state.presenting, out);
+            quantity_choice(ui, state, quantity, out);
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = state.source_at(doses) {
                     let (kind, rest) = whose(by);
@@ -230,7 +230,7 @@ impl FilmView {
             let extent = state.extent();
             match extent.reached.filter(|reached| extent.growing && doses < *reached) {
                 Some(reached) => equations::pending(ui, below(ui, area), reached),
-                None => equations::reverse(ui, below(ui, area), frame, ddim, all),
+                None => equations::reverse(ui, below(ui, area), frame, ddim, all, state.predicts()),
             }
         }
     }
@@ -396,17 +396,18 @@ fn source_menu(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 }
 
 /// The choice of what the reverse side shows; before an audience only what is chosen.
-pub fn quantity_choice(ui: &mut Ui, chosen: Quantity, presenting: bool, out: &mut Vec<UiAction>) {
+pub fn quantity_choice(ui: &mut Ui, state: &AppState, chosen: Quantity, out: &mut Vec<UiAction>) {
+    let network = state.predicts();
     let choices: [(Quantity, Symbol, &str); 4] = [
         (Quantity::State, symbols::STATE, "Show x_t"),
-        (Quantity::PredictedStart, symbols::XSTART, "Show predicted x_0"),
-        (Quantity::PredictedNoise, symbols::EPS, "Show predicted noise"),
+        (Quantity::PredictedStart, symbols::XSTART.by(network), "Show predicted x_0"),
+        (Quantity::PredictedNoise, symbols::EPS.by(network), "Show predicted noise"),
         (Quantity::Dose, symbols::DOSE, "Show the change of a step"),
     ];
     ui.spacing_mut().item_spacing.x = 2.0;
     for (quantity, symbol, name) in choices {
         let on = quantity == chosen;
-        if presenting && !on {
+        if state.presenting && !on {
             continue;
         }
         let (rect, response) = ui.allocate_exact_size(vec2(44.0, 28.0), Sense::click());

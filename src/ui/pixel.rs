@@ -112,7 +112,7 @@ impl PixelView {
             for Curve { factor, quantity, .. } in &self.curves {
                 let value = film.value(frame, *quantity, at);
                 let value = value.map_or_else(|| "–".into(), |v| format!("{v:+.3}").replace('-', "−"));
-                let symbol = step::symbol(*factor, process);
+                let symbol = step::symbol(*factor, process).by(state.predicts());
                 let spoken = format!("{} = {value}", symbol.name());
                 let parts = [Part::Symbol(symbol), Part::Text(" "), Part::Number(value)];
                 let width = symbols::width(ui, &parts, style::BODY);

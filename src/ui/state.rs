@@ -15,8 +15,8 @@ pub use super::training_run::Training;
 use super::tree::{Branches, Travel, Version};
 use super::watch::Watching;
 use crate::engine::{
-    Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, ModelInfo, Outcome, Predictor, Provenance,
-    RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainRequest, Trajectory, Variance, Which,
+    Changes, Error, Event, ForwardRequest, ForwardSource, JobId, Kind, ModelInfo, Outcome, PredictionType, Predictor,
+    Provenance, RunConfig, SampleRequest, SamplerKind, ScheduleConfig, TrainRequest, Trajectory, Variance, Which,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -280,6 +280,15 @@ impl AppState {
     pub fn new_job(&mut self) -> JobId {
         self.last_job += 1;
         self.last_job
+    }
+
+    /// What the network behind the reverse film predicts.
+    pub fn predicts(&self) -> PredictionType {
+        let model = match self.reverse.made.as_ref().map(|made| made.which) {
+            Some(Which::Training) => self.training.as_ref().and_then(|training| training.model.as_ref()),
+            _ => self.model.as_ref(),
+        };
+        model.map_or(PredictionType::Epsilon, |model| model.prediction_type)
     }
 
     /// Takes in what the worker tells; what belongs to a job that is no longer current is dropped. Returns what must

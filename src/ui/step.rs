@@ -12,7 +12,7 @@ use super::weights::WeightsView;
 use crate::diffusion::Images;
 use crate::diffusion::noise::{self, Purpose};
 use crate::diffusion::terms::{self, Factor, Form, Term};
-use crate::engine::{JobId, Quantity, SamplerKind, Spacing};
+use crate::engine::{JobId, PredictionType, Quantity, SamplerKind, Spacing};
 use egui::{
     Align, Align2, DragValue, FontId, Layout, Rect, Response, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder,
     WidgetInfo, pos2, vec2,
@@ -105,7 +105,8 @@ impl StepView {
         for i in 0..self.equations.len() {
             let width = (top.width() - (count - 1.0) * 3.0 * GRID) / count;
             let left = top.left() + i as f32 * (width + 3.0 * GRID);
-            lit = self.strip(ui, Rect::from_min_size(pos2(left, top.top()), vec2(width, top.height())), i).or(lit);
+            let place = Rect::from_min_size(pos2(left, top.top()), vec2(width, top.height()));
+            lit = self.strip(ui, place, i, state.predicts()).or(lit);
         }
         let (mut left, mut right) = (bottom, bottom);
         left.set_right(bottom.left() + (bottom.width() * LISTING).min(LISTING_WIDEST));
@@ -212,7 +213,7 @@ impl StepView {
     }
 
     /// Draws an equation as pictures. Returns the factor under the pointer.
-    fn strip(&mut self, ui: &Ui, area: Rect, number: usize) -> Option<Factor> {
+    fn strip(&mut self, ui: &Ui, area: Rect, number: usize, network: PredictionType) -> Option<Factor> {
         let first: usize = self.equations[..number].iter().map(|e| 1 + 2 * e.terms.len()).sum();
         let equation = &self.equations[number];
         let count = equation.terms.len() as f32;
@@ -293,7 +294,7 @@ impl StepView {
             ui.interact(spoken, ui.scope_id().with(("weight", number, k)), Sense::hover())
                 .widget_info(|| WidgetInfo::labeled(Role::Label, true, format!("Weight {weight}")));
             x += WEIGHT;
-            let symbol = symbol(term.factor, self.process);
+            let symbol = symbol(term.factor, self.process).by(network);
             let i = first + 1 + 2 * k;
             let on = self.lit == Some(term.factor);
             if place(i, x, &symbol, factor_name(term.factor), &term.images, on).hovered() {

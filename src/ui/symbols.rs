@@ -1,6 +1,7 @@
 //! The paper's symbols and short formulas, painted: a letter, its hat or bar, its index, its one colour.
 
 use super::style::{self, Palette};
+use crate::engine::PredictionType;
 use egui::{Color32, FontId, Pos2, Rect, Sense, Stroke, Ui, pos2};
 
 /// What stands over a letter.
@@ -26,6 +27,20 @@ impl Symbol {
     /// Its one colour.
     pub fn color(&self, palette: &Palette) -> Color32 {
         (self.color)(palette)
+    }
+
+    /// ε̂ and x̂_0 as they follow from what a network predicts; all other symbols as they are.
+    pub fn by(self, network: PredictionType) -> Self {
+        let tooltip = match (network, self.mark, self.letter) {
+            (PredictionType::Velocity, Mark::Hat, "ε") => {
+                "ε̂, the noise in x_t that follows from the network's v̂: √ᾱ_t v̂ + √(1−ᾱ_t) x_t (Salimans & Ho 2022, section 4)"
+            }
+            (PredictionType::Velocity, Mark::Hat, _) => {
+                "x̂_0, the picture that follows from the network's v̂: √ᾱ_t x_t − √(1−ᾱ_t) v̂ (Salimans & Ho 2022, section 4)"
+            }
+            _ => self.tooltip,
+        };
+        Self { tooltip, ..self }
     }
 
     /// Its letter and index as plain text.
@@ -160,6 +175,22 @@ pub const DIFFUSION: Symbol =
 /// ε_θ.
 pub const NETWORK: Symbol =
     symbol("ε", Mark::None, "θ", |p| p.eps, "ε_θ(x_t, t), the noise that the network finds (Ho et al. 2020, Eq. 11)");
+/// v.
+pub const VELOCITY: Symbol = symbol(
+    "v",
+    Mark::None,
+    "",
+    |p| p.text,
+    "v = √ᾱ_t ε − √(1−ᾱ_t) x_0, what this network learns to predict (Salimans & Ho 2022, section 4)",
+);
+/// v_θ.
+pub const VELOCITY_NETWORK: Symbol = symbol(
+    "v",
+    Mark::None,
+    "θ",
+    |p| p.text,
+    "v_θ(x_t, t), the network's v̂: ε̂ = √ᾱ_t v̂ + √(1−ᾱ_t) x_t and x̂_0 = √ᾱ_t x_t − √(1−ᾱ_t) v̂ (Salimans & Ho 2022, section 4)",
+);
 const ONE_MINUS: &str = "1 − ";
 
 /// A piece of a formula.

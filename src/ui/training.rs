@@ -10,7 +10,7 @@ use super::signals::SignalCurves;
 use super::snapshots::{self, SnapshotsView};
 use super::state::{AppState, Phase, Training};
 use super::style::{self, GRID};
-use crate::engine::Kind;
+use crate::engine::{Kind, PredictionType};
 use egui::{Align, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
 
 /// What the upper part of the view shows.
@@ -186,6 +186,12 @@ fn status(ui: &mut Ui, training: &Training) {
 fn numbers(ui: &mut Ui, training: &Training) {
     let size = if ui.available_width() > 900.0 { style::HUGE } else { style::LARGE };
     let none = || "–".to_owned();
+    let predicts_v = training.model.as_ref().is_some_and(|model| model.prediction_type == PredictionType::Velocity);
+    let of_loss = if predicts_v {
+        "Mean of the last 100 steps: the error of the ε̂ that follows from v̂; the network learns v itself"
+    } else {
+        "Mean of the last 100 steps (Ho et al. 2020, Eq. 14)"
+    };
     let (mut step, mut loss, mut speed, mut left, mut rate, mut norm) =
         (none(), none(), none(), none(), none(), none());
     let mut widest = "000,000 of 000,000".to_owned();
@@ -206,9 +212,9 @@ fn numbers(ui: &mut Ui, training: &Training) {
     ui.horizontal(|ui| {
         ui.spacing_mut().item_spacing.x = (ui.available_width() * 0.025).clamp(8.0, 40.0);
         style::readout(ui, "Step", &step, &widest, size, "Optimiser steps done");
-        style::readout(ui, "Loss", &loss, "0.0000", size, "Mean of the last 100 steps (Ho et al. 2020, Eq. 14)");
+        style::readout(ui, "Loss", &loss, "0.0000", size, of_loss);
         style::readout(ui, "Images/s", &speed, "00000", size, "Speed over the last seconds");
-        style::readout(ui, "Time left", &left, "00:00:00", size, "Estimated from the speed");
+        style::readout(ui, "Time left", &left, "00:00:00", size, "Estimated from the speed and from what samples cost");
         style::readout(ui, "Learning rate", &rate, "0.0e-4", size, "Rises linearly at first; may fall at the end");
         style::readout(ui, "Gradient norm", &norm, "00.000", size, "Before clipping");
     });

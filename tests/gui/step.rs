@@ -1,11 +1,13 @@
 //! What happens in one step: pictures that add up, the algorithm line by line, one pixel.
 
-use crate::support::{Gui, STEPS, begin, film, film_jobs, schedule, tell, with_films};
+use crate::support::{Gui, STEPS, begin, film, film_jobs, model, schedule, tell, with_films};
 use ddpm_film::diffusion::Images;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process::noise_images;
 use ddpm_film::diffusion::sampler::Sampler;
-use ddpm_film::engine::{Event, Frame, Outcome, SamplerKind, Schedule, ScheduleConfig, Trajectory, Variance};
+use ddpm_film::engine::{
+    Event, Frame, ModelInfo, Outcome, PredictionType, SamplerKind, Schedule, ScheduleConfig, Trajectory, Variance,
+};
 use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
@@ -122,6 +124,41 @@ fn the_algorithm_is_gone_through_line_by_line() {
     gui.get_by_label_contains("Line 3, current");
     let drawn = gui.state().state.playback.doses();
     assert!((1..=STEPS).contains(&drawn) && drawn != 19, "{drawn}");
+}
+
+#[test]
+fn a_network_that_predicts_v_is_said_to_learn_v() {
+    let mut gui = at_a_step();
+    let lines = |gui: &Gui| gui.query_all_by_label_contains("Line ").count();
+    gui.get_by_label("Forward").click();
+    gui.run();
+    gui.get_by_label("Algorithm 1: training");
+    assert_eq!(lines(&gui), 6);
+    let of_v = ModelInfo { prediction_type: PredictionType::Velocity, ..model().as_ref().clone() };
+    gui.state_mut().state.model = Some(Arc::new(of_v));
+    gui.run();
+    gui.get_by_label("Algorithm 1: training, for v");
+    assert_eq!(lines(&gui), 7);
+    let ac = schedule().alphas_cumprod[19];
+    let weights = format!(": {:.4}, {:.4}", ac.sqrt(), (1.0 - ac).sqrt());
+    // v itself, and what the network is given
+    for line in [5, 6] {
+        gui.get_by_label(&format!("Line {line}{weights}"));
+    }
+    for _ in 0..6 {
+        gui.key_press(Key::N);
+        gui.run();
+    }
+    gui.get_by_label_contains("Line 6, current");
+    gui.key_press(Key::N);
+    gui.run();
+    gui.get_by_label_contains("Line 2, current");
+
+    gui.get_by_label("Reverse").click();
+    gui.run();
+    gui.get_by_label("Predicted x_0").hover();
+    gui.run_steps(4);
+    gui.get_by_label_contains("√ᾱ_t x_t − √(1−ᾱ_t) v̂");
 }
 
 #[test]
