@@ -1,4 +1,4 @@
-"""Opens a model folder as anyone would in diffusers, and says how far its predictions are from those in a file.
+"""Opens a model folder as anyone would in diffusers, and says how far its predictions of the noise are from those in a file.
 
     pip install torch diffusers
     ddpm-film predict --model DIR --input in.safetensors --out eps.safetensors
@@ -13,9 +13,13 @@ folder, given, ours = sys.argv[1], load_file(sys.argv[2]), load_file(sys.argv[3]
 model, info = UNet2DModel.from_pretrained(folder, subfolder="unet", output_loading_info=True)
 assert not any(info.values()), info
 pipeline = DDPMPipeline.from_pretrained(folder)
+x, t = given["x"], given["t"]
 with torch.no_grad():
     for network in (model.eval(), pipeline.unet.eval()):
-        theirs = network(given["x"], given["t"]).sample
+        theirs = network(x, t).sample
+        if pipeline.scheduler.config.prediction_type == "v_prediction":
+            alpha_bar = pipeline.scheduler.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+            theirs = alpha_bar.sqrt() * theirs + (1 - alpha_bar).sqrt() * x
         assert theirs.shape == ours.shape, theirs.shape
         print(float((theirs - ours).abs().max()))
 assert pipeline.scheduler.config.num_train_timesteps == 1000, pipeline.scheduler.config

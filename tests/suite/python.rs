@@ -73,17 +73,20 @@ fn tensorboard_reads_every_step_of_a_killed_run_once() {
 fn diffusers_opens_a_saved_model_and_predicts_the_same() {
     let tmp = workplace();
     let dir = tmp.path();
-    trains(dir, &["--out", "run", "--steps", "2"]);
     let (input, eps) = (dir.join("in.safetensors"), dir.join("eps.safetensors"));
     let mut noise = vec![0.0; 4 * 256];
     stream(1, Purpose::Start, [0, 0]).fill_normal(&mut noise);
     let x = Tensor::from_vec(noise, (4, 1, 16, 16), &Device::Cpu).unwrap();
     let t = Tensor::new(&[0_i64, 1, 500, 999], &Device::Cpu).unwrap();
     candle_core::safetensors::save(&HashMap::from([("x", x), ("t", t)]), &input).unwrap();
-    works(dir, &["predict", "--model", "run", "--input", "in.safetensors", "--out", "eps.safetensors"]);
-    let Some(said) = script("open_in_diffusers.py", "diffusers", &[&dir.join("run"), &input, &eps]) else { return };
-    let differences: Vec<f64> = said.lines().map(|line| line.parse().unwrap()).collect();
-    assert!(differences.len() == 2 && differences.iter().all(|d| *d < 1e-4), "{differences:?}");
+    let of_v = ["--prediction-type", "v_prediction", "--beta-schedule", "squaredcos_cap_v2"];
+    for (run, args) in [("run", &of_v[..0]), ("run of v", &of_v[..])] {
+        trains(dir, &[&["--out", run, "--steps", "2"], args].concat());
+        works(dir, &["predict", "--model", run, "--input", "in.safetensors", "--out", "eps.safetensors"]);
+        let Some(said) = script("open_in_diffusers.py", "diffusers", &[&dir.join(run), &input, &eps]) else { return };
+        let differences: Vec<f64> = said.lines().map(|line| line.parse().unwrap()).collect();
+        assert!(differences.len() == 2 && differences.iter().all(|d| *d < 1e-4), "{differences:?}");
+    }
 }
 
 #[test]
