@@ -405,7 +405,7 @@ impl TrainingJob {
     fn metrics(&self) -> Arc<Metrics> {
         let (step, run) = (self.trainer.steps_done(), &self.trainer.plan().run);
         let images_per_s = self.images_per_s().unwrap_or(0.0);
-        let left = run.steps.saturating_sub(step) as f64 * run.batch as f64;
+        let left = run.steps.saturating_sub(step) as f64 * run.batch as f64 / (1.0 - self.previews.share()).max(0.1);
         Arc::new(Metrics {
             step,
             total: run.steps,
