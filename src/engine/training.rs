@@ -351,7 +351,11 @@ impl TrainingJob {
     fn note(&mut self, stats: &StepStats, out: &Outbox) {
         let speed = self.images_per_s().map(|v| v as f32);
         let values = [Some(stats.loss), Some(stats.grad_norm), Some(stats.learning_rate), speed];
-        if let Some(Err(e)) = self.log.as_mut().map(|log| log.step(stats.step, values)) {
+        let mut others = vec![("update_ratio", stats.update_ratio), ("ema_decay", stats.ema_decay)];
+        if let Some(e) = self.trainer.history().evaluations().last().filter(|e| e.step == stats.step) {
+            others.extend([("loss/training_images", e.train), ("loss/held_out_images", e.held_out)]);
+        }
+        if let Some(Err(e)) = self.log.as_mut().map(|log| log.step(stats.step, values, &others)) {
             out.send(Event::Warning(e.to_string()));
         }
     }

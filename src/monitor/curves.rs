@@ -68,14 +68,15 @@ impl RunLog {
         (Self { events, table, done, flushed: Instant::now() }, failed)
     }
 
-    /// Notes the [`TAGS`] of a step, as far as they are known.
+    /// Notes the [`TAGS`] of a step, as far as they are known, and `others`, which stand in the event file only.
     ///
     /// # Errors
     /// A disk that takes no more, said once; it is tried again later.
-    pub fn step(&mut self, step: u64, values: [Option<f32>; TAGS.len()]) -> Result<()> {
+    pub fn step(&mut self, step: u64, values: [Option<f32>; TAGS.len()], others: &[(&str, f32)]) -> Result<()> {
         let now = now();
         let known = TAGS.iter().zip(values).filter_map(|(tag, value)| Some((*tag, Content::Scalar(value?))));
-        self.summary(now, step, known);
+        let others = others.iter().map(|(tag, value)| (*tag, Content::Scalar(*value)));
+        self.summary(now, step, known.chain(others));
         if let Some(table) = &mut self.table {
             if table.is_unused() && fs::metadata(table.path()).map_or(true, |file| file.len() == 0) {
                 table.add(header().as_bytes());
@@ -240,7 +241,7 @@ mod tests {
 
     fn steps(log: &mut RunLog, steps: std::ops::RangeInclusive<u64>) {
         for step in steps {
-            log.step(step, [Some(loss(step)), Some(0.5), Some(2e-4), (step > 1).then_some(100.0)]).unwrap();
+            log.step(step, [Some(loss(step)), Some(0.5), Some(2e-4), (step > 1).then_some(100.0)], &[]).unwrap();
         }
     }
 
@@ -280,6 +281,19 @@ mod tests {
             drop(log);
             assert_steps(dir, last);
         }
+    }
+
+    #[test]
+    fn what_is_not_known_of_every_step_stands_in_the_event_file_only() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (mut log, _) = RunLog::open(tmp.path(), 0);
+        log.step(1, [Some(0.5), None, None, None], &[("loss/held_out_images", 0.75)]).unwrap();
+        drop(log);
+        let events = events(tmp.path());
+        let [Event { step: 1, what: Some(What::Summary(summary)), .. }] = &events[..] else { panic!("{events:?}") };
+        let scalar = |tag: &str, v| Value { tag: tag.to_owned(), content: Some(Content::Scalar(v)) };
+        assert_eq!(summary.values, [scalar("loss", 0.5), scalar("loss/held_out_images", 0.75)]);
+        assert_eq!(table(tmp.path()), [(1, 0.5)]);
     }
 
     #[test]

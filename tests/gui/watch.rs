@@ -38,7 +38,7 @@ fn a_watched_run_shows_its_numbers_its_curve_and_its_pictures() {
 
     let (mut log, _) = RunLog::open(&run, 0);
     for step in 1..=300 {
-        log.step(step, [Some(1.0 / step as f32), Some(0.25), Some(2e-4), Some(1000.0)]).unwrap();
+        log.step(step, [Some(1.0 / step as f32), Some(0.25), Some(2e-4), Some(1000.0)], &[]).unwrap();
     }
     log.strip(300, &Images::zeros(8, [1, 16, 16])).unwrap();
     drop(log);

@@ -61,7 +61,7 @@ fn tensorboard_reads_every_step_of_a_killed_run_once() {
         points.iter().map(|p| (p[0].as_u64().unwrap(), p[1].as_f64().unwrap() as f32)).collect()
     };
     assert_eq!(scalars("loss"), losses);
-    for tag in ["grad_norm", "learning_rate"] {
+    for tag in ["grad_norm", "learning_rate", "update_ratio", "ema_decay"] {
         assert!(scalars(tag).iter().map(|(step, _)| *step).eq(1..=8), "{tag}: {said}");
     }
     assert!(scalars("images_per_s").iter().all(|(_, speed)| *speed > 0.0), "{said}");

@@ -89,7 +89,7 @@ impl Drop for Killed {
 
 /// Kills a run at so many random moments, goes on each time, and compares its end with that of a run that never was.
 fn killed_at_random_moments(times: usize) {
-    let steps = (8 * times).to_string();
+    let steps = (12 * times).to_string();
     let steps = ["--steps", &steps];
     let tmp = workplace();
     let dir = tmp.path();
@@ -111,8 +111,8 @@ fn killed_at_random_moments(times: usize) {
         drop(process);
         let now = step(&run);
         assert!(now >= reached, "{reached:?} steps were saved, then {now:?}");
-        // most lives save something, whatever else the machine does
-        life *= if now == reached { 1.3 } else { 1.0 / 1.1 };
+        // about every second life saves something, whatever else the machine does
+        life *= if now == reached { 1.3 } else { 1.0 / 1.3 };
         reached = now;
     }
     assert!(reached > Some(0), "no step was ever saved");

@@ -13,7 +13,7 @@ fn log(dir: &Path, done: u64, last: u64) -> RunLog {
     let (mut log, failed) = RunLog::open(dir, done);
     assert_eq!(failed, None);
     for step in done + 1..=last {
-        log.step(step, [Some(step as f32), Some(0.5), None, None]).unwrap();
+        log.step(step, [Some(step as f32), Some(0.5), None, None], &[]).unwrap();
     }
     log.flush().unwrap();
     log
@@ -46,7 +46,7 @@ fn a_run_is_followed_as_it_grows_stops_and_goes_on() {
     let mut first = log(&dir, 0, 3);
     let mut watch = Watch::open(&tmp.path().join("runs")).unwrap();
     assert_eq!(losses(&mut watch, 0), whole(3));
-    first.step(4, [Some(4.0), None, None, None]).unwrap();
+    first.step(4, [Some(4.0), None, None, None], &[]).unwrap();
     first.strip(4, &Images::new(2, [1, 2, 2], vec![-1.0, -1.0, -1.0, -1.0, 1.0, 1.0, 1.0, 1.0])).unwrap();
     first.flush().unwrap();
     assert_eq!(losses(&mut watch, 0), whole(4));
