@@ -287,6 +287,8 @@ impl TrainingJob {
         if std::mem::take(&mut self.floor_next) && self.floor_is_due() {
             return self.advance_floor();
         }
+        #[cfg(test)]
+        tests::mishap(self.trainer.steps_done());
         let begun = Instant::now();
         let stats = match self.trainer.step(&self.data) {
             Ok(stats) => stats,
@@ -460,5 +462,52 @@ impl TrainingJob {
             log::warn!("{e}");
         }
         if self.saved_step == self.trainer.steps_done() { Ok(()) } else { self.save() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Command, DeviceChoice, Engine, Options, Outcome};
+    use crate::train::config::RunConfig;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Steps after which the program makes a mistake, once.
+    static MISHAP: AtomicU64 = AtomicU64::new(u64::MAX);
+
+    pub(super) fn mishap(step: u64) {
+        let due = MISHAP.compare_exchange(step, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        assert!(!due, "a mishap after {step} steps");
+    }
+
+    #[test]
+    fn a_panic_ends_the_run_with_its_last_step_saved_and_it_goes_on_to_the_same_bytes() {
+        let tmp = tempfile::tempdir().unwrap();
+        let train = |name: &str, resume: Option<Changes>| {
+            let engine = Engine::start(Options { device: DeviceChoice::Cpu, threads: 1, model: None }, || ()).unwrap();
+            let preset = "digits16".into();
+            let config = RunConfig { preset, steps: 6, batch: 2, preview_every: 0, ..RunConfig::default() };
+            let out = Some(tmp.path().join(name));
+            let request = TrainRequest { config, out, resume, save_every: None, preview_share: None };
+            let job = engine.new_job();
+            engine.send(Command::Train(job, Box::new(request))).unwrap();
+            loop {
+                if let Some(Event::Finished(id, outcome)) = engine.wait(Duration::from_secs(60)).unwrap()
+                    && id == job
+                {
+                    break outcome;
+                }
+            }
+        };
+        assert_eq!(train("whole", None), Outcome::Done);
+        MISHAP.store(4, Ordering::Relaxed);
+        let Outcome::Failed(e) = train("run", None) else { panic!("it did not fail") };
+        assert!(e.to_string().contains("the program made a mistake: a mishap after 4 steps"), "{e}");
+        assert_eq!(checkpoint::read_state(&tmp.path().join("run")).unwrap()["step"], 4);
+        assert_eq!(train("run", Some(Changes::default())), Outcome::Done);
+        for file in ["unet/diffusion_pytorch_model.safetensors", "film/checksums.json", "film/state.json"] {
+            let read = |name: &str| std::fs::read(tmp.path().join(name).join(file)).unwrap();
+            assert!(read("run") == read("whole"), "{file} differs");
+        }
     }
 }
