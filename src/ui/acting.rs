@@ -9,7 +9,7 @@ use super::tree::{Growing, Plan, Travel};
 use super::unsaved::{Parting, Unsaved, Wish};
 use super::window::Window;
 use crate::engine::{Command, ForwardSource, Origin, RunConfig, Source, TrainingState, Which, hub};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 impl Window {
     /// Does what a person asked for.
@@ -261,6 +261,10 @@ impl Window {
 
     fn begin(&mut self, training: Training) {
         self.commands.push(Command::Train(training.job, Box::new(training.request.clone())));
+        let runs = training.request.out.as_deref().and_then(Path::parent);
+        if let Some(runs) = runs.filter(|_| self.state.runs.folder.is_empty()) {
+            self.state.runs.folder = runs.display().to_string();
+        }
         self.state.training = Some(training);
         self.state.banners.retain(|banner| !banner.diverged);
         self.preferences.run_settings = false;

@@ -117,7 +117,7 @@ impl ByTimestep {
         let (x, ends): (Vec<f64>, Vec<(f64, f64)>) = gap.map(|(m, f)| (m.x, (f.y.min(m.y), m.y))).unzip();
         let (low, high): (Vec<f64>, Vec<f64>) = ends.into_iter().unzip();
         let label = match self.loss {
-            Loss::Simple => "L_simple (mean squared error of the noise)",
+            Loss::Simple => "L_simple (error of the noise)",
             Loss::Bits => "L_vlb, bits per dimension and timestep",
         };
         let hover = move |at: &HoverPosition<'_>| match at {

@@ -153,21 +153,25 @@ pub fn axes(plot: Plot<'_>, log: bool) -> Plot<'_> {
     if log { plot.y_grid_spacer(decades) } else { plot }
 }
 
-/// Lines at 1, 2, 5 of each power of ten that is in sight, and fainter ones between.
+/// Lines at 1, 2, 5 of each power of ten that is in sight, and fainter ones between: where hardly any is, every tenth.
 pub(super) fn decades(input: GridInput) -> Vec<GridMark> {
     let (low, high) = input.bounds;
     let mut marks = Vec::new();
     for decade in (low.floor().max(-12.0) as i32)..=(high.ceil().min(12.0) as i32) {
-        for digit in 1..10 {
-            let step_size = match digit {
-                1 => 1.0,
-                2 | 5 => 0.5,
-                _ => 0.1,
+        for tenths in 10..100 {
+            let step_size = match tenths {
+                10 => 1.0,
+                20 | 50 => 0.5,
+                _ if tenths % 10 == 0 => 0.1,
+                _ => 0.02,
             };
-            marks.push(GridMark { value: f64::from(decade) + f64::from(digit).log10(), step_size });
+            marks.push(GridMark { value: f64::from(decade - 1) + f64::from(tenths).log10(), step_size });
         }
     }
     marks.retain(|m| (low..=high).contains(&m.value));
+    if marks.iter().filter(|m| m.step_size >= 0.1).count() > 1 {
+        marks.retain(|m| m.step_size >= 0.1);
+    }
     marks
 }
 
@@ -213,6 +217,17 @@ mod tests {
         assert!((smoothed(&ramp, 0.9)[250] - 250.0).abs() < 1e-6, "it does not lag");
         assert_eq!(smoothed(&[1.0, 3.0], 0.0), [1.0, 3.0]);
         assert!(smoothed(&[], 0.5).is_empty());
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_lines_however_near_the_values_are() {
+        let lines = |low: f64, high: f64| -> Vec<f64> {
+            let marks = decades(GridInput { bounds: (low.log10(), high.log10()), base_step_size: 1.0 });
+            marks.iter().map(|mark| (1000.0 * 10_f64.powf(mark.value)).round()).collect()
+        };
+        assert_eq!(lines(0.15, 0.45), [200.0, 300.0, 400.0]);
+        assert_eq!(lines(0.255, 0.295), [260.0, 270.0, 280.0, 290.0]);
+        assert_eq!(lines(0.95, 1.15), [950.0, 960.0, 970.0, 980.0, 990.0, 1000.0, 1100.0]);
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl RunsView {
             let (done, total) = state.runs.progress;
             let words = match state.runs.job {
                 Some(_) => format!("{done} of {total}"),
+                None if state.runs.read && state.runs.listed.len() == 1 => "1 run".to_owned(),
                 None if state.runs.read => format!("{} runs", state.runs.listed.len()),
                 None => String::new(),
             };

@@ -217,6 +217,7 @@ fn set_style(style: &mut egui::Style, p: &Palette) {
     style.spacing.interact_size = vec2(40.0, CONTROL);
     style.spacing.combo_width = 80.0;
     style.spacing.slider_width = 120.0;
+    style.spacing.scroll.floating_allocated_width = GRID;
     style.animation_time = 0.0;
     let v = &mut style.visuals;
     v.panel_fill = p.background;

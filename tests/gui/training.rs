@@ -278,6 +278,7 @@ fn a_folder_for_checkpoints_is_passed_on() {
         (request.out.as_deref(), request.resume),
         (Some(std::path::Path::new("/tmp/run")), Some(Changes::default()))
     );
+    assert_eq!(gui.state().state.runs.folder, "/tmp", "there it is found among the runs");
 }
 
 #[test]
