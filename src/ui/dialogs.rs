@@ -56,7 +56,8 @@ const KEY_ROW: f32 = 22.0;
 pub fn keys(ui: &Ui) -> bool {
     let height = (ui.ctx().content_rect().height() - 176.0).max(80.0);
     let modal = Modal::new(Id::unique("keys")).frame(frame(ui)).show(ui.ctx(), |ui| {
-        ui.set_width(KEYS_WIDTH.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
+        // and a scroll bar
+        ui.set_width((KEYS_WIDTH + GRID).min(ui.ctx().content_rect().width() - 48.0).max(120.0));
         ui.label(RichText::new("Keys").font(style::semibold(style::LARGE)));
         ScrollArea::vertical().max_height(height).min_scrolled_height(height).show(ui, |ui| {
             ui.spacing_mut().item_spacing.y = 4.0;
