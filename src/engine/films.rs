@@ -94,9 +94,16 @@ impl Films {
         Ok(())
     }
 
-    /// Drops these branches.
+    /// Drops these branches, and those that wait to leave them.
     pub(super) fn forget(&mut self, jobs: &[JobId], out: &Outbox) {
-        jobs.iter().for_each(|job| self.end(*job, out));
+        let mut ends = jobs.to_vec();
+        let next = self.fork.iter().map(|fork| (fork.job, &fork.request));
+        for (job, request) in next.chain(self.waiting.iter().map(|(job, request)| (*job, request))) {
+            if ends.contains(&request.parent) {
+                ends.push(job);
+            }
+        }
+        ends.iter().for_each(|job| self.end(*job, out));
         self.over.retain(|film| !jobs.contains(&film.job()));
     }
 

@@ -140,6 +140,25 @@ fn what_cannot_be_branched_is_refused_in_a_sentence() {
 }
 
 #[test]
+fn a_branch_that_waits_for_one_that_is_dropped_is_cancelled_like_it() {
+    let engine = engine();
+    let (root, _) = film(&engine);
+    let (first, _) = branch(&engine, fork(root, 951)).unwrap();
+    let [busy, waits, twig] = [(); 3].map(|()| engine.new_job());
+    for (job, parent) in [(busy, root), (waits, first), (twig, waits)] {
+        engine.send(Command::Fork(job, fork(parent, 951))).unwrap();
+    }
+    engine.send(Command::Forget(vec![first])).unwrap();
+    let mut ends = Vec::new();
+    while ends.len() < 3 {
+        if let Event::Finished(job, outcome) = engine.wait(Duration::from_secs(120)).unwrap().expect("an event") {
+            ends.push((job, outcome));
+        }
+    }
+    assert_eq!(ends, [(waits, Outcome::Cancelled), (twig, Outcome::Cancelled), (busy, Outcome::Done)]);
+}
+
+#[test]
 fn branches_of_branches_are_the_same_for_any_number_of_threads() {
     let ends = |threads| {
         let engine = with_threads(threads);
