@@ -3,7 +3,8 @@
 use super::actions::{self, PathUse, UiAction, View};
 use super::style::{self, Icon};
 use super::window::Window;
-use egui::{Align, Layout, Margin, Panel, RichText, ThemePreference, Ui, gui_zoom};
+use egui::containers::menu::{MenuButton, MenuConfig};
+use egui::{Align, Layout, Margin, Panel, PopupCloseBehavior, RichText, ThemePreference, Ui, gui_zoom};
 
 /// Width from which the name of the program has room beside the views.
 const NAME_FROM: f32 = 1000.0;
@@ -43,7 +44,9 @@ impl Window {
                     }
                 });
                 menu.response.on_hover_text("Open and save models, open images, export films");
-                let menu = ui.menu_button("View ⏷", |ui| {
+                // the size takes more than one click
+                let stays = MenuConfig::new().close_behavior(PopupCloseBehavior::CloseOnClickOutside);
+                let (menu, _) = MenuButton::new("View ⏷").config(stays).ui(ui, |ui| {
                     use UiAction::{FullScreen, NextTheme, Present, ToggleContrast};
                     if menu_item(ui, &UiAction::Show(View::Shared), out) {
                         ui.close();
@@ -55,7 +58,7 @@ impl Window {
                     }
                     size_of_everything(ui);
                 });
-                menu.response.on_hover_text("What is shown, and how");
+                menu.on_hover_text("What is shown, and how");
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     ui.spacing_mut().item_spacing.x = 2.0;
                     style::icon_button(ui, Icon::Keys, &UiAction::ToggleKeys, false, out);

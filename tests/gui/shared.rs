@@ -102,6 +102,22 @@ fn escape_closes_a_menu_and_a_key_that_acts_does_too() {
 }
 
 #[test]
+fn the_size_of_everything_takes_as_many_clicks_as_it_takes() {
+    let mut gui = with_films(1280.0, 720.0);
+    gui.get_by_label("View ⏷").click();
+    gui.run();
+    for _ in 0..2 {
+        let zoom = gui.ctx.zoom_factor();
+        gui.get_by_label("+").click();
+        gui.run();
+        assert!(gui.ctx.zoom_factor() > zoom);
+    }
+    gui.get_by_label_contains("Presentation").click();
+    gui.run();
+    assert!(gui.query_by_label_contains("High contrast").is_none());
+}
+
+#[test]
 fn shared_latents_fit_any_window() {
     for (width, height) in [(1920.0, 1080.0), (640.0, 400.0), (1.0, 1.0)] {
         let mut gui = with_films(width, height);
