@@ -174,6 +174,9 @@ impl App {
     fn fit(&mut self, ctx: &egui::Context) {
         let size = ctx.input(|i| {
             let v = i.viewport();
+            if v.maximized == Some(true) || v.fullscreen == Some(true) {
+                return None;
+            }
             fitting(v.inner_rect?.size(), v.outer_rect?.size(), v.monitor_size?).filter(|_| i.time < SETTLING)
         });
         if let Some(size) = size.filter(|_| !std::mem::replace(&mut self.fitted, true)) {
