@@ -103,6 +103,8 @@ impl Window {
         let (film, shape, settings) = (*film, trajectory.shape(), settings.clone());
         let (n, beginning) = (trajectory.n(), trajectory.beginning());
         let states = QUARTERS.map(|quarter| trajectory.state(beginning * quarter / QUARTERS.len()));
+        let parents = states.iter().map(|doses| state.branches.job(state.branches.parent_at(*doses)));
+        let Some(parents) = parents.collect::<Option<Vec<_>>>() else { return };
         let of = match chosen {
             ROOT => format!("seed {}", settings.seed),
             _ => format!("“{}”", state.branches.name(chosen)),
@@ -118,8 +120,7 @@ impl Window {
         let request = settings.sample_request();
         let mut seed = settings.seed;
         let mut rows = Vec::new();
-        for doses in states {
-            let Some(parent) = state.branches.job(state.branches.parent_at(doses)) else { return };
+        for (doses, parent) in states.into_iter().zip(parents) {
             seed = next_seed(seed);
             let job = state.new_job();
             let fork = ForkRequest {
