@@ -1,5 +1,6 @@
 //! The loss by timestep beside the oracle's, and over the run as a map: whether the loss is as low as it can be.
 
+use super::numbers;
 use super::style::{self, GRID};
 use crate::engine::{Floor, Metrics, timesteps};
 use egui::{ColorImage, RichText, TextureHandle, TextureOptions, Ui, Vec2b, vec2};
@@ -164,7 +165,7 @@ impl ByTimestep {
                 let column = columns.iter().find(|column| column.step as f64 >= position.x)?;
                 let t = (0.0..steps as f64).contains(&position.y).then_some(position.y as usize)?;
                 let loss = column.mean(timesteps::bin(t, steps))?;
-                let step = style::thousands(column.step);
+                let step = numbers::thousands(column.step);
                 Some(format!("step {step}, t near {t}\nL_simple {}", number(f64::from(loss))))
             })
             .auto_bounds(Vec2b::TRUE)
@@ -202,7 +203,7 @@ fn floor_words(floor: &Floor) -> String {
     format!(
         "Floor: the oracle of {} training images, {} pictures a bin. It knows them by heart: at small t only a network that \
          memorises comes near",
-        style::thousands(floor.images as u64),
+        numbers::thousands(floor.images as u64),
         floor.pictures
     )
 }

@@ -1,6 +1,7 @@
 //! The loss over a run: the newest steps one by one, or the whole run as a mean within its least and largest values.
 
 use super::changes;
+use super::numbers;
 use super::style::{self, BODY};
 use crate::engine::{Evaluation, History, Metrics};
 use egui::{Color32, Stroke, Ui, Vec2b};
@@ -94,7 +95,7 @@ impl Curve {
         let hover = move |at: &HoverPosition<'_>| match at {
             HoverPosition::NearDataPoint { plot_name, position, .. } => Some(format!(
                 "{plot_name}\nstep {}\nloss {:.4}",
-                style::thousands(position.x as u64),
+                numbers::thousands(position.x as u64),
                 value(position.y)
             )),
             HoverPosition::Elsewhere { .. } => None,
@@ -177,7 +178,7 @@ pub(super) fn decades(input: GridInput) -> Vec<GridMark> {
 
 /// There is no half of a training step.
 fn step_mark(value: f64) -> String {
-    if value >= 0.0 && value.fract().abs() < 1e-6 { style::thousands(value as u64) } else { String::new() }
+    if value >= 0.0 && value.fract().abs() < 1e-6 { numbers::thousands(value as u64) } else { String::new() }
 }
 
 fn number(v: f64) -> String {

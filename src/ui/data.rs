@@ -3,6 +3,7 @@
 
 use super::actions::{PathUse, UiAction};
 use super::film_settings::section;
+use super::numbers;
 use super::pictures::{Atlas, Map};
 use super::state::{AppState, Phase, RunSettings};
 use super::style::{self, GRID};
@@ -141,7 +142,7 @@ fn frequent<T>(mut kinds: Vec<(&T, usize)>, name: impl Fn(&T) -> String) -> Vec<
     let others = kinds.split_off(kinds.len().min(KINDS));
     let mut named: Vec<_> = kinds.into_iter().map(|(kind, n)| (name(kind), n)).collect();
     if !others.is_empty() {
-        let count = style::thousands(others.len() as u64);
+        let count = numbers::thousands(others.len() as u64);
         named.push((format!("{count} others"), others.iter().map(|(_, n)| n).sum()));
     }
     named
@@ -177,8 +178,8 @@ impl DataView {
         egui::CentralPanel::default().frame(frame).show(ui, |ui| match &data.phase {
             Phase::Busy => {
                 let reason = match data.progress {
-                    Some((0, found)) => format!("{} files found", style::thousands(found)),
-                    Some((done, total)) => format!("{} of {}", style::thousands(done), style::thousands(total)),
+                    Some((0, found)) => format!("{} files found", numbers::thousands(found)),
+                    Some((done, total)) => format!("{} of {}", numbers::thousands(done), numbers::thousands(total)),
                     None => "The first pictures come in a moment".to_owned(),
                 };
                 let stop = Some(("Stop reading", UiAction::StopReading));
@@ -224,13 +225,13 @@ impl DataView {
 
     fn numbers(&mut self, ui: &mut Ui, job: JobId, set: &Dataset) {
         let p = style::palette(ui);
-        let count = style::thousands(set.n as u64);
+        let count = numbers::thousands(set.n as u64);
         ui.label(RichText::new(format!("{count} pictures")).font(style::semibold(style::LARGE)));
         let [c, h, w] = set.shape;
         let colours = if c == 1 { "grey" } else { "RGB" };
         ui.label(RichText::new(format!("The network gets them as {w}×{h} {colours}")).color(p.weak));
         if let Some(held_out) = &set.held_out {
-            let count = style::thousands(held_out.n as u64);
+            let count = numbers::thousands(held_out.n as u64);
             let says = format!("{count} more are held out: never trained on, they show whether it memorises");
             ui.label(RichText::new(says).color(p.weak));
         }
@@ -240,7 +241,7 @@ impl DataView {
         }
         let Some((_, Summary { classes, sizes, modes })) = &self.summary else { return };
         let most = classes.iter().copied().max().unwrap_or(1);
-        section(ui, &format!("Classes: {}", style::thousands(classes.len() as u64)));
+        section(ui, &format!("Classes: {}", numbers::thousands(classes.len() as u64)));
         scrolled(ui, "classes", classes.len(), |ui, i| {
             let says = "Show only this class; again: all";
             let chosen = self.class == Some(i as u32);
@@ -256,7 +257,7 @@ impl DataView {
         }
         match set.skipped.len() {
             0 => section(ui, "All files could be read"),
-            n => section(ui, &format!("Not read: {}", style::thousands(n as u64))),
+            n => section(ui, &format!("Not read: {}", numbers::thousands(n as u64))),
         };
         scrolled(ui, "skipped", set.skipped.len(), |ui, i| {
             let (path, why) = &set.skipped[i];
@@ -294,15 +295,15 @@ impl DataView {
         }
         let Some((.., order)) = &self.order else { return };
         let what = match selection {
-            Selection::Class(None) => format!("DATA · {}, all {}", set.name, style::thousands(set.n as u64)),
+            Selection::Class(None) => format!("DATA · {}, all {}", set.name, numbers::thousands(set.n as u64)),
             Selection::Class(Some(class)) => {
-                let n = style::thousands(order.len() as u64);
+                let n = numbers::thousands(order.len() as u64);
                 format!("DATA · {}, the {n} of class {}", set.name, set.classes[class as usize])
             }
             Selection::Batch { step, .. } => {
                 let mirrored = order.iter().filter(|d| d.mirrored).count();
                 let of = format!("{mirrored} of {} mirrored, underlined", order.len());
-                format!("DATA · {}, step {}, {of}", set.name, style::thousands(step + 1))
+                format!("DATA · {}, step {}, {of}", set.name, numbers::thousands(step + 1))
             }
         };
         style::badge(ui, &what, "");
@@ -395,7 +396,7 @@ fn gallery(
         }
         let area = Rect::from_min_size(pos2(corner.x, corner.y + viewport.top()), viewport.size());
         let response = ui.interact(area, ui.scope_id().with("pictures"), Sense::hover());
-        let [from, to, all] = [shown.start + 1, shown.end, order.len()].map(|v| style::thousands(v as u64));
+        let [from, to, all] = [shown.start + 1, shown.end, order.len()].map(|v| numbers::thousands(v as u64));
         response.widget_info(|| WidgetInfo::labeled(Role::Image, true, format!("Pictures {from} to {to} of {all}")));
         let under = response.hover_pos().and_then(|at| shown.clone().find(|i| place(*i).contains(at)));
         if let Some(drawn) = under.map(|i| order[i]) {
@@ -431,7 +432,7 @@ fn bar(ui: &mut Ui, name: &str, n: usize, most: usize, chosen: Option<bool>) -> 
         ui.painter().rect_stroke(rect, 2.0, Stroke::new(2.0, p.accent), egui::StrokeKind::Inside);
     }
     let font = FontId::proportional(style::SMALL);
-    let count = style::thousands(n as u64);
+    let count = numbers::thousands(n as u64);
     let number =
         ui.painter().text(rect.right_center() - vec2(6.0, 0.0), Align2::RIGHT_CENTER, &count, font.clone(), p.text);
     let job = egui::text::LayoutJob {

@@ -8,6 +8,7 @@ use super::equations;
 use super::film_bar::FilmBar;
 use super::film_settings;
 use super::noise::NoiseView;
+use super::numbers;
 use super::pictures::{self, Atlas, Map};
 use super::schedule::ScheduleView;
 use super::state::{AppState, Film, Method, Phase};
@@ -281,9 +282,9 @@ pub fn map(quantity: Quantity) -> Map {
 /// "MODEL", "step 40,000 EMA"; "ORACLE", "exact oracle of 60,000 images".
 pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
     let rest = match by.oracle_images {
-        Some(n) => format!("exact oracle of {} images", style::thousands(n as u64)),
+        Some(n) => format!("exact oracle of {} images", numbers::thousands(n as u64)),
         None => {
-            let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", style::thousands(s)));
+            let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", numbers::thousands(s)));
             format!("{step} {}", if by.predictor == Predictor::Raw { "raw" } else { "EMA" })
         }
     };

@@ -1,6 +1,7 @@
 //! The panel at the right of the film view: what both films are made from.
 
 use super::actions::{PathUse, UiAction};
+use super::numbers;
 use super::state::{AppState, FilmSettings, GRIDS, Method};
 use super::style::{self, GRID};
 use crate::engine::{PredictionType, Predictor, Variance, Which};
@@ -37,9 +38,9 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
         let models = [(Which::Loaded, loaded, "The loaded model"), (Which::Training, "In training", "As it is now")];
         style::segments(ui, &models, &mut s.which);
     } else if let Some(model) = &state.model {
-        let step = model.step.map_or_else(String::new, |n| format!(", step {}", style::thousands(n)));
+        let step = model.step.map_or_else(String::new, |n| format!(", step {}", numbers::thousands(n)));
         let v = if model.prediction_type == PredictionType::Velocity { ", predicts v" } else { "" };
-        ui.label(format!("{}, {} weights{step}{v}", model.name, style::thousands(model.params as u64)));
+        ui.label(format!("{}, {} weights{step}{v}", model.name, numbers::thousands(model.params as u64)));
     } else {
         ui.label("None loaded");
     }

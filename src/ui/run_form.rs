@@ -3,6 +3,7 @@
 
 use super::actions::{PathUse, UiAction};
 use super::film_settings::section;
+use super::numbers;
 use super::schedule::name as schedule_name;
 use super::state::{AppState, RunSettings};
 use super::style::{self, GRID};
@@ -146,7 +147,7 @@ fn number(ui: &mut Ui, s: &mut RunSettings, number: Number, name: &str, says: &s
         |ui| value(ui, field(number, &mut new), problem.is_none()),
         |ui| {
             let Some(paper) = paper else { return };
-            let text = if paper >= 1e3 { style::thousands(paper as u64) } else { number.words(paper) };
+            let text = if paper >= 1e3 { numbers::thousands(paper as u64) } else { number.words(paper) };
             let same = paper == old;
             let text = if same { RichText::new(text).strong() } else { RichText::new(text) };
             let button = egui::Button::new(text).frame(false);

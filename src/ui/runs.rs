@@ -2,6 +2,7 @@
 
 use super::actions::{PathUse, UiAction};
 use super::curve::{self, CurveSettings};
+use super::numbers;
 use super::pictures::{Atlas, Map};
 use super::snapshots::cells;
 use super::state::{AppState, RunSettings, typed_path};
@@ -370,7 +371,7 @@ fn about(summary: &RunSummary, saved: Option<SystemTime>, now: SystemTime) -> St
     let data = Path::new(&config.data).file_name().map_or(config.data.as_str().into(), |name| name.to_string_lossy());
     let loss = history.mean_loss(100).map_or_else(String::new, |loss| format!(" · loss {loss:.4}"));
     let age = saved.map_or_else(String::new, |saved| format!(" · {}", age(saved, now)));
-    let [step, steps] = [*step, config.steps].map(style::thousands);
+    let [step, steps] = [*step, config.steps].map(numbers::thousands);
     let usual = RunConfig::default();
     let schedule = Some(&config.beta_schedule).filter(|name| **name != usual.beta_schedule);
     let predicts = Some(&config.prediction_type).filter(|name| **name != usual.prediction_type);
@@ -384,7 +385,7 @@ fn age(saved: SystemTime, now: SystemTime) -> String {
         0 => "just now".to_owned(),
         1..60 => format!("{minutes} min ago"),
         60..2880 => format!("{} h ago", minutes / 60),
-        _ => format!("{} days ago", style::thousands(minutes / 1440)),
+        _ => format!("{} days ago", numbers::thousands(minutes / 1440)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the optimiser is doing: gradient norm, update-to-weight ratio and learning rate over the run.
 
 use super::curve;
+use super::numbers;
 use super::style::{self, GRID};
 use crate::engine::{Metrics, Point};
 use egui::{RichText, Ui, Vec2b, vec2};
@@ -55,7 +56,7 @@ impl SignalCurves {
                             )
                             .label_formatter(|at| {
                                 let egui_plot::HoverPosition::NearDataPoint { position, .. } = at else { return None };
-                                let step = style::thousands(position.x as u64);
+                                let step = numbers::thousands(position.x as u64);
                                 Some(format!("step {step}\n{}", value(position.y)))
                             })
                             .auto_bounds(Vec2b::TRUE);
@@ -85,7 +86,7 @@ fn value(log: f64) -> String {
 
 fn ema_words(metrics: &Metrics) -> String {
     let Some(last) = metrics.history.last() else { return String::new() };
-    let horizon = style::thousands((1.0 / (1.0 - f64::from(last.ema_decay)).max(1e-9)).round() as u64);
+    let horizon = numbers::thousands((1.0 / (1.0 - f64::from(last.ema_decay)).max(1e-9)).round() as u64);
     let mut text = format!("EMA horizon {horizon} steps");
     if let Some(share) = metrics.history.ema_initial() {
         text += &format!(", initial weights in it {:.1} %", 100.0 * share);

@@ -2,6 +2,7 @@
 //! the training step and for t, and EMA beside raw.
 
 use super::actions::UiAction;
+use super::numbers;
 use super::pictures::{Atlas, Map};
 use super::state::{Phase, Training};
 use super::style::{self, GRID};
@@ -79,14 +80,14 @@ impl SnapshotsView {
         let newest = training.snapshots.len() - 1;
         let mut i = training.snapshots.partition_point(|s| s.step < shown.step);
         let says = "The same noise after so many steps of training; at the right end it follows the newest";
-        if slider(ui, "Training step", says, &mut i, newest, &style::thousands(shown.step), "00,000,000") {
+        if slider(ui, "Training step", says, &mut i, newest, &numbers::thousands(shown.step), "00,000,000") {
             self.step = training.snapshots.get(i).filter(|_| i < newest).map(|s| s.step);
         }
         let states = shown.states();
         let last = states.len().saturating_sub(1);
         let mut i = states.iter().position(|doses| *doses <= self.doses).unwrap_or(last);
         let doses = states.get(i).copied().unwrap_or(0);
-        if slider(ui, "t", "From noise to picture", &mut i, last, &style::thousands(doses as u64), "1,000") {
+        if slider(ui, "t", "From noise to picture", &mut i, last, &numbers::thousands(doses as u64), "1,000") {
             self.doses = states.get(i).copied().unwrap_or(0);
         }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
@@ -146,7 +147,7 @@ impl SnapshotsView {
             let at = pos2(left, picture(ROWS - 1).bottom() + 4.0);
             let font = if here { style::semibold(style::SMALL) } else { FontId::proportional(style::SMALL) };
             let color = if here { p.text } else { p.weak };
-            ui.painter().text(at, Align2::LEFT_TOP, style::thousands(*step), font, color);
+            ui.painter().text(at, Align2::LEFT_TOP, numbers::thousands(*step), font, color);
         }
         let response = ui.allocate_rect(area, Sense::click_and_drag());
         let newest = key.2.last().copied().unwrap_or(0);
@@ -185,7 +186,7 @@ impl SnapshotsView {
             let half = Rect::from_min_size(min, vec2(width, area.height()));
             let mut ui = ui.new_child(UiBuilder::new().max_rect(half));
             let name = training.model.as_ref().map_or("in training", |m| m.name.as_str());
-            let whose = format!("{name}, step {}, {copy}, DDIM, t = {t}", style::thousands(shown.step));
+            let whose = format!("{name}, step {}, {copy}, DDIM, t = {t}", numbers::thousands(shown.step));
             style::badge(&mut ui, "MODEL", &whose);
             let rest = ui.available_rect_before_wrap();
             let cells = cells(rest, atlas.count(), atlas.size(), ui.pixels_per_point());

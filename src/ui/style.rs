@@ -3,7 +3,6 @@
 use super::actions::{self, UiAction};
 use super::icons;
 pub use super::icons::Icon;
-pub use super::numbers::{duration, thousands};
 use egui::text::{LayoutJob, TextFormat};
 use egui::{
     Align, Color32, FontData, FontDefinitions, FontFamily, FontId, Response, RichText, Role, Sense, Stroke, StrokeKind,

@@ -3,6 +3,7 @@
 use super::actions::UiAction;
 use super::axis::{self, Axis, Scale};
 use super::branches::BranchAction;
+use super::numbers;
 use super::pictures::{Atlas, Map};
 use super::style;
 use super::symbols::{self, Part};
@@ -176,7 +177,7 @@ impl Timeline {
         }
         if span.growing && track.right() - frontier > 300.0 {
             let left = span.reached.unwrap_or(span.steps);
-            let text = format!("computing: {} of {} timesteps to come", style::thousands(left as u64), span.steps);
+            let text = format!("computing: {} of {} timesteps to come", numbers::thousands(left as u64), span.steps);
             let at = pos2((frontier + track.right()) / 2.0, track.center().y);
             painter.text(at, Align2::CENTER_CENTER, text, FontId::proportional(style::SMALL), p.weak);
         }

@@ -5,6 +5,7 @@ use super::by_timestep::ByTimestep;
 use super::changes::ChangesForm;
 use super::curve::{self, Curve, CurveSettings};
 use super::doctor;
+use super::numbers;
 use super::run_form;
 use super::signals::SignalCurves;
 use super::snapshots::{self, SnapshotsView};
@@ -116,7 +117,7 @@ impl TrainingView {
                     _ if training.phase == Phase::Busy => {
                         let reason = match training.reading {
                             Some((done, total)) if training.model.is_none() => {
-                                let [done, total] = [done, total].map(style::thousands);
+                                let [done, total] = [done, total].map(numbers::thousands);
                                 format!("Reading the data: {done} of {total}")
                             }
                             _ => "The first steps come in a moment".to_owned(),
@@ -176,7 +177,7 @@ fn status(ui: &mut Ui, training: &Training) {
         Phase::Stopped => ("Stopped".to_owned(), p.warning),
         Phase::Idle | Phase::Busy if training.is_paused() => ("Paused".to_owned(), p.warning),
         Phase::Idle | Phase::Busy => match &training.model {
-            Some(m) => (format!("{}, {} weights", m.name, style::thousands(m.params as u64)), p.weak),
+            Some(m) => (format!("{}, {} weights", m.name, numbers::thousands(m.params as u64)), p.weak),
             None => ("Starting".to_owned(), p.weak),
         },
     };
@@ -196,12 +197,12 @@ fn numbers(ui: &mut Ui, training: &Training) {
         (none(), none(), none(), none(), none(), none());
     let mut widest = "000,000 of 000,000".to_owned();
     if let Some(m) = &training.metrics {
-        let total = style::thousands(m.total);
+        let total = numbers::thousands(m.total);
         widest = format!("{total} of {total}");
-        step = format!("{} of {total}", style::thousands(m.step));
+        step = format!("{} of {total}", numbers::thousands(m.step));
         if training.phase == Phase::Busy && !training.is_paused() {
             speed = if m.images_per_s > 0.0 { format!("{:.0}", m.images_per_s) } else { none() };
-            left = if m.seconds_left > 0.0 { style::duration(m.seconds_left) } else { none() };
+            left = if m.seconds_left > 0.0 { numbers::duration(m.seconds_left) } else { none() };
         }
         if let Some(s) = m.history.last() {
             loss = m.history.mean_loss(100).map_or_else(none, |l| format!("{l:.4}"));

@@ -2,8 +2,8 @@
 
 use super::actions::PathUse;
 use super::dialogs::{self, PathDialog};
+use super::numbers;
 use super::state::{AppState, Training};
-use super::style;
 use super::tree::{Plan, Travel};
 use super::window::Window;
 use crate::engine::{JobId, Outcome, Which};
@@ -117,7 +117,7 @@ impl Window {
         let Some(unsaved) = self.unsaved.as_mut().filter(|u| u.saving.is_none()) else { return };
         let Some(steps) = self.state.training.as_ref().and_then(Training::unsaved) else { return self.grant() };
         let first_frame = !std::mem::replace(&mut unsaved.shown, true);
-        let why = format!("{} steps are in memory only and would be lost", style::thousands(steps));
+        let why = format!("{} steps are in memory only and would be lost", numbers::thousands(steps));
         let answers = [
             (Answer::Save, "Save…", "Choose a folder for the model and its training"),
             (Answer::Discard, "Discard", "Lose this training"),
@@ -141,7 +141,7 @@ impl Window {
         let step = self.state.reverse.source.as_ref().and_then(|by| by.step).unwrap_or_default();
         let why = format!(
             "A new film takes them for good: they are of the training as it was after {} steps",
-            style::thousands(step)
+            numbers::thousands(step)
         );
         let answers = [
             (false, "Keep the branches", "Make no new film (Esc)"),

@@ -4,6 +4,7 @@
 use super::actions::{UiAction, View};
 use super::curve::{self, CurveSettings};
 use super::film_settings::{WIDTH, section};
+use super::numbers;
 use super::pictures::{Atlas, Map};
 use super::state::AppState;
 use super::style::{self, GRID};
@@ -158,7 +159,8 @@ impl WatchView {
             let Some((step, value)) = series.points().last() else { continue };
             let words = format!("{tag}  {}", number(*value));
             let row = ui.selectable_label(*tag == self.scalar, words);
-            if row.on_hover_text(format!("At step {}; press for its curve", style::thousands(*step as u64))).clicked() {
+            if row.on_hover_text(format!("At step {}; press for its curve", numbers::thousands(*step as u64))).clicked()
+            {
                 self.scalar.clone_from(tag);
             }
         }
@@ -234,7 +236,7 @@ impl WatchView {
             self.atlas.paint(ui, first + i, Rect::from_min_size(at.round(), size));
             let text = pos2(at.x, at.y + size.y + 2.0);
             let font = FontId::proportional(style::SMALL);
-            let words = format!("step {}", style::thousands(*step as u64));
+            let words = format!("step {}", numbers::thousands(*step as u64));
             ui.painter().text(text, egui::Align2::LEFT_TOP, words, font, style::palette(ui).weak);
         }
         let spoken = format!("Pictures of {}", self.pictures);
@@ -257,7 +259,7 @@ fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {
 
 /// There is no half of a training step.
 fn step(value: f64) -> String {
-    if value >= 0.0 && value.fract().abs() < 1e-6 { style::thousands(value as u64) } else { String::new() }
+    if value >= 0.0 && value.fract().abs() < 1e-6 { numbers::thousands(value as u64) } else { String::new() }
 }
 
 /// Four digits, or a power of ten.
