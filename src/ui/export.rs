@@ -326,6 +326,37 @@ pub fn version(recipe: Recipe) -> Version {
     Version { model: recipe.model, hash: recipe.hash, step: recipe.step, settings, plans }
 }
 
+impl AppState {
+    /// Lets a film and its branches be made once their model is there, and says so.
+    fn wait_for_model(&mut self, version: Box<Version>, way: Option<Travel>) {
+        let step = version.step.map_or_else(String::new, |step| format!(", step {step}"));
+        let what = format!("This film needs the model {}{step}", version.model);
+        let details = format!(
+            "it is made as soon as a model with the very same weights is opened (their hash is {})",
+            version.hash
+        );
+        self.notify(Severity::Warning, what, details);
+        self.to_restore = Some((version, way));
+    }
+
+    /// The film that has waited for the model that is there now.
+    pub(super) fn awaited(&mut self) -> Option<UiAction> {
+        let model = self.model.as_ref()?;
+        let (version, way) =
+            self.to_restore.take_if(|(version, _)| version.hash == model.hash || version.model == model.name)?;
+        if way.is_some_and(|way| self.branches.ahead(way) != Some(&*version)) {
+            // another change has come since
+            None
+        } else if version.hash == model.hash {
+            Some(UiAction::Restore(version, way))
+        } else {
+            // the name is the same, the weights are not
+            self.wait_for_model(version, way);
+            None
+        }
+    }
+}
+
 impl Window {
     pub(super) fn start_export(&mut self, settings: ExportSettings) {
         let job = self.state.new_job();
@@ -336,38 +367,30 @@ impl Window {
     }
 
     /// Makes a film and its branches again, with its model if that is there or inside the program.
-    pub(super) fn restore(&mut self, version: Box<Version>, way: Option<Travel>) {
+    pub(super) fn restore(&mut self, mut version: Box<Version>, way: Option<Travel>) {
         let shipped = version.model == SHIPPED;
         match &self.state.model {
             Some(model) if model.hash == version.hash => {
+                self.state.to_restore = None;
                 if way.is_none() {
                     self.view = View::Film;
+                    version.renumber(self.state.branches.last_id);
+                } else {
+                    version.settings = version.settings.beside(&self.state.settings);
                 }
                 self.state.settings = version.settings;
                 self.sample_then(version.plans, way);
                 self.drown();
             }
             Some(model) if shipped && model.name != SHIPPED => {
-                self.state.to_restore = Some((version, way));
-                self.load(Origin::Shipped);
-            }
-            loaded => {
-                // it may just have been loaded for this film, and has none yet
-                let shown = self.state.reverse.source.as_ref().map(|by| &by.hash);
-                let again = shipped && loaded.as_ref().is_some_and(|model| shown != Some(&model.hash));
-                let step = version.step.map_or_else(String::new, |step| format!(", step {step}"));
-                let what = format!("This film needs the model {}{step}", version.model);
-                let then = match way {
-                    None => "drop the film again",
-                    Some(Travel::Undo) => "undo again",
-                    Some(Travel::Redo) => "redo again",
-                };
-                let details = format!("open it, then {then} (its weights' hash is {})", version.hash);
-                self.state.notify(Severity::Warning, what, details);
-                if again {
-                    self.act(UiAction::Restart);
+                let old = self.state.to_restore.replace((version, way));
+                // once, also while the key is held
+                let loading = old.is_some_and(|(old, _)| old.model == SHIPPED) && !self.state.file_jobs.is_empty();
+                if !loading {
+                    self.load(Origin::Shipped);
                 }
             }
+            _ => self.state.wait_for_model(version, way),
         }
     }
 

@@ -111,6 +111,12 @@ impl FilmSettings {
         let Self { which, seed, n, schedule, .. } = *self;
         ForwardRequest { which, schedule, seed, n, source: self.source.clone() }
     }
+
+    /// These, with the forward film of `now`; the picture that a reverse film begins from stays.
+    pub fn beside(self, now: &Self) -> Self {
+        let source = if self.from.is_some() { self.source } else { now.source.clone() };
+        Self { source, schedule: now.schedule, ..self }
+    }
 }
 
 /// What the next training is made from.
@@ -310,8 +316,7 @@ impl AppState {
                 self.settings.steps = self.settings.steps.filter(|k| *k <= model.schedule.steps());
                 self.model = Some(model);
                 self.noise.forget();
-                let restore = self.to_restore.take().map(|(version, way)| UiAction::Restore(version, way));
-                return Some(restore.unwrap_or(UiAction::Restart));
+                return Some(self.awaited().unwrap_or(UiAction::Restart));
             }
             Event::TrainingStarted(job, model) => {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {

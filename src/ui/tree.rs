@@ -65,6 +65,14 @@ impl Version {
     pub fn has_film_of(&self, other: &Self) -> bool {
         self.hash == other.hash && self.settings.sample_request() == other.settings.sample_request()
     }
+
+    /// Lets no branch have an id up to `last`.
+    pub fn renumber(&mut self, last: Id) {
+        for plan in &mut self.plans {
+            plan.id += last;
+            plan.parent += if plan.parent == ROOT { 0 } else { last };
+        }
+    }
 }
 
 /// Through the changes that were made.

@@ -153,7 +153,7 @@ impl Window {
         if answer == Some(true) {
             self.sample_now(parting.plans, parting.way);
         } else if let Some(made) = self.state.reverse.made.clone() {
-            self.state.settings = made;
+            self.state.settings = made.beside(&self.state.settings);
             self.drown();
         }
     }

@@ -2,11 +2,12 @@
 
 use crate::support::{self, Gui, STEPS, begin, film_jobs, frame, model, provenance, tell, with_films};
 use ddpm_film::engine::{
-    Command, Container, Event, ExportRequest, Format, ForwardSource, JobId, Left, ModelInfo, Outcome, Provenance,
-    Quantity, Recipe, SamplerKind,
+    Command, Container, Error, Event, ExportRequest, ForkRequest, Format, ForwardSource, JobId, Left, ModelInfo,
+    Outcome, Provenance, Quantity, Recipe, SamplerKind,
 };
 use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
+use std::sync::Arc;
 
 fn asked(gui: &mut Gui) -> (JobId, Box<ExportRequest>) {
     let commands = gui.state_mut().take_commands();
@@ -160,12 +161,86 @@ fn a_film_of_another_model_says_which() {
     gui.run();
     gui.get_by_label("This film needs the model cats, step 5");
     assert_eq!(film_jobs(&mut gui), (None, None));
-    // the model inside the program is loaded by itself, and asked for once
-    tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe("f00d", "mnist28"))));
-    let commands = gui.state_mut().take_commands();
+    // another model makes its own film, the one that is needed that of the file
+    let cats = |hash: &str| ModelInfo { name: "cats".into(), hash: hash.into(), ..ModelInfo::clone(&model()) }.into();
+    assert_ne!(opened(&mut gui, ModelInfo { hash: "beef".into(), ..ModelInfo::clone(&model()) }.into()), 77);
+    assert_ne!(opened(&mut gui, cats("beef")), 77);
+    assert_eq!(opened(&mut gui, cats("f00d")), 77);
+    assert!(gui.state().state.to_restore.is_none());
+    // the model inside the program is loaded by itself, and asked for once, or again where that failed
+    let drop = |gui: &mut Gui| {
+        tell(gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(recipe("1dea", "mnist28"))));
+        gui.state_mut().take_commands()
+    };
+    let commands = drop(&mut gui);
+    let [Command::Load(job, _)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert!(drop(&mut gui).is_empty());
+    let failed = Error::usage("cannot open the model", "it is gone", "open another one");
+    tell(&mut gui, Event::Finished(*job, Outcome::Failed(failed)));
+    assert_ne!(opened(&mut gui, cats("dada")), 77);
+    let commands = drop(&mut gui);
     assert!(matches!(commands.as_slice(), [Command::Load(..)]), "{commands:?}");
     let shipped = ModelInfo { name: "mnist28".into(), hash: "beef".into(), ..ModelInfo::clone(&model()) };
-    tell(&mut gui, Event::ModelChanged(shipped.into()));
-    assert!(gui.state().state.to_restore.is_none());
-    assert!(matches!(film_jobs(&mut gui), (Some(_), Some(_))), "a film of the model that is there now");
+    assert_ne!(opened(&mut gui, shipped.into()), 77, "a film of the model that is there now");
+    gui.run();
+    gui.get_by_label("This film needs the model mnist28, step 5");
+}
+
+/// The seed of the film that is asked for when a model has come.
+fn opened(gui: &mut Gui, model: Arc<ModelInfo>) -> u64 {
+    gui.state_mut().state.settings.seed = 3;
+    tell(gui, Event::ModelChanged(model));
+    let seeds = gui.state_mut().take_commands().into_iter().filter_map(|command| match command {
+        Command::Sample(_, request) => Some(request.seed),
+        _ => None,
+    });
+    let seeds: Vec<_> = seeds.collect();
+    let [seed] = seeds[..] else { panic!("{seeds:?}") };
+    seed
+}
+
+#[test]
+fn branches_of_a_dropped_film_are_not_those_of_the_same_film_before() {
+    let mut gui = with_films(1280.0, 800.0);
+    let mut forks = Vec::new();
+    for doses in [40, 20] {
+        if let Some(film) = gui.query_by_label("The film: t = 50 → 0") {
+            film.click();
+            gui.run();
+        }
+        gui.state_mut().state.playback.seek(doses);
+        gui.key_press(Key::F);
+        gui.run();
+        let commands = gui.state_mut().take_commands();
+        let [Command::Fork(job, fork)] = commands.as_slice() else { panic!("{commands:?}") };
+        begin(&mut gui, *job, support::film(4, doses));
+        (0..=doses).rev().for_each(|doses| tell(&mut gui, Event::Frame(*job, frame(4, doses))));
+        tell(&mut gui, Event::Finished(*job, Outcome::Done));
+        forks.push(fork.clone());
+    }
+    assert_eq!(forks[0].parent, forks[1].parent, "both leave the film");
+    open(&mut gui);
+    gui.get_by_label("Export").click();
+    gui.run();
+    let (export, request) = asked(&mut gui);
+    assert_eq!(request.recipe.forks.len(), 1, "the second");
+    tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(Box::new(request.recipe))));
+    let (Some(film), _) = film_jobs(&mut gui) else { panic!() };
+    begin(&mut gui, film, support::film(4, STEPS));
+    let commands = gui.state_mut().take_commands();
+    let [Command::Fork(dropped, same)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!(*same, ForkRequest { parent: film, ..forks[1].clone() });
+    tell(&mut gui, Event::Finished(export, Outcome::Done));
+    gui.key_press(Key::Escape);
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Z);
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let [Command::Forget(gone), Command::Fork(_, first), Command::Fork(_, second)] = commands.as_slice() else {
+        panic!("{commands:?}")
+    };
+    assert_eq!(*gone, [*dropped]);
+    for (made, fork) in [first, second].into_iter().zip(forks) {
+        assert_eq!(*made, ForkRequest { parent: film, ..fork });
+    }
 }
