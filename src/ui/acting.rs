@@ -204,7 +204,7 @@ impl Window {
         if !self.has_model() {
             return;
         }
-        if self.state.of_training() && !self.state.branches.is_empty() {
+        if self.state.would_lose_branches() {
             self.parting = Some(Parting { plans, way, shown: false });
         } else {
             self.sample_now(plans, way);
@@ -212,6 +212,8 @@ impl Window {
     }
 
     pub(super) fn sample_now(&mut self, plans: Vec<Plan>, way: Option<Travel>) {
+        // what was asked is out of date
+        self.parting = None;
         let job = self.state.new_job();
         self.state.reverse.expect(job, self.state.settings.clone());
         self.state.branches.to_grow = Some(Growing { job, plans, way });

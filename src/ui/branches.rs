@@ -107,11 +107,17 @@ impl AppState {
         let mut old = self.version();
         if let Some(version) = old.take_if(|_| self.of_training()) {
             // nothing leads back to weights that were trained on
-            self.branches.forget_film(&version);
+            self.branches.forget_weights(&version);
         }
         if self.branches.belong_to(job, old) {
-            self.notify(Severity::Info, TAKEN.to_owned(), "Undo (Ctrl+Z) brings both back".to_owned());
+            let details = "Undo (Ctrl+Z in the film view) brings both back".to_owned();
+            self.notify(Severity::Info, TAKEN.to_owned(), details);
         }
+    }
+
+    /// The next undo leads elsewhere than was said.
+    fn unsay_taken(&mut self) {
+        self.banners.retain(|banner| banner.what != TAKEN);
     }
 
     /// What the next branch is made from, as chosen, or else as the state at the playhead with other noise.
@@ -188,7 +194,7 @@ impl Window {
     fn go(&mut self, way: Travel) {
         let then = self.state.branches.ahead(way).cloned();
         let Some((now, then)) = self.state.version().zip(then) else { return };
-        self.state.banners.retain(|banner| banner.what != TAKEN);
+        self.state.unsay_taken();
         if self.state.reverse.job == self.state.branches.root && now.has_film_of(&then) {
             self.state.branches.went(way, Some(now));
             self.go_to(then.plans);
@@ -227,6 +233,7 @@ impl Window {
     fn change(&mut self, plans: Vec<Plan>) {
         if let Some(now) = self.state.version() {
             self.state.branches.changed(now);
+            self.state.unsay_taken();
             self.go_to(plans);
         }
     }

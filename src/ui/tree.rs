@@ -165,10 +165,11 @@ impl Branches {
         to.extend(old);
     }
 
-    /// No change leads to that film any more.
-    pub fn forget_film(&mut self, of: &Version) {
-        self.past.retain(|version| version.hash != of.hash);
-        self.future.retain(|version| version.hash != of.hash);
+    /// No change leads to films of that model and its weights any more.
+    pub fn forget_weights(&mut self, of: &Version) {
+        let others = |version: &Version| (&version.model, &version.hash) != (&of.model, &of.hash);
+        self.past.retain(others);
+        self.future.retain(others);
     }
 
     /// The film that this job makes or made.

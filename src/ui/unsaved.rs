@@ -3,7 +3,7 @@
 use super::actions::PathUse;
 use super::dialogs::{self, PathDialog};
 use super::numbers;
-use super::state::{AppState, Training};
+use super::state::{AppState, Phase, Training};
 use super::tree::{Plan, Travel};
 use super::window::Window;
 use crate::engine::{JobId, Outcome, Which};
@@ -58,9 +58,17 @@ pub(super) struct Parting {
 }
 
 impl AppState {
-    /// Whether the film is of weights in training, which nothing holds once they are trained on.
+    /// Whether the film is of weights in training, which nothing holds once they are trained on. A model that was opened may
+    /// hold them.
     pub(super) fn of_training(&self) -> bool {
-        self.reverse.made.as_ref().is_some_and(|made| made.which == Which::Training)
+        let [hash, held] = [self.reverse.source.as_ref().map(|by| &by.hash), self.model.as_ref().map(|m| &m.hash)];
+        hash != held && self.reverse.made.as_ref().is_some_and(|made| made.which == Which::Training)
+    }
+
+    /// Whether a new film would take branches that cannot be made again. One that is on its way takes them anyway.
+    pub(super) fn would_lose_branches(&self) -> bool {
+        let on_its_way = self.reverse.job != self.branches.root && self.reverse.phase == Phase::Busy;
+        self.of_training() && !self.branches.is_empty() && !on_its_way
     }
 }
 

@@ -183,7 +183,9 @@ impl Window {
             }
             None => {
                 self.ask_unsaved(ui);
-                self.ask_parting(ui);
+                if self.unsaved.is_none() {
+                    self.ask_parting(ui);
+                }
             }
         }
         self.close_if_due(ui.ctx());

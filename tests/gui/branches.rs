@@ -1,7 +1,7 @@
 //! Branches of the film: left at the playhead, listed, chosen, compared, undone and made again.
 
-use crate::support::{self, Gui, STEPS, bare, begin, film, model, provenance, schedule, tell, with_films};
-use crate::training::running;
+use crate::support::{Gui, STEPS, bare, begin, film, model, provenance, schedule, tell, with_films};
+use crate::training::{closes, running};
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
 use ddpm_film::engine::{
@@ -218,8 +218,12 @@ fn asked(gui: &mut Gui) -> (Option<(JobId, SampleRequest)>, Vec<ForkRequest>) {
 
 /// Lets the reverse film that was asked for come whole.
 fn come(gui: &mut Gui) -> (JobId, SampleRequest) {
+    come_by(gui, provenance())
+}
+
+fn come_by(gui: &mut Gui, by: Provenance) -> (JobId, SampleRequest) {
     let (job, request) = asked(gui).0.expect("a film was asked for");
-    begin(gui, job, film(4, STEPS));
+    tell(gui, Event::SampleStarted(job, Box::new(film(4, STEPS)), by));
     (0..=STEPS).rev().for_each(|doses| tell(gui, Event::Frame(job, brighter(doses, 0.0))));
     tell(gui, Event::Finished(job, Outcome::Done));
     gui.run();
@@ -278,25 +282,60 @@ fn branches_that_could_never_be_made_again_are_asked_about() {
     press(&mut gui, Modifiers::NONE, Key::F4);
     gui.get_by_label("In training").click();
     gui.run_steps(3);
-    come(&mut gui);
+    come_by(&mut gui, Provenance { hash: "f00d".into(), ..provenance() });
     seek(&mut gui, 20);
     press(&mut gui, Modifiers::NONE, Key::F);
     forked(&mut gui);
     for (answer, lost) in [("Keep the branches", false), ("New film", true)] {
+        gui.state_mut().state.settings.source = ForwardSource::Photo(1);
         press(&mut gui, Modifiers::NONE, Key::R);
         gui.get_by_label("A new film takes them for good: they are of the training as it was after 40,000 steps");
         assert!(asked(&mut gui).0.is_none());
+        // one question at a time
+        assert!(!closes(&mut gui));
+        assert!(gui.query_by_label(answer).is_none());
+        gui.get_by_label("Cancel").click();
+        gui.run_steps(3);
         gui.get_by_label(answer).click();
         gui.run_steps(3);
         let (film, _) = asked(&mut gui);
         assert_eq!((film.is_some(), gui.state().state.settings.seed != 3), (lost, lost), "{answer}");
         assert_eq!(gui.state().state.branches.len(), 1, "until it begins");
-        if let Some((job, _)) = film {
-            begin(&mut gui, job, support::film(4, STEPS));
-        }
+        assert_eq!(gui.state().state.settings.source, ForwardSource::Photo(1));
     }
+    // the film that takes them is on its way
+    press(&mut gui, Modifiers::NONE, Key::R);
+    come(&mut gui);
     let state = &gui.state().state;
     assert!(state.branches.is_empty() && state.branches.history() == [false, false] && state.banners.is_empty());
+}
+
+#[test]
+fn branches_of_a_training_whose_weights_were_opened_are_made_again() {
+    let (mut gui, _) = running();
+    press(&mut gui, Modifiers::NONE, Key::F2);
+    seek(&mut gui, 20);
+    press(&mut gui, Modifiers::NONE, Key::F);
+    let (_, fork) = forked(&mut gui);
+    press(&mut gui, Modifiers::NONE, Key::F2);
+    press(&mut gui, Modifiers::NONE, Key::F4);
+    gui.get_by_label("In training").click();
+    gui.run_steps(3);
+    let by = Provenance { model: "tiny in training".into(), ..provenance() };
+    come_by(&mut gui, by.clone());
+    seek(&mut gui, 30);
+    press(&mut gui, Modifiers::NONE, Key::F);
+    let (_, of_training) = forked(&mut gui);
+    // the opened model makes these again, too: nothing to ask
+    press(&mut gui, Modifiers::NONE, Key::R);
+    come_by(&mut gui, by);
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    let (job, request) = come(&mut gui);
+    assert_eq!((request.which, request.seed), (Which::Loaded, 3));
+    assert_eq!(asked(&mut gui).1, [ForkRequest { parent: job, ..of_training }]);
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    press(&mut gui, Modifiers::COMMAND, Key::Z);
+    assert_eq!(asked(&mut gui).1, [ForkRequest { parent: job, ..fork }]);
 }
 
 #[test]

@@ -318,7 +318,7 @@ fn saving_names_the_folder_and_says_when_it_is_done() {
 }
 
 /// Asks the window to close; whether it does.
-fn closes(gui: &mut Gui) -> bool {
+pub fn closes(gui: &mut Gui) -> bool {
     let root = gui.input_mut().viewports.get_mut(&egui::ViewportId::ROOT).unwrap();
     root.events.push(egui::ViewportEvent::Close);
     gui.step();
