@@ -3,7 +3,7 @@
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
     Command, CompareRequest, Comparison, DeviceChoice, Engine, Event, ForwardSource, Options, Origin, Outcome,
-    Predictor, Schedule, ScheduleConfig, Which,
+    Predictor, Which,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +43,11 @@ fn far(z: &Images, a: f64, x: &Images, b: f64, y: &Images) -> f64 {
 fn noise_prediction_error_loss_and_the_picture_that_follows_agree() {
     let options = Options { device: DeviceChoice::Cpu, threads: 2, model: Some(Origin::Shipped) };
     let engine = Engine::start(options, || ()).unwrap();
-    let schedule = Schedule::new(&ScheduleConfig::default()).unwrap();
+    let schedule = loop {
+        if let Event::ModelChanged(info) = engine.wait(Duration::from_secs(120)).unwrap().expect("an event") {
+            break Arc::clone(&info.schedule);
+        }
+    };
     let all: Vec<_> = [1, 300, 700, 1000].map(|doses| compare(&engine, request(doses)).unwrap()).into();
     for c in &all {
         let ac = schedule.alphas_cumprod[c.doses - 1];
