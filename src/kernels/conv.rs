@@ -130,9 +130,9 @@ impl CustomOp3 for Conv {
                 narrow::forward(x, narrow_forward.get_or_init(|| narrow::Weights::forward(weight, &g)), bias, &g)
             }
             Algorithm::Winograd => {
-                let make = || winograd::Weights::forward(weight, &g);
-                let made = (!self.keeps).then(make);
-                winograd::forward(x, made.as_ref().unwrap_or_else(|| winograd_forward.get_or_init(make)), bias, &g)
+                let own = OnceLock::new();
+                let weights = if self.keeps { winograd_forward } else { &own };
+                winograd::forward(x, weights.get_or_init(|| winograd::Weights::forward(weight, &g)), bias, &g)
             }
         };
         Ok(storage(y, (g.n, g.ho, g.wo, g.co)))
@@ -169,10 +169,9 @@ impl CustomOp3 for Conv {
                 narrow::backward(x_data, dy, &g, dx_room.map(|dx| (dx, weights())), dw_room);
             }
             Algorithm::Winograd => {
-                let make = || winograd::Weights::backward(w_data, &g);
-                let made = (dx_room.is_some() && !self.keeps).then(make);
-                let weights = || made.as_ref().unwrap_or_else(|| winograd_backward.get_or_init(make));
-                let dx = dx_room.map(|dx| (dx, weights()));
+                let own = OnceLock::new();
+                let weights = if self.keeps { winograd_backward } else { &own };
+                let dx = dx_room.map(|dx| (dx, weights.get_or_init(|| winograd::Weights::backward(w_data, &g))));
                 winograd::backward(x_data, dy, &g, Gradients { dx, dw: dw_room, db: db.as_deref_mut() });
             }
         }

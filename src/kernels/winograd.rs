@@ -495,12 +495,11 @@ unsafe fn weight_gradient<S: Simd>(
     du: &Pieces,
     dw: &mut [f32],
 ) {
-    let (panels, mut data) = (0..g.co / PANEL, du.data);
+    let (panels, mut data) = (g.co / PANEL, du.data);
     for row in (0..g.ci).step_by(ROWS) {
         let rows = ROWS.min(g.ci - row);
-        let mut panel = 0;
-        while panel < panels.end {
-            let columns = (panels.end - panel).min(2) * PANEL;
+        for panel in (0..panels).step_by(2) {
+            let columns = (panels - panel).min(2) * PANEL;
             // SAFETY: the caller's contract.
             unsafe {
                 for point in 0..POINTS {
@@ -525,7 +524,6 @@ unsafe fn weight_gradient<S: Simd>(
                     data = data.add(PIECE);
                 }
             }
-            panel += columns / PANEL;
         }
     }
 }

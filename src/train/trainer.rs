@@ -386,8 +386,8 @@ impl Trainer {
             grad_scale: adam::clip_scale(norm, run.grad_clip),
             ema_decay: run.ema_decay_at(step),
         };
-        let well = self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
-        if self.good.is_none() || well && self.state.step.is_multiple_of(GOOD_EVERY) {
+        let well = || self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
+        if self.good.is_none() || self.state.step.is_multiple_of(GOOD_EVERY) && well() {
             self.good = Some((self.slots.clone(), self.state.clone()));
         }
         // each old weight goes as the new one comes, and what was prepared from them before that

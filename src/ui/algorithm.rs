@@ -137,16 +137,12 @@ pub fn training(state: &AppState, doses: usize, jump: Option<&Equation>) -> List
         |i: usize| jump.and_then(|j| j.terms.get(i)).map_or_else(|| "–".into(), |t| format!("{:.4}", t.weight));
     let (start, noise) = (Some(Factor::Start), Some(Factor::Noise));
     let source = state.forward.source.clone().unwrap_or_default();
-    let jump = [
-        (Part::RootAlphaBar, None),
-        text(" "),
-        sign(symbols::START, start),
-        text(" + "),
-        (Part::RootOneMinusAlphaBar, None),
-        text(" "),
-        sign(symbols::JUMP_EPS, noise),
-        text(", t)‖²"),
-    ];
+    let [x_start, eps] = [sign(symbols::START, start), sign(symbols::JUMP_EPS, noise)];
+    // √ᾱ of the first with √(1−ᾱ) of the second
+    let mixed = |first, between, second| {
+        let [left, right] = [(Part::RootAlphaBar, None), (Part::RootOneMinusAlphaBar, None)];
+        [left, text(" "), first, text(between), right, text(" "), second]
+    };
     let weights = format!("{}, {}", weight(0), weight(1));
     let mut lines = vec![
         line(false, vec![text("repeat")], String::new()),
@@ -159,23 +155,14 @@ pub fn training(state: &AppState, doses: usize, jump: Option<&Equation>) -> List
             ("Algorithm 1: training", sign(symbols::JUMP_EPS, noise), sign(symbols::NETWORK, None))
         }
         PredictionType::Velocity => {
-            let v = vec![
-                sign(symbols::VELOCITY, None),
-                text(" = "),
-                (Part::RootAlphaBar, None),
-                text(" "),
-                sign(symbols::JUMP_EPS, noise),
-                text(" − "),
-                (Part::RootOneMinusAlphaBar, None),
-                text(" "),
-                sign(symbols::START, start),
-            ];
-            lines.push(line(true, v, weights.clone()));
+            let v = [sign(symbols::VELOCITY, None), text(" = ")].into_iter();
+            lines.push(line(true, v.chain(mixed(eps.clone(), " − ", x_start.clone())).collect(), weights.clone()));
             ("Algorithm 1: training, for v", sign(symbols::VELOCITY, None), sign(symbols::VELOCITY_NETWORK, None))
         }
     };
-    let step = [text("step on ‖"), target, text(" − "), network, text("(")];
-    lines.push(line(true, step.into_iter().chain(jump).collect(), weights));
+    let step = [text("step on ‖"), target, text(" − "), network, text("(")].into_iter();
+    let jump = mixed(x_start, " + ", eps).into_iter().chain([text(", t)‖²")]);
+    lines.push(line(true, step.chain(jump).collect(), weights));
     let last = lines.len() - 1;
     lines.push(line(false, vec![text("until converged")], String::new()));
     Listing { title, lines, body: [1, last], moves: (1, Move::Drawn(0)) }

@@ -177,7 +177,7 @@ pub(super) fn decades(input: GridInput) -> Vec<GridMark> {
 }
 
 /// There is no half of a training step.
-fn step_mark(value: f64) -> String {
+pub(super) fn step_mark(value: f64) -> String {
     if value >= 0.0 && value.fract().abs() < 1e-6 { numbers::thousands(value as u64) } else { String::new() }
 }
 

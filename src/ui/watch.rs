@@ -196,7 +196,7 @@ impl WatchView {
             .x_axis_label("training step")
             .y_axis_label(tag.clone())
             .y_axis_min_width(56.0)
-            .x_axis_formatter(|mark, _| step(mark.value))
+            .x_axis_formatter(|mark, _| curve::step_mark(mark.value))
             .y_axis_formatter(move |mark, _| number(value(mark.value) as f32))
             .set_margin_fraction(vec2(0.01, 0.05))
             .show(ui, |plot| {
@@ -255,11 +255,6 @@ fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {
     let axes = [(true, "Logarithmic", "Axis of the values (L)"), (false, "Linear", "Axis of the values (L)")];
     style::segments(ui, &axes, &mut s.log);
     (s != settings).then_some(s)
-}
-
-/// There is no half of a training step.
-fn step(value: f64) -> String {
-    if value >= 0.0 && value.fract().abs() < 1e-6 { numbers::thousands(value as u64) } else { String::new() }
 }
 
 /// Four digits, or a power of ten.
