@@ -2,8 +2,9 @@
 
 use super::layout::add_pixels;
 use super::matrix::{Matrix, Panels, multiply};
-use super::memory::{Reader, for_each, part, slice, storage, tensor, written};
+use super::memory::{Reader, part, slice, storage, tensor, written};
 use super::tape::{apply3, wants_gradient};
+use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -50,7 +51,7 @@ impl CustomOp3 for Affine {
         let panels = self.prepared.forward.get_or_init(|| Panels::pack(Matrix::new(weight, co, ci, ci).t()));
         let rows = x.len() / ci;
         // no number depends on how rows are shared out
-        let shares = (rows * ci * co).div_ceil(SHARE).clamp(1, rayon::current_num_threads());
+        let shares = (rows * ci * co).div_ceil(SHARE).clamp(1, threads::count());
         let parts = rows.div_ceil(CHUNK).next_multiple_of(shares).min(rows);
         // SAFETY: the parts cover all rows; each is first filled with the bias.
         let y = unsafe {

@@ -1,10 +1,11 @@
 //! Attention among the pixels of each image, one (image, head) at a time.
 
 use super::matrix::{Matrix, Panels, multiply};
-use super::memory::{Reader, for_each, part, slice, storage, tensor, written};
+use super::memory::{Reader, part, slice, storage, tensor, written};
 use super::pixels::exp;
 use super::simd::{Simd, dispatch};
 use super::tape::{apply3, wants_gradient};
+use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
@@ -113,7 +114,7 @@ impl CustomOp3 for Attention {
         let s = Sizes::new(lq.shape(), lk.shape(), lv.shape(), self.heads)?;
         let (q, k, v) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
         // no number depends on how pixels are shared out
-        let parts = s.pixels.div_ceil(PART).min(rayon::current_num_threads());
+        let parts = s.pixels.div_ceil(PART).min(threads::count());
         // SAFETY: the heads of all pixels cover the output, and each task has pixels of its own.
         let y = unsafe {
             written(q.len(), |y| {

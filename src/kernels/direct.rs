@@ -3,8 +3,9 @@
 use super::affine::fill_rows;
 use super::conv::Geometry;
 use super::matrix::{Matrix, Panels, multiply};
-use super::memory::{for_each, part, written};
+use super::memory::{part, written};
 use super::simd::Scratch;
+use super::threads::for_each;
 use std::ops::Range;
 
 /// Numbers of gathered input that one task holds: well inside a second-level cache.

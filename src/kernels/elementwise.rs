@@ -2,9 +2,10 @@
 //! lanes of training would share.
 
 use super::layout::add_pixels;
-use super::memory::{Reader, for_each, part, slice, storage, tensor, written};
+use super::memory::{Reader, part, slice, storage, tensor, written};
 use super::pixels::{SumProducts, normalise};
 use super::tape::{apply1, apply2, wants_gradient};
+use super::threads::for_each;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// The sum of two maps of one shape.

@@ -1,7 +1,8 @@
 //! Moving numbers about: NCHW and NHWC, concatenation, nearest-neighbour upsampling.
 
-use super::memory::{Reader, for_each, part, slice, storage, tensor, written};
+use super::memory::{Reader, part, slice, storage, tensor, written};
 use super::tape::{apply1, apply2, wants_gradient};
+use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// [n, c, h, w] to [n, h, w, c].
@@ -85,7 +86,7 @@ impl CustomOp2 for Concat {
             candle_core::bail!("cannot concatenate maps of shapes {:?} and {:?}", la.shape(), lb.shape());
         }
         let rows = n * h;
-        let parts = rows.min(rayon::current_num_threads());
+        let parts = rows.min(threads::count());
         // SAFETY: the rows cover the output.
         let y = unsafe {
             written(a.len() + b.len(), |y| {

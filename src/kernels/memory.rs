@@ -1,7 +1,6 @@
-//! Between candle's tensors and slices, and how work is split among threads.
+//! Between candle's tensors and slices, and how work is split.
 
 use candle_core::{CpuStorage, Device, Layout, Result, Shape, Storage, Tensor, bail};
-use rayon::prelude::*;
 use std::ops::Deref;
 
 /// The numbers of a custom op's argument, which must be contiguous.
@@ -97,24 +96,6 @@ impl Target {
     pub(super) unsafe fn part<'a>(self, start: usize, len: usize) -> &'a mut [f32] {
         // SAFETY: the caller's contract.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
-    }
-}
-
-/// Runs `task(0)` to `task(count - 1)`, on several threads inside a pool of several.
-pub(super) fn for_each(count: usize, task: impl Fn(usize) + Sync + Send) {
-    if count > 1 && rayon::current_num_threads() > 1 {
-        (0..count).into_par_iter().for_each(task);
-    } else {
-        (0..count).for_each(task);
-    }
-}
-
-/// [`for_each`], with the results in order.
-pub(super) fn map_each<R: Send>(count: usize, task: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
-    if count > 1 && rayon::current_num_threads() > 1 {
-        (0..count).into_par_iter().map(task).collect()
-    } else {
-        (0..count).map(task).collect()
     }
 }
 

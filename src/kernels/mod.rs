@@ -28,6 +28,7 @@ mod tape;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+mod tiles;
 mod transforms;
 pub mod trial;
 mod winograd;

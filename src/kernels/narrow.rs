@@ -6,7 +6,8 @@
 use super::conv::Geometry;
 use super::direct::gather;
 use super::matrix::{Matrix, Panels, multiply};
-use super::memory::{for_each, part, written};
+use super::memory::{part, written};
+use super::threads::for_each;
 
 /// Most output channels for which this pays.
 pub(super) const MAX_OUT: usize = 4;

@@ -1,8 +1,9 @@
 //! Group normalisation (Wu & He 2018) with or without SiLU, in one operation each way.
 
-use super::memory::{Reader, Target, for_each, part, slice, storage, tensor, written};
+use super::memory::{Reader, Target, part, slice, storage, tensor, written};
 use super::pixels::{RUN, SumProducts, finish_gradient, normalise, sum, sum_squares};
 use super::tape::{apply3, wants_gradient};
+use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::OnceLock;
 
@@ -72,7 +73,7 @@ impl CustomOp3 for GroupNorm {
                     let (mean, rstd) = (mean.part(i * c, c), rstd.part(i * c, c));
                     find_moments(x, self.groups, self.eps, mean, rstd);
                     let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
-                    let parts = pixels.div_ceil(PART).min(rayon::current_num_threads());
+                    let parts = pixels.div_ceil(PART).min(threads::count());
                     for_each(parts, |k| {
                         let part = part(pixels, parts, k);
                         let y = y.ptr((i * pixels + part.start) * c);

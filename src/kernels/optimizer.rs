@@ -1,7 +1,8 @@
 //! The two passes over all weights that follow the backward pass.
 
-use super::memory::{Reader, map_each, part, tensor, written, written_all};
+use super::memory::{Reader, part, tensor, written, written_all};
 use super::simd::{Simd, dispatch};
+use super::threads::map_each;
 use candle_core::{Result, Tensor, bail};
 
 /// Numbers that one task takes. Squares are summed by chunk, so that no result depends on the number of threads.

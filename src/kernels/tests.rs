@@ -1,5 +1,6 @@
 //! Every operation, its value and all its gradients, against candle's own ops, and some against finite differences.
 
+use super::threads::Team;
 use super::*;
 use crate::diffusion::noise::{Purpose, normal};
 use candle_core::{Device, Var};
@@ -243,8 +244,7 @@ fn threads_change_no_bit() {
         let x = random(&[n, 1, 28, 26], 0, 1.0, 0.0);
         for path in [Path::Fast, Path::Exact] {
             let run = |threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                let y = pool.install(|| everything(&x, path).unwrap());
+                let y = Team::new(threads, || ()).unwrap().lead(|| everything(&x, path).unwrap());
                 values(&y).iter().map(|v| v.to_bits()).collect::<Vec<_>>()
             };
             let one = run(1);
@@ -255,12 +255,11 @@ fn threads_change_no_bit() {
 }
 
 /// Runs `f` on one thread with no better instructions than `level`.
-fn limited<R: Send>(level: simd::Level, f: impl FnOnce() -> R + Send) -> R {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-    pool.install(|| {
-        simd::LIMIT.set(Some(level));
-        f()
-    })
+fn limited<R>(level: simd::Level, f: impl FnOnce() -> R) -> R {
+    simd::LIMIT.set(Some(level));
+    let result = f();
+    simd::LIMIT.set(None);
+    result
 }
 
 /// The versions for lesser processors than this one pass the same tests.
@@ -340,8 +339,8 @@ fn adam_follows_its_algorithm() {
         let (worst, _) = errors(got, &Tensor::from_vec(want, len, &Device::Cpu).unwrap());
         assert!(worst < 2e-6, "{worst:.2e}");
     }
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-    let (shared, squares) = pool.install(|| optimizer::adam(&inputs[0], state(), &numbers).unwrap());
+    let (shared, squares) =
+        Team::new(3, || ()).unwrap().lead(|| optimizer::adam(&inputs[0], state(), &numbers).unwrap());
     assert_eq!((bits(&got), [weights, moved]), (bits(&shared), squares));
     // a number's place decides whether it is left over by the vectors, never its value
     let moved: Vec<Tensor> = inputs.iter().map(|x| x.narrow(0, 3, len - 3).unwrap().copy().unwrap()).collect();

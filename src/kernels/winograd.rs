@@ -7,9 +7,11 @@
 
 use super::conv::Geometry;
 use super::matrix::{PANEL, gemm};
-use super::memory::{Target, for_each, part, written};
+use super::memory::{Target, part, written};
 use super::simd::{Scratch, Simd, dispatch};
-use super::transforms::{Input, InputT, Output, OutputT, Weight, WeightT, twice};
+use super::threads::{self, for_each};
+use super::tiles::{self, Tiling};
+use super::transforms::{Weight, WeightT, twice};
 use std::ops::Range;
 
 /// Points of the transformed domain.
@@ -90,57 +92,6 @@ unsafe fn transform_weight_simd<S: Simd>(kernels: &[[f32; PANEL]; 9], to: *mut f
     }
 }
 
-/// The tiles of all images, row by row.
-#[derive(Clone, Copy)]
-struct Tiling {
-    g: Geometry,
-    rows: usize,
-    cols: usize,
-}
-
-impl Tiling {
-    fn new(g: &Geometry) -> Self {
-        Self { g: *g, rows: g.h.div_ceil(4), cols: g.w.div_ceil(4) }
-    }
-
-    fn count(&self) -> usize {
-        self.g.n * self.rows * self.cols
-    }
-
-    /// Image, first output row and first output column.
-    #[inline(always)]
-    fn tile(&self, t: usize) -> (usize, usize, usize) {
-        let (row, col) = (t / self.cols, t % self.cols);
-        (row / self.rows, 4 * (row % self.rows), 4 * col)
-    }
-
-    /// Addresses, in a map of `c` channels, of the SIZE x SIZE pixels that start `pad` rows above and `pad` columns left
-    /// of the tile; `outside` for those that are not there.
-    #[inline(always)]
-    fn addresses<const SIZE: usize>(
-        &self,
-        t: usize,
-        pad: usize,
-        c: usize,
-        map: *mut f32,
-        outside: *mut f32,
-    ) -> [[*mut f32; SIZE]; SIZE] {
-        let (image, row, col) = self.tile(t);
-        let Geometry { h, w, .. } = self.g;
-        let mut addresses = [[outside; SIZE]; SIZE];
-        for (i, line) in addresses.iter_mut().enumerate() {
-            let y = (row + i).wrapping_sub(pad);
-            for (j, address) in line.iter_mut().enumerate() {
-                let x = (col + j).wrapping_sub(pad);
-                if y < h && x < w {
-                    *address = map.wrapping_add(((image * h + y) * w + x) * c);
-                }
-            }
-        }
-        addresses
-    }
-}
-
 /// Tiles per block: the transformed input of a block stays in the second-level cache.
 fn block_size(channels: usize) -> usize {
     (60_000 / (POINTS * channels)).clamp(12, 48)
@@ -156,7 +107,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) 
     let tiling = Tiling::new(g);
     let count = tiling.count();
     // Several threads share tiles out, or output channels if there are few tiles. No result depends on how.
-    let (threads, panels) = (rayon::current_num_threads(), g.co / PANEL);
+    let (threads, panels) = (threads::count(), g.co / PANEL);
     let enough = count.div_ceil(block_size(g.ci));
     let groups = if enough == 1 { threads.min(panels) } else { 1 };
     let blocks = if groups == 1 { enough.next_multiple_of(threads).min(count) } else { 1 };
@@ -167,7 +118,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) 
                 let tiles = part(count, blocks, i / groups);
                 let mut v = Slabs::new(tiles.len(), g.ci);
                 let mut m = Slabs::new(tiles.len(), 2 * PANEL);
-                let margin = Scratch::zeros(g.ci.max(PANEL));
+                let margin = Scratch::zeros(6 * g.ci.max(PANEL));
                 let panels = part(panels, groups, i % groups);
                 forward_block(&tiling, tiles, panels, x, weights, bias, &mut v, &mut m, margin, y);
             });
@@ -206,7 +157,7 @@ impl Slabs {
 dispatch!(
     /// # Safety
     /// `tiles` and `panels` of output channels exist; `v` and `m` have room for them; `margin` is zero and has room for
-    /// any pixel; nobody else writes these channels of the pixels of these tiles in `y`.
+    /// any six pixels; nobody else writes these channels of the pixels of these tiles in `y`.
     forward_block = forward_block_simd(
         tiling: &Tiling,
         tiles: Range<usize>,
@@ -238,7 +189,7 @@ unsafe fn forward_block_simd<S: Simd>(
     let Geometry { ci, co, .. } = tiling.g;
     // SAFETY: the contract of `forward_block`.
     unsafe {
-        transform_input::<S>(tiling, tiles.clone(), x, v, margin.as_mut_ptr());
+        transform_input(tiling, tiles.clone(), x, v, margin.as_mut_ptr());
         let mut panel = panels.start;
         while panel < panels.end {
             let columns = columns::<S>(&panels, panel);
@@ -247,20 +198,12 @@ unsafe fn forward_block_simd<S: Simd>(
                 let (v, u, m) = (v.at(point, 0, 0), weights.at(panel, point), m.at(point, 0, 0));
                 gemm(tiles.len(), columns, ci, v, ci, 1, u, PANEL, weights.panel(), m, columns, false);
             }
+            let first = panel * PANEL;
             for (i, t) in tiles.clone().enumerate() {
-                let outputs = tiling.addresses::<4>(t, 0, co, y.ptr(0), margin.as_mut_ptr());
-                let first = if bias.len() == co { 0 } else { tiling.tile(t).0 * co };
-                for column in (0..columns).step_by(S::LANES) {
-                    let channel = panel * PANEL + column;
-                    let shift = S::load(bias.as_ptr().add(first + channel));
-                    let patch = load::<S>(m, i, column);
-                    let result = twice::<OutputT, _, _, _>(&patch);
-                    for (line, to) in result.iter().zip(&outputs) {
-                        for (value, to) in line.iter().zip(to) {
-                            value.add(shift).store(shifted(*to, margin.as_mut_ptr(), channel));
-                        }
-                    }
-                }
+                let window = tiling.window(t, 0, co, y.ptr(first), margin.as_mut_ptr());
+                let image = if bias.len() == co { 0 } else { tiling.image(t) };
+                let bias = bias.as_ptr().add(image * co + first);
+                tiles::output(m.at(0, i, 0), m.stride, bias, &window, columns);
             }
             panel += columns / PANEL;
         }
@@ -273,59 +216,14 @@ fn columns<S: Simd>(panels: &Range<usize>, first: usize) -> usize {
     (panels.end - first).min(S::LANES.div_ceil(PANEL / 2)) * PANEL
 }
 
-/// `to + channel`, but `outside` itself, where one vector's room suffices.
+/// V of `tiles`. `outside` is zero, with room for six pixels.
 #[inline(always)]
-fn shifted(to: *mut f32, outside: *mut f32, channel: usize) -> *mut f32 {
-    if to == outside { to } else { to.wrapping_add(channel) }
-}
-
-/// The 6x6 points of one tile and eight channels.
-#[inline(always)]
-#[allow(clippy::needless_range_loop)] // adapters and closures would be compiled without AVX2
-unsafe fn load<S: Simd>(slabs: &mut Slabs, tile: usize, channel: usize) -> [[S; 6]; 6] {
-    // SAFETY: the caller passes a tile and channels that exist.
-    unsafe {
-        let from = slabs.at(0, tile, channel);
-        let mut patch = [[S::splat(0.0); 6]; 6];
-        for (xi, value) in patch.as_flattened_mut().iter_mut().enumerate() {
-            *value = S::load(from.add(xi * slabs.stride));
-        }
-        patch
-    }
-}
-
-/// Eight channels of the pixels at `from`.
-#[inline(always)]
-#[allow(clippy::needless_range_loop)]
-unsafe fn gather<S: Simd, const SIZE: usize>(from: &[[*mut f32; SIZE]; SIZE], channel: usize) -> [[S; SIZE]; SIZE] {
-    // SAFETY: the caller passes pixels with these channels.
-    unsafe {
-        let mut patch = [[S::splat(0.0); SIZE]; SIZE];
-        for i in 0..SIZE {
-            for j in 0..SIZE {
-                patch[i][j] = S::load(from[i][j].add(channel));
-            }
-        }
-        patch
-    }
-}
-
-/// V = Bᵀ d B. `zeros` has room for any channel.
-#[inline(always)]
-unsafe fn transform_input<S: Simd>(tiling: &Tiling, tiles: Range<usize>, x: &[f32], v: &mut Slabs, zeros: *mut f32) {
+unsafe fn transform_input(tiling: &Tiling, tiles: Range<usize>, x: &[f32], v: &mut Slabs, outside: *mut f32) {
     let ci = tiling.g.ci;
     for (i, t) in tiles.enumerate() {
-        let inputs = tiling.addresses::<6>(t, 1, ci, x.as_ptr().cast_mut(), zeros);
-        for channel in (0..ci).step_by(S::LANES) {
-            // SAFETY: the pixels exist, or are zeros.
-            unsafe {
-                let patch = gather::<S, 6>(&inputs, channel);
-                let to = v.at(0, i, channel);
-                for (point, value) in twice::<InputT, _, _, _>(&patch).as_flattened().iter().enumerate() {
-                    value.store(to.add(point * v.stride));
-                }
-            }
-        }
+        let window = tiling.window(t, 1, ci, x.as_ptr().cast_mut(), outside);
+        // SAFETY: the pixels exist, or are zeros, and the caller's slabs have room for the tile.
+        unsafe { tiles::input(&window, ci, v.at(0, i, 0), v.stride) }
     }
 }
 
@@ -359,7 +257,7 @@ pub(super) fn backward(x: &[f32], dy: &[f32], g: &Geometry, mut gradients: Gradi
     let mut du = Scratch::new(if gradients.dw.is_some() { pieces * PIECE } else { 0 });
     for i in 0..blocks {
         let tiles = part(count, blocks, i);
-        let margin = Scratch::zeros(g.ci.max(g.co));
+        let margin = Scratch::zeros(6 * g.ci.max(g.co));
         // SAFETY: the slabs have room for these tiles and du for all pieces, which the first block writes.
         unsafe {
             let du = Pieces { data: du.as_mut_ptr(), first: i == 0, last: i + 1 == blocks };
@@ -395,7 +293,7 @@ unsafe fn transform_back<S: Simd>(from: *const f32, kernels: &mut [[f32; PANEL];
 dispatch!(
     /// # Safety
     /// `tiles` exist; the slabs have room for them, `du` for its pieces;
-    /// `margin` is zero and has room for any pixel.
+    /// `margin` is zero and has room for any six pixels.
     backward_block = backward_block_simd(
         tiling: &Tiling,
         tiles: Range<usize>,
@@ -430,17 +328,11 @@ unsafe fn backward_block_simd<S: Simd>(
     // SAFETY: the contract of `backward_block`.
     unsafe {
         for (i, t) in tiles.clone().enumerate() {
-            let outputs = tiling.addresses::<4>(t, 0, co, dy.as_ptr().cast_mut(), margin);
-            for channel in (0..co).step_by(S::LANES) {
-                let patch = gather::<S, 4>(&outputs, channel);
-                let to = d.at(0, i, channel);
-                for (point, value) in twice::<Output, _, _, _>(&patch).as_flattened().iter().enumerate() {
-                    value.store(to.add(point * d.stride));
-                }
-            }
+            let window = tiling.window(t, 0, co, dy.as_ptr().cast_mut(), margin);
+            tiles::output_gradient(&window, co, d.at(0, i, 0), d.stride);
             if let Some(db) = &mut gradients.db {
                 // point (1, 1) is the sum over the tile
-                let first = if db.len() == co { 0 } else { tiling.tile(t).0 * co };
+                let first = if db.len() == co { 0 } else { tiling.image(t) * co };
                 for channel in (0..co).step_by(S::LANES) {
                     let sum = db.as_mut_ptr().add(first + channel);
                     S::load(sum).add(S::load(d.at(7, i, channel))).store(sum);
@@ -448,7 +340,7 @@ unsafe fn backward_block_simd<S: Simd>(
             }
         }
         if let Some(dw) = &mut gradients.dw {
-            transform_input::<S>(tiling, tiles.clone(), x, v, margin);
+            transform_input(tiling, tiles.clone(), x, v, margin);
             weight_gradient::<S>(&tiling.g, len, v, d, &du, dw);
         }
         let Some((dx, weights)) = &mut gradients.dx else { return };
@@ -462,20 +354,8 @@ unsafe fn backward_block_simd<S: Simd>(
                 gemm(len, columns, co, d, co, 1, u, PANEL, weights.panel(), dv, columns, false);
             }
             for (i, t) in tiles.clone().enumerate() {
-                let inputs = tiling.addresses::<6>(t, 1, ci, dx.as_mut_ptr(), margin);
-                for column in (0..columns).step_by(S::LANES) {
-                    let channel = panel * PANEL + column;
-                    let patch = load::<S>(dv, i, column);
-                    let result = twice::<Input, _, _, _>(&patch);
-                    for (line, to) in result.iter().zip(&inputs) {
-                        for (value, to) in line.iter().zip(to) {
-                            if *to != margin {
-                                let to = to.wrapping_add(channel);
-                                S::load(to).add(*value).store(to);
-                            }
-                        }
-                    }
-                }
+                let window = tiling.window(t, 1, ci, dx.as_mut_ptr().add(panel * PANEL), margin);
+                tiles::input_gradient(dv.at(0, i, 0), dv.stride, &window, columns);
             }
             panel += columns / PANEL;
         }

@@ -4,20 +4,19 @@ use super::Denoiser;
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
 use crate::kernels::Path;
+use crate::kernels::threads::Team;
 use candle_core::Device;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 
-/// A device with its threads. Two shapes of parallelism, both giving the same bytes for any number of threads: one pool
-/// that shares the work inside an operation, and lanes of one thread each that take pictures through the whole network.
+/// A device with its threads: the calling one and helpers. Two shapes of parallelism, both giving the same bytes for any
+/// number of threads: all share the work inside an operation, or each takes pictures through the whole network.
 pub struct Compute {
     device: Device,
     path: Path,
-    pool: ThreadPool,
-    lanes: Vec<ThreadPool>,
+    team: Team,
 }
 
 impl Compute {
-    /// `threads` 0 means one per core; `on_start` runs first on every thread.
+    /// `threads` 0 means one per core; `on_start` runs first on each but the calling one.
     ///
     /// # Errors
     /// If the system does not give the threads.
@@ -26,20 +25,9 @@ impl Compute {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             n => n,
         };
-        let pool = |name: String, n| {
-            ThreadPoolBuilder::new()
-                .num_threads(n)
-                .thread_name(move |i| format!("{name}-{i}"))
-                .start_handler(move |_| on_start())
-                .build()
-                .map_err(|e| Error::new(format!("cannot start {threads} threads"), e.to_string(), "use --threads 1"))
-        };
-        Ok(Self {
-            path: super::path_for(&device),
-            device,
-            pool: pool("ddpm-pool".into(), threads)?,
-            lanes: (0..threads).map(|i| pool(format!("ddpm-lane-{i}"), 1)).collect::<Result<_>>()?,
-        })
+        let team = Team::new(threads, on_start)
+            .map_err(|e| Error::new(format!("cannot start {threads} threads"), e.to_string(), "use --threads 1"))?;
+        Ok(Self { path: super::path_for(&device), device, team })
     }
 
     /// The same with another implementation of the kernels.
@@ -60,12 +48,12 @@ impl Compute {
 
     /// Number of threads.
     pub fn threads(&self) -> usize {
-        self.lanes.len()
+        self.team.threads()
     }
 
     /// Runs `f` where kernels may use all threads.
-    pub fn run<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        self.pool.install(f)
+    pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.team.lead(f)
     }
 
     /// ε̂(x_t, t) of `network` with all threads, the same bytes for any number of them. With a picture for each, every
@@ -78,7 +66,7 @@ impl Compute {
         if shares == 1 || x_t.n < shares || !self.device.is_cpu() {
             return self.run(|| network.predict(x_t, t));
         }
-        let parts = self.map_lanes(shares, |i| {
+        let parts = self.map(shares, |i| {
             let pictures = i * x_t.n / shares..(i + 1) * x_t.n / shares;
             let values = pictures.start * x_t.len_one()..pictures.end * x_t.len_one();
             network.predict(&Images::new(pictures.len(), x_t.shape(), x_t.data[values].to_vec()), &t[pictures])
@@ -91,19 +79,8 @@ impl Compute {
     }
 
     /// `f(0), …, f(n - 1)`, each on one thread from start to end.
-    pub fn map_lanes<R: Send>(&self, n: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
-        let mut results: Vec<Option<R>> = (0..n).map(|_| None).collect();
-        let mut shares: Vec<Vec<(usize, &mut Option<R>)>> = self.lanes.iter().map(|_| Vec::new()).collect();
-        for (i, slot) in results.iter_mut().enumerate() {
-            shares[i % self.lanes.len()].push((i, slot));
-        }
-        std::thread::scope(|scope| {
-            for (lane, share) in self.lanes.iter().zip(shares) {
-                let f = &f;
-                scope.spawn(move || lane.install(|| share.into_iter().for_each(|(i, slot)| *slot = Some(f(i)))));
-            }
-        });
-        results.into_iter().flatten().collect()
+    pub fn map<R: Send + Sync>(&self, n: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        self.team.map(n, f)
     }
 }
 
@@ -134,16 +111,6 @@ mod tests {
         for threads in [1, 2, 3, 8] {
             let compute = Compute::new(Device::Cpu, threads, || ()).unwrap();
             assert_eq!(compute.predict(&network, &x, &t).unwrap().data, alone, "{threads} threads");
-        }
-    }
-
-    #[test]
-    fn lanes_keep_order_and_run_on_one_thread_each() {
-        for threads in [1, 2, 3] {
-            let compute = Compute::new(Device::Cpu, threads, || ()).unwrap();
-            let seen = compute.map_lanes(7, |i| (i * i, rayon::current_num_threads()));
-            assert_eq!(seen, (0..7).map(|i| (i * i, 1)).collect::<Vec<_>>());
-            assert_eq!(compute.run(rayon::current_num_threads), threads);
         }
     }
 }

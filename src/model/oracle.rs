@@ -5,7 +5,7 @@ use crate::diffusion::Images;
 use crate::diffusion::process;
 use crate::diffusion::schedule::Schedule;
 use crate::error::{Error, Result};
-use rayon::prelude::*;
+use crate::kernels::threads::map_each;
 use std::sync::Arc;
 
 /// Pixel values that an oracle looks through: all 60,000 images of 28x28, or 21,845 of 3x32x32. Of a larger data set it
@@ -69,48 +69,41 @@ impl Oracle {
 
     /// ||x_t - `scale`·x_0||² of each picture to each known image.
     fn squared_distances(&self, x_t: &Images, scale: f32) -> Distances {
-        let tasks: Vec<Vec<f64>> = self
-            .known
-            .par_chunks(TASK)
-            .map(|known| {
-                let mut image = vec![0.0; x_t.len_one()];
-                let mut distances = Vec::with_capacity(known.len() * x_t.n);
-                for &i in known {
-                    unpack(self.image(i), scale, &mut image);
-                    distances.extend((0..x_t.n).map(|picture| squared_distance(x_t.one(picture), &image)));
-                }
-                distances
-            })
-            .collect();
+        let known: Vec<&[usize]> = self.known.chunks(TASK).collect();
+        let tasks = map_each(known.len(), |task| {
+            let mut image = vec![0.0; x_t.len_one()];
+            let mut distances = Vec::with_capacity(known[task].len() * x_t.n);
+            for &i in known[task] {
+                unpack(self.image(i), scale, &mut image);
+                distances.extend((0..x_t.n).map(|picture| squared_distance(x_t.one(picture), &image)));
+            }
+            distances
+        });
         Distances { n: x_t.n, tasks }
     }
 
     /// Σ w x_0 / Σ w for each picture.
     fn weighted_mean(&self, x_t: &Images, weights: &[Vec<f64>]) -> Images {
         let len = x_t.len_one();
-        let tasks: Vec<Vec<f32>> = self
-            .known
-            .par_chunks(TASK)
-            .enumerate()
-            .map(|(task, known)| {
-                let mut image = vec![0.0; len];
-                let mut sums = vec![0.0; len * x_t.n];
-                for (k, &i) in known.iter().enumerate() {
-                    let at = task * TASK + k;
-                    if weights.iter().all(|w| w[at] < NEGLIGIBLE) {
-                        continue;
-                    }
-                    unpack(self.image(i), 1.0, &mut image);
-                    for (sums, weights) in sums.chunks_exact_mut(len).zip(weights) {
-                        let w = weights[at] as f32;
-                        if weights[at] >= NEGLIGIBLE {
-                            sums.iter_mut().zip(&image).for_each(|(sum, x)| *sum += w * x);
-                        }
+        let known: Vec<&[usize]> = self.known.chunks(TASK).collect();
+        let tasks = map_each(known.len(), |task| {
+            let mut image = vec![0.0; len];
+            let mut sums = vec![0.0; len * x_t.n];
+            for (k, &i) in known[task].iter().enumerate() {
+                let at = task * TASK + k;
+                if weights.iter().all(|w| w[at] < NEGLIGIBLE) {
+                    continue;
+                }
+                unpack(self.image(i), 1.0, &mut image);
+                for (sums, weights) in sums.chunks_exact_mut(len).zip(weights) {
+                    let w = weights[at] as f32;
+                    if weights[at] >= NEGLIGIBLE {
+                        sums.iter_mut().zip(&image).for_each(|(sum, x)| *sum += w * x);
                     }
                 }
-                sums
-            })
-            .collect();
+            }
+            sums
+        });
         let mut mean = Images::zeros(x_t.n, self.shape);
         for (picture, weights) in weights.iter().enumerate() {
             let total: f64 = weights.iter().filter(|w| **w >= NEGLIGIBLE).sum();
@@ -135,7 +128,7 @@ impl Distances {
         let of = |picture: usize| -> Vec<f64> {
             self.tasks.iter().flat_map(|task| task.iter().skip(picture).step_by(self.n)).copied().collect()
         };
-        (0..self.n).into_par_iter().map(|picture| f(&of(picture))).collect()
+        map_each(self.n, |picture| f(&of(picture)))
     }
 }
 
@@ -191,6 +184,7 @@ mod tests {
     use crate::diffusion::noise::{Purpose, stream};
     use crate::diffusion::sampler::{Sampler, SamplerKind, Variance};
     use crate::diffusion::schedule::{ScheduleConfig, Spacing};
+    use crate::kernels::threads::Team;
 
     const SHAPE: [usize; 3] = [1, 5, 7];
     const LEN: usize = 35;
@@ -280,10 +274,8 @@ mod tests {
         let oracle = oracle(3 * TASK + 77);
         let mut x_t = Images::zeros(5, SHAPE);
         (0..5).for_each(|i| x_t.one_mut(i).copy_from_slice(&drowned(&oracle, 100 * i, 600).data));
-        let on = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| oracle.predict(&x_t, &[600.0; 5]).unwrap())
-        };
+        let on =
+            |threads: usize| Team::new(threads, || ()).unwrap().lead(|| oracle.predict(&x_t, &[600.0; 5]).unwrap());
         let one = on(1);
         assert_eq!(one, on(2));
         assert_eq!(one, on(3));

@@ -359,7 +359,7 @@ impl Trainer {
         for first in (0..micro_batches).step_by(2 * self.compute.threads()) {
             let count = (2 * self.compute.threads()).min(micro_batches - first);
             let mut parts = if first == 0 { vec![] } else { vec![std::mem::take(&mut grads)] };
-            for result in self.compute.map_lanes(count, |k| backward(first + k)) {
+            for result in self.compute.map(count, |k| backward(first + k)) {
                 let (part_samples, part) = result?;
                 samples.extend(part_samples);
                 parts.push(part);

@@ -180,7 +180,7 @@ fn speeds(shape: Shape, compute: &Compute, samples: usize) -> Result<Vec<Speed>>
     for (kernel, results) in kernels {
         let on_all = |times: usize| -> Result<()> {
             let repeat = |lane: usize| (0..times).try_for_each(|_| kernel(&trials[lane]));
-            compute.map_lanes(lanes, repeat).into_iter().collect::<candle_core::Result<()>>()?;
+            compute.map(lanes, repeat).into_iter().collect::<candle_core::Result<()>>()?;
             Ok(())
         };
         let work = shape.flops() * (MICRO_BATCH * lanes) as f64 * results;
@@ -218,7 +218,7 @@ fn errors(shape: Shape, compute: &Compute) -> Result<[Errors; 3]> {
         gradients.map(|g| g.ok_or_else(|| Error::new("cannot measure the kernels", "a gradient is missing", "")));
     let lanes = compute.threads();
     let parts =
-        compute.map_lanes(lanes, |lane| reference(shape, (lane..shape.co).step_by(lanes), &wide_x, &wide_w, &wide_dy));
+        compute.map(lanes, |lane| reference(shape, (lane..shape.co).step_by(lanes), &wide_x, &wide_w, &wide_dy));
     let want = parts.into_iter().reduce(|mut sums, part| {
         sums.iter_mut().zip(part).for_each(|(sum, part)| sum.iter_mut().zip(part).for_each(|(to, v)| *to += v));
         sums
