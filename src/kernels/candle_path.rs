@@ -9,7 +9,7 @@ pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 }
 
 /// Not candle's `upsample_nearest2d`: its gradient replaces, rather than adds to, that of other uses of `x`.
-pub(super) fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
+fn upsample_nearest2x(x: &Tensor) -> Result<Tensor> {
     let (n, c, h, w) = x.dims4()?;
     x.reshape((n, c, h, 1, w, 1))?.broadcast_as((n, c, h, 2, w, 2))?.contiguous()?.reshape((n, c, 2 * h, 2 * w))
 }
@@ -22,6 +22,7 @@ pub(super) fn conv3x3(x: &Tensor, weight: &Tensor, bias: &Tensor, window: Window
             let padded = x.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?;
             padded.conv2d(weight, 0, 2, 1, 1)?
         }
+        Window::Doubled => upsample_nearest2x(x)?.conv2d(weight, 1, 1, 1, 1)?,
     };
     y.broadcast_add(&bias.reshape((1, (), 1, 1))?)
 }

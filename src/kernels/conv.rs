@@ -1,7 +1,7 @@
 //! 3x3 convolution of NHWC maps: the differentiable operation, and which algorithm computes it.
 
 use super::direct;
-use super::layout::add_pixels;
+use super::layout::{add_pixels, upsample_nearest2x};
 use super::matrix::PANEL;
 use super::memory::{Reader, slice, storage, tensor};
 use super::tape::{apply3, wants_gradient};
@@ -33,7 +33,7 @@ pub(super) struct Geometry {
     pub w: usize,
     pub ci: usize,
     pub co: usize,
-    /// Height and width of the output.
+    /// Height and width of the output, larger than h and w if the input's pixels are doubled.
     pub ho: usize,
     pub wo: usize,
     pub stride: usize,
@@ -46,16 +46,23 @@ impl Geometry {
         let (n, h, w, ci) = x.dims4()?;
         let (co, wi, kh, kw) = weight.dims4()?;
         let (stride, pad, padded) = match window {
-            Window::Same => (1, 1, 2),
+            Window::Same | Window::Doubled => (1, 1, 2),
             Window::HalfSymmetric => (2, 1, 2),
             Window::HalfRightBottom => (2, 0, 1),
         };
         if (wi, kh, kw) != (ci, 3, 3) || h + padded < 3 || w + padded < 3 || n * ci * co == 0 {
             bail!("cannot convolve maps of shape {x:?} (n, h, w, c) with a weight of shape {weight:?}");
         }
-        let (ho, wo) = ((h + padded - 3) / stride + 1, (w + padded - 3) / stride + 1);
+        let times = if window == Window::Doubled { 2 } else { 1 };
+        let (ho, wo) = ((times * h + padded - 3) / stride + 1, (times * w + padded - 3) / stride + 1);
         Ok(Self { n, h, w, ci, co, ho, wo, stride, pad })
     }
+}
+
+/// Whether Winograd's algorithm computes such a convolution. Only it can double pixels itself.
+pub(super) fn is_winograd(window: Window, path: Path, ci: usize, co: usize) -> bool {
+    let multiples = ci.is_multiple_of(PANEL) && co.is_multiple_of(PANEL);
+    path == Path::Fast && matches!(window, Window::Same | Window::Doubled) && multiples
 }
 
 /// `x` [n, h, w, in] to [n, ho, wo, out] with `weight` [out, in, 3, 3] and `bias` [out] or, per image, [n, out].
@@ -67,7 +74,12 @@ pub(super) fn conv3x3(
     path: Path,
     prepared: &Arc<Prepared>,
 ) -> Result<Tensor> {
-    let large = weight.dim(0)? * weight.dim(1)? > KEPT;
+    let (co, ci, ..) = weight.dims4()?;
+    if window == Window::Doubled && !is_winograd(window, path, ci, co) {
+        let x = upsample_nearest2x(x)?;
+        return conv3x3(&x, weight, bias, Window::Same, path, prepared);
+    }
+    let large = co * ci > KEPT;
     let op = Conv { window, path, prepared: prepared.clone(), keeps: !(large && wants_gradient(weight)) };
     apply3(x, &weight.contiguous()?, &bias.contiguous()?, op)
 }
@@ -90,11 +102,9 @@ enum Algorithm {
 
 impl Conv {
     fn algorithm(&self, g: &Geometry) -> Algorithm {
-        let same = self.window == Window::Same;
-        let multiples = g.ci.is_multiple_of(PANEL) && g.co.is_multiple_of(PANEL);
-        if same && g.co <= narrow::MAX_OUT {
+        if self.window == Window::Same && g.co <= narrow::MAX_OUT {
             Algorithm::Narrow
-        } else if same && multiples && self.path == Path::Fast {
+        } else if is_winograd(self.window, self.path, g.ci, g.co) {
             Algorithm::Winograd
         } else {
             Algorithm::Direct

@@ -3,7 +3,7 @@
 //! Each element of a product is one chain of additions over k in order, whatever the sizes and however rows are split
 //! among threads, so results do not depend on the split.
 
-use super::simd::{Scratch, Simd, dispatch};
+use super::simd::{Scratch, Simd, dispatch, transpose};
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 16;
@@ -46,7 +46,15 @@ impl Panels {
         let mut to = data.as_mut_ptr();
         for first in (0..cols).step_by(PANEL) {
             let width = PANEL.min(cols - first);
-            for i in 0..rows {
+            let mut squares = 0;
+            if b.row == 1 && width == PANEL {
+                squares = rows / PANEL;
+                // SAFETY: these rows lie inside `b`, and `data` has room for PANEL numbers per row and panel.
+                unsafe { pack_squares(b.data[first * b.col..].as_ptr(), b.col, squares, to) }
+                // SAFETY: at most one past the end.
+                to = unsafe { to.add(squares * PANEL * PANEL) };
+            }
+            for i in squares * PANEL..rows {
                 let from = &b.data[i * b.row + first * b.col..];
                 // SAFETY: `data` has room for PANEL numbers per row and panel.
                 let line = unsafe { &mut *to.cast::<[f32; PANEL]>() };
@@ -60,6 +68,22 @@ impl Panels {
             }
         }
         Self { data, rows, cols }
+    }
+}
+
+dispatch!(
+    /// `count` times sixteen rows of a panel from sixteen columns, `col` apart.
+    ///
+    /// # Safety
+    /// All of them must be there, and `to` have room for them.
+    pack_squares = pack_squares_simd(columns: *const f32, col: usize, count: usize, to: *mut f32)
+);
+
+#[inline(always)]
+unsafe fn pack_squares_simd<S: Simd>(columns: *const f32, col: usize, count: usize, to: *mut f32) {
+    for i in 0..count {
+        // SAFETY: the contract of `pack_squares`.
+        unsafe { transpose::<S>(columns.add(i * PANEL), col, to.add(i * PANEL * PANEL), PANEL, false) }
     }
 }
 

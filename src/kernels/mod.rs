@@ -71,6 +71,8 @@ pub enum Window {
     HalfSymmetric,
     /// Stride 2, one pixel of zeros right and below only (diffusers `downsample_padding` 0).
     HalfRightBottom,
+    /// Stride 1 over a map whose pixels are doubled both ways (nearest upsampling), one pixel of zeros all around.
+    Doubled,
 }
 
 impl Map {
@@ -132,14 +134,6 @@ impl Map {
         }
     }
 
-    /// Each pixel becomes a square of 2x2.
-    pub fn upsample_nearest2x(&self) -> Result<Self> {
-        match self.path {
-            Path::Candle => self.with(candle_path::upsample_nearest2x(&self.tensor)),
-            Path::Fast | Path::Exact => self.with(layout::upsample_nearest2x(&self.tensor)),
-        }
-    }
-
     fn with(&self, tensor: Result<Tensor>) -> Result<Self> {
         Ok(Self { tensor: tensor?, path: self.path })
     }
@@ -160,7 +154,7 @@ impl Conv3x3 {
         Self { weight, bias, window, prepared: Arc::default() }
     }
 
-    /// [n, in, h, w] to [n, out, h, w], or half of h and w.
+    /// [n, in, h, w] to [n, out, h, w], or half or twice of h and w.
     pub fn forward(&self, x: &Map) -> Result<Map> {
         let Self { weight, bias, window, prepared } = self;
         x.with(match x.path {

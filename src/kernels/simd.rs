@@ -37,6 +37,63 @@ pub(super) trait Simd: Copy {
     unsafe fn mul_add(self, y: Self, z: Self) -> Self;
     /// 2ᵏ for the integer k in the lowest bits of each number.
     unsafe fn power_of_two(self) -> Self;
+    /// Numbers of `self` and `y` in turn, in two vectors.
+    unsafe fn interleave(self, y: Self) -> (Self, Self);
+}
+
+/// Adds the 16x16 numbers at `from` to those at `to`, or writes them there, rows and columns exchanged.
+///
+/// # Safety
+/// Sixteen numbers in each of sixteen rows, `from_row` and `to_row` apart, must be valid, and apart from each other; at
+/// `to` they have values if `add`.
+#[inline(always)]
+pub(super) unsafe fn transpose<S: Simd>(from: *const f32, from_row: usize, to: *mut f32, to_row: usize, add: bool) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        match S::LANES {
+            16 => transpose_square::<S, 16>(from, from_row, to, to_row, add),
+            _ => {
+                for (i, j) in [(0, 0), (0, 8), (8, 0), (8, 8)] {
+                    let (from, to) = (from.add(i * from_row + j), to.add(j * to_row + i));
+                    transpose_square::<S, 8>(from, from_row, to, to_row, add);
+                }
+            }
+        }
+    }
+}
+
+/// [`transpose`] of as many numbers each way as a vector has.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // adapters would be compiled without AVX2
+unsafe fn transpose_square<S: Simd, const N: usize>(
+    from: *const f32,
+    from_row: usize,
+    to: *mut f32,
+    to_row: usize,
+    add: bool,
+) {
+    // SAFETY: the contract of `transpose`.
+    unsafe {
+        let mut x = [S::splat(0.0); N];
+        for i in 0..N {
+            x[i] = S::load(from.add(i * from_row));
+        }
+        // each round turns the bits of a number's place, row and column, by one
+        let mut rounds = N;
+        while rounds > 1 {
+            let mut y = x;
+            for i in 0..N / 2 {
+                (y[2 * i], y[2 * i + 1]) = x[i].interleave(x[i + N / 2]);
+            }
+            x = y;
+            rounds /= 2;
+        }
+        for i in 0..N {
+            let to = to.add(i * to_row);
+            let line = if add { S::load(to).add(x[i]) } else { x[i] };
+            line.store(to);
+        }
+    }
 }
 
 /// `N` numbers without special instructions; `FUSED` rounds a multiplication and addition once.
@@ -112,6 +169,11 @@ impl<const N: usize, const FUSED: bool> Simd for Plain<N, FUSED> {
     unsafe fn power_of_two(self) -> Self {
         Self(self.0.map(|x| f32::from_bits((x.to_bits() << 23).wrapping_add(0x3f80_0000))))
     }
+    #[inline(always)]
+    unsafe fn interleave(self, y: Self) -> (Self, Self) {
+        let at = |i: usize| if i.is_multiple_of(2) { self.0[i / 2] } else { y.0[i / 2] };
+        (Self(std::array::from_fn(at)), Self(std::array::from_fn(|i| at(N + i))))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -123,7 +185,7 @@ pub(super) mod x86 {
     macro_rules! vector {
         ($(#[$meta:meta])* $name:ident($register:ty), $lanes:literal, $rows:literal, $splat:ident, $load:ident, $store:ident,
          $add:ident, $sub:ident, $mul:ident, $div:ident, $min:ident, $max:ident, $sqrt:ident, $fma:ident,
-         |$x:ident| $power_of_two:expr) => {
+         |$x:ident| $power_of_two:expr, |$a:ident, $b:ident| $interleave:expr) => {
             $(#[$meta])*
             #[derive(Clone, Copy)]
             pub(in super::super) struct $name($register);
@@ -183,6 +245,12 @@ pub(super) mod x86 {
                     let $x = self.0;
                     Self(unsafe { $power_of_two })
                 }
+                #[inline(always)]
+                unsafe fn interleave(self, y: Self) -> (Self, Self) {
+                    let ($a, $b) = (self.0, y.0);
+                    let (low, high) = unsafe { $interleave };
+                    (Self(low), Self(high))
+                }
             }
         };
     }
@@ -195,6 +263,10 @@ pub(super) mod x86 {
         |x| {
             let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(x));
             _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f80_0000)))
+        },
+        |a, b| {
+            let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+            (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
         }
     );
 
@@ -206,6 +278,11 @@ pub(super) mod x86 {
         |x| {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(x));
             _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f80_0000)))
+        },
+        |a, b| {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
         }
     );
 }
@@ -287,6 +364,13 @@ pub(super) mod arm {
                 vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f80_0000)))
             };
             Self(one(self.0), one(self.1))
+        }
+        #[inline(always)]
+        unsafe fn interleave(self, y: Self) -> (Self, Self) {
+            unsafe {
+                let low = Self(vzip1q_f32(self.0, y.0), vzip2q_f32(self.0, y.0));
+                (low, Self(vzip1q_f32(self.1, y.1), vzip2q_f32(self.1, y.1)))
+            }
         }
     }
 }

@@ -117,6 +117,14 @@ fn conv3x3_stride_2() {
 }
 
 #[test]
+fn conv3x3_of_doubled_pixels() {
+    for shape in SHAPES {
+        conv_case(Path::Exact, DIRECT, Window::Doubled, shape, 0.0);
+        conv_case(Path::Fast, WINOGRAD, Window::Doubled, shape, 3.0);
+    }
+}
+
+#[test]
 fn conv1x1() {
     for (ci, co, h, w) in SHAPES {
         let inputs = [random(&[2, ci, h, w], 0, 1.0, 0.0), random(&[co, ci], 1, 0.2, 0.0), random(&[co], 2, 1.0, 0.0)];
@@ -174,13 +182,13 @@ fn attention_and_layout() {
             let [q, k, v] = [0, 1, 2].map(|i| Map::from_nchw(&x[i], path).unwrap());
             attention(&q, &k, &v, heads)?.to_nchw()
         });
-        let inputs = [&inputs[..2], &[random(&[2, 2 * c + 5, 2 * h, 2 * w], 4, 1.0, 0.0)]].concat();
+        let inputs = [&inputs[..2], &[random(&[2, 2 * c + 5, h, w], 4, 1.0, 0.0)]].concat();
         compare(&format!("layout {c}"), &inputs, Path::Fast, DIRECT, &|x, path| {
             let (a, b) = (Map::from_nchw(&x[0], path)?, Map::from_nchw(&x[1], path)?);
             let extra = Map::from_nchw(&random(&[2, 5, h, w], 5, 1.0, 0.0), path)?;
-            let up = a.add(&b)?.scale(0.7)?.concat(&extra)?.concat(&b)?.upsample_nearest2x()?;
-            assert_eq!(up.dims()?, (2, 2 * c + 5, 2 * h, 2 * w));
-            (up.mask(&x[2].detach())?.to_nchw()? + &x[2])?.add(&x[2])
+            let all = a.add(&b)?.scale(0.7)?.concat(&extra)?.concat(&b)?;
+            assert_eq!(all.dims()?, (2, 2 * c + 5, h, w));
+            (all.mask(&x[2].detach())?.to_nchw()? + &x[2])?.add(&x[2])
         });
     }
 }
@@ -233,7 +241,8 @@ fn everything(x: &Tensor, path: Path) -> Result<Tensor> {
     let h = Conv3x3::new(w(&[64, 64, 3, 3], 7), w(&[64], 8), Window::HalfRightBottom).forward(&h)?;
     let h = h.add(&Conv3x3::new(w(&[64, 64, 3, 3], 7), w(&[64], 8), Window::Same).forward(&h)?)?;
     let h = h.add(&attention(&h, &h, &h, 2)?)?;
-    let h = Conv1x1::new(w(&[32, 64], 9), w(&[32], 10)).forward(&h)?.upsample_nearest2x()?;
+    let h = Conv1x1::new(w(&[32, 64], 9), w(&[32], 10)).forward(&h)?;
+    let h = Conv3x3::new(w(&[32, 32, 3, 3], 12), w(&[32], 13), Window::Doubled).forward(&h)?;
     let h = h.concat(&h)?;
     Conv3x3::new(w(&[1, 64, 3, 3], 11), w(&[1], 12), Window::Same).forward(&h)?.to_nchw()
 }
@@ -278,6 +287,7 @@ fn lesser_processors() {
             conv1x1();
             for shape in SHAPES {
                 conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);
+                conv_case(Path::Fast, WINOGRAD, Window::Doubled, shape, 0.0);
             }
         });
     }

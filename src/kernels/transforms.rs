@@ -1,4 +1,6 @@
-//! The small matrices of Winograd's F(4x4, 3x3) with the points 0, ±1, ±2, ∞, each as straight-line code on vectors.
+//! The small matrices of Winograd's F(4x4, 3x3) with the points 0, ±1, ±2, ∞, each as straight-line code on vectors; and
+//! what is left of them for maps whose pixels are doubled both ways (nearest upsampling), where a third of the products
+//! is zero.
 
 use super::simd::Simd;
 
@@ -72,6 +74,25 @@ impl Transform<6, 6> for InputT {
     }
 }
 
+/// Bᵀ for the six numbers a b b c c d, whose third result is zero and left out.
+impl Transform<4, 5> for InputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([a, b, c, d]: [S; 4]) -> [S; 5] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (four, minus_five) = (S::splat(4.0), S::splat(-5.0));
+            let difference = c.sub(b);
+            [
+                four.mul_add(a, minus_five.mul_add(b, c)),
+                S::splat(-8.0).mul_add(b, c.add(c)),
+                S::splat(3.0).mul(difference),
+                b.sub(c),
+                four.mul_add(b, minus_five.mul_add(c, d)),
+            ]
+        }
+    }
+}
+
 /// B.
 pub(super) struct Input;
 
@@ -89,6 +110,24 @@ impl Transform<6, 6> for Input {
                 minus_four.mul_add(sum, minus_five.mul(t0)).sub(sum2),
                 minus_five.mul_add(t5, two.mul_add(difference2, difference)),
                 t0.add(sum).add(sum2),
+                t5,
+            ]
+        }
+    }
+}
+
+/// The transpose of [`InputT`] for doubled numbers.
+impl Transform<5, 4> for Input {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([t0, t1, t3, t4, t5]: [S; 5]) -> [S; 4] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (four, minus_five) = (S::splat(4.0), S::splat(-5.0));
+            let q = S::splat(3.0).mul_add(t3, S::splat(-1.0).mul(t4));
+            [
+                four.mul(t0),
+                four.mul_add(t5, minus_five.mul_add(t0, S::splat(-8.0).mul(t1))).sub(q),
+                minus_five.mul_add(t5, S::splat(2.0).mul_add(t1, t0)).add(q),
                 t5,
             ]
         }
@@ -115,6 +154,15 @@ impl Transform<6, 4> for OutputT {
     }
 }
 
+/// Without m2.
+impl Transform<5, 4> for OutputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([m0, m1, m3, m4, m5]: [S; 5]) -> [S; 4] {
+        // SAFETY: the caller's contract.
+        unsafe { Self::apply([m0, m1, S::splat(0.0), m3, m4, m5]) }
+    }
+}
+
 /// A.
 pub(super) struct Output;
 
@@ -128,6 +176,16 @@ impl Transform<4, 6> for Output {
             let odd2 = S::splat(2.0).mul(S::splat(4.0).mul_add(y3, y1));
             [y0, even.add(odd), even.sub(odd), even2.add(odd2), even2.sub(odd2), y3]
         }
+    }
+}
+
+/// Without the third row.
+impl Transform<4, 5> for Output {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(y: [S; 4]) -> [S; 5] {
+        // SAFETY: the caller's contract.
+        let [d0, d1, _, d3, d4, d5]: [S; 6] = unsafe { Self::apply(y) };
+        [d0, d1, d3, d4, d5]
     }
 }
 

@@ -26,9 +26,14 @@ impl Trial {
     /// [n, ho, wo, out]; the bias is 0.
     ///
     /// # Errors
-    /// If a shape does not fit its numbers.
+    /// If a shape does not fit its numbers, or if pixels are to be doubled that [`conv3x3`](conv::conv3x3) would double
+    /// beforehand.
     pub fn new(x: Operand, weight: Operand, grad: Operand, window: Option<Window>, path: Path) -> Result<Self> {
+        let [co, ci, ..] = weight.1;
         let op = match window {
+            Some(Window::Doubled) if !conv::is_winograd(Window::Doubled, path, ci, co) => {
+                candle_core::bail!("no kernel doubles the pixels of {ci} channels itself")
+            }
             Some(window) => Op::Conv(conv::Conv { window, path, prepared: Default::default(), keeps: true }),
             None => Op::Affine(affine::Affine { prepared: Default::default() }),
         };

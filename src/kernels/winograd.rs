@@ -8,7 +8,7 @@
 use super::conv::Geometry;
 use super::matrix::{PANEL, gemm};
 use super::memory::{Target, part, written};
-use super::simd::{Scratch, Simd, dispatch};
+use super::simd::{Scratch, Simd, dispatch, transpose};
 use super::threads::{self, for_each};
 use super::tiles::{self, Tiling};
 use super::transforms::{Weight, WeightT, twice};
@@ -41,20 +41,8 @@ impl Weights {
     /// `strides` are those of depth and of column in `weight`.
     fn new(weight: &[f32], depth: usize, cols: usize, strides: (usize, usize)) -> Self {
         let mut data = Scratch::new(POINTS * depth * cols);
-        for panel in 0..cols / PANEL {
-            for i in 0..depth {
-                let mut kernels = [[0.0; PANEL]; 9];
-                for lane in 0..PANEL {
-                    let kernel = &weight[i * strides.0 + (panel * PANEL + lane) * strides.1..][..9];
-                    kernels.iter_mut().zip(kernel).for_each(|(to, v)| to[lane] = *v);
-                }
-                // SAFETY: the points of this panel and depth, each `depth * PANEL` numbers after the one before.
-                unsafe {
-                    let to = data.as_mut_ptr().add((panel * POINTS * depth + i) * PANEL);
-                    transform_weight(&kernels, to, depth * PANEL);
-                }
-            }
-        }
+        // SAFETY: all kernels are in `weight`, and `data` has room for all of U.
+        unsafe { transform_weights(weight, depth, cols, strides, data.as_mut_ptr()) }
         Self { data, depth }
     }
 
@@ -73,17 +61,64 @@ impl Weights {
     }
 }
 
-dispatch!(transform_weight = transform_weight_simd(kernels: &[[f32; PANEL]; 9], to: *mut f32, stride: usize));
+dispatch!(
+    /// # Safety
+    /// `depth` x `cols` kernels of nine numbers lie in `weight`, so far apart, and `to` has room for their U.
+    transform_weights = transform_weights_simd(
+        weight: &[f32],
+        depth: usize,
+        cols: usize,
+        strides: (usize, usize),
+        to: *mut f32,
+    )
+);
 
-/// G g Gᵀ of sixteen kernels; point i goes to `to + i * stride`.
 #[inline(always)]
-unsafe fn transform_weight_simd<S: Simd>(kernels: &[[f32; PANEL]; 9], to: *mut f32, stride: usize) {
+unsafe fn transform_weights_simd<S: Simd>(
+    weight: &[f32],
+    depth: usize,
+    cols: usize,
+    strides: (usize, usize),
+    to: *mut f32,
+) {
+    // sixteen columns, sixteen depths at a time: numbers of all kernels with the columns side by side
+    let mut kernels = [0.0; 9 * PANEL * PANEL];
+    let mut line = [0.0; (9 + 1) * PANEL];
+    for (panel, first) in (0..cols / PANEL).flat_map(|panel| (0..depth).step_by(PANEL).map(move |i| (panel, i))) {
+        let start = first * strides.0 + panel * PANEL * strides.1;
+        // SAFETY: the caller's contract; depth is a multiple of sixteen.
+        unsafe {
+            let (from, kernels) = (weight.as_ptr().add(start), kernels.as_mut_ptr());
+            for i in 0..PANEL {
+                if strides.0 == 9 {
+                    if i < 9 {
+                        transpose::<S>(from.add(i * PANEL), strides.1, kernels.add(i * PANEL * PANEL), PANEL, false);
+                    }
+                } else {
+                    // one depth's kernels lie side by side; what the transposition takes beyond them is written over
+                    std::ptr::copy_nonoverlapping(from.add(i * strides.0), line.as_mut_ptr(), 9 * PANEL);
+                    let mut square = [0.0; PANEL * PANEL];
+                    transpose::<S>(line.as_ptr(), 9, square.as_mut_ptr(), PANEL, false);
+                    std::ptr::copy_nonoverlapping(square.as_ptr(), kernels.add(i * 9 * PANEL), 9 * PANEL);
+                }
+            }
+            for i in 0..PANEL {
+                let to = to.add((panel * POINTS * depth + first + i) * PANEL);
+                transform_weight::<S>(kernels.add(i * 9 * PANEL), to, depth * PANEL);
+            }
+        }
+    }
+}
+
+/// G g Gᵀ of sixteen kernels, number by number; point i goes to `to + i * stride`.
+#[inline(always)]
+unsafe fn transform_weight<S: Simd>(kernels: *const f32, to: *mut f32, stride: usize) {
     for half in (0..PANEL).step_by(S::LANES) {
-        // SAFETY: `kernels` has sixteen lanes; `to` is the caller's contract.
+        // SAFETY: `kernels` has nine times sixteen numbers; `to` is the caller's contract.
         unsafe {
             let mut kernel = [[S::splat(0.0); 3]; 3];
             for (i, value) in kernel.as_flattened_mut().iter_mut().enumerate() {
-                *value = S::load(kernels[i].as_ptr().add(half));
+                *value = S::load(kernels.add(i * PANEL + half));
             }
             for (i, u) in twice::<Weight, _, _, _>(&kernel).as_flattened().iter().enumerate() {
                 u.store(to.add(i * stride + half));
@@ -113,7 +148,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) 
     let blocks = if groups == 1 { enough.next_multiple_of(threads).min(count) } else { 1 };
     // SAFETY: the tiles and panels cover the output; each task writes its own.
     unsafe {
-        written(g.n * g.h * g.w * g.co, |y| {
+        written(g.n * g.ho * g.wo * g.co, |y| {
             for_each(blocks * groups, |i| {
                 let tiles = part(count, blocks, i / groups);
                 let mut v = Slabs::new(tiles.len(), g.ci);
@@ -194,13 +229,13 @@ unsafe fn forward_block_simd<S: Simd>(
         while panel < panels.end {
             let columns = columns::<S>(&panels, panel);
             m.shape(tiles.len(), columns);
-            for point in 0..POINTS {
-                let (v, u, m) = (v.at(point, 0, 0), weights.at(panel, point), m.at(point, 0, 0));
+            for (i, &point) in tiling.points().iter().enumerate() {
+                let (v, u, m) = (v.at(i, 0, 0), weights.at(panel, point), m.at(i, 0, 0));
                 gemm(tiles.len(), columns, ci, v, ci, 1, u, PANEL, weights.panel(), m, columns, false);
             }
             let first = panel * PANEL;
             for (i, t) in tiles.clone().enumerate() {
-                let window = tiling.window(t, 0, co, y.ptr(first), margin.as_mut_ptr());
+                let window = tiling.outputs(t, y.ptr(first), margin.as_mut_ptr());
                 let image = if bias.len() == co { 0 } else { tiling.image(t) };
                 let bias = bias.as_ptr().add(image * co + first);
                 tiles::output(m.at(0, i, 0), m.stride, bias, &window, columns);
@@ -221,7 +256,7 @@ fn columns<S: Simd>(panels: &Range<usize>, first: usize) -> usize {
 unsafe fn transform_input(tiling: &Tiling, tiles: Range<usize>, x: &[f32], v: &mut Slabs, outside: *mut f32) {
     let ci = tiling.g.ci;
     for (i, t) in tiles.enumerate() {
-        let window = tiling.window(t, 1, ci, x.as_ptr().cast_mut(), outside);
+        let window = tiling.inputs(t, x.as_ptr().cast_mut(), outside);
         // SAFETY: the pixels exist, or are zeros, and the caller's slabs have room for the tile.
         unsafe { tiles::input(&window, ci, v.at(0, i, 0), v.stride) }
     }
@@ -273,18 +308,24 @@ struct Pieces {
     last: bool,
 }
 
-/// Gᵀ dU G of sixteen kernels; point i comes from `from + i * PIECE_STRIDE`.
+/// Gᵀ dU G of sixteen kernels, number by number; point i of those used comes from `from + i * PIECE_STRIDE`.
 #[inline(always)]
-unsafe fn transform_back<S: Simd>(from: *const f32, kernels: &mut [[f32; PANEL]; 9]) {
+unsafe fn transform_back<S: Simd>(from: *const f32, points: &[usize], kernels: *mut f32) {
     for half in (0..PANEL).step_by(S::LANES) {
-        // SAFETY: `kernels` has sixteen lanes; `from` is the caller's contract.
+        // SAFETY: `kernels` has nine times sixteen numbers; `from` is the caller's contract.
         unsafe {
             let mut u = [[S::splat(0.0); 6]; 6];
-            for (i, u) in u.as_flattened_mut().iter_mut().enumerate() {
-                *u = S::load(from.add(i * PIECE_STRIDE + half));
+            if points.len() == POINTS {
+                for (i, u) in u.as_flattened_mut().iter_mut().enumerate() {
+                    *u = S::load(from.add(i * PIECE_STRIDE + half));
+                }
+            } else {
+                for &i in points {
+                    u.as_flattened_mut()[i] = S::load(from.add(i * PIECE_STRIDE + half));
+                }
             }
-            for (g, to) in twice::<WeightT, _, _, _>(&u).as_flattened().iter().zip(kernels.iter_mut()) {
-                g.store(to.as_mut_ptr().add(half));
+            for (i, g) in twice::<WeightT, _, _, _>(&u).as_flattened().iter().enumerate() {
+                g.store(kernels.add(i * PANEL + half));
             }
         }
     }
@@ -328,20 +369,21 @@ unsafe fn backward_block_simd<S: Simd>(
     // SAFETY: the contract of `backward_block`.
     unsafe {
         for (i, t) in tiles.clone().enumerate() {
-            let window = tiling.window(t, 0, co, dy.as_ptr().cast_mut(), margin);
+            let window = tiling.outputs(t, dy.as_ptr().cast_mut(), margin);
             tiles::output_gradient(&window, co, d.at(0, i, 0), d.stride);
             if let Some(db) = &mut gradients.db {
                 // point (1, 1) is the sum over the tile
+                let sums = tiling.points().len().isqrt() + 1;
                 let first = if db.len() == co { 0 } else { tiling.image(t) * co };
                 for channel in (0..co).step_by(S::LANES) {
                     let sum = db.as_mut_ptr().add(first + channel);
-                    S::load(sum).add(S::load(d.at(7, i, channel))).store(sum);
+                    S::load(sum).add(S::load(d.at(sums, i, channel))).store(sum);
                 }
             }
         }
         if let Some(dw) = &mut gradients.dw {
             transform_input(tiling, tiles.clone(), x, v, margin);
-            weight_gradient::<S>(&tiling.g, len, v, d, &du, dw);
+            weight_gradient::<S>(tiling, len, v, d, &du, dw);
         }
         let Some((dx, weights)) = &mut gradients.dx else { return };
         let panels = 0..ci / PANEL;
@@ -349,12 +391,12 @@ unsafe fn backward_block_simd<S: Simd>(
         while panel < panels.end {
             let columns = columns::<S>(&panels, panel);
             dv.shape(len, columns);
-            for point in 0..POINTS {
-                let (d, u, dv) = (d.at(point, 0, 0), weights.at(panel, point), dv.at(point, 0, 0));
+            for (i, &point) in tiling.points().iter().enumerate() {
+                let (d, u, dv) = (d.at(i, 0, 0), weights.at(panel, point), dv.at(i, 0, 0));
                 gemm(len, columns, co, d, co, 1, u, PANEL, weights.panel(), dv, columns, false);
             }
             for (i, t) in tiles.clone().enumerate() {
-                let window = tiling.window(t, 1, ci, dx.as_mut_ptr().add(panel * PANEL), margin);
+                let window = tiling.inputs(t, dx.as_mut_ptr().add(panel * PANEL), margin);
                 tiles::input_gradient(dv.at(0, i, 0), dv.stride, &window, columns);
             }
             panel += columns / PANEL;
@@ -368,36 +410,36 @@ unsafe fn backward_block_simd<S: Simd>(
 /// That of `backward_block`.
 #[inline(always)]
 unsafe fn weight_gradient<S: Simd>(
-    g: &Geometry,
+    tiling: &Tiling,
     tiles: usize,
     v: &mut Slabs,
     d: &mut Slabs,
     du: &Pieces,
     dw: &mut [f32],
 ) {
-    let (panels, mut data) = (g.co / PANEL, du.data);
-    for row in (0..g.ci).step_by(ROWS) {
-        let rows = ROWS.min(g.ci - row);
+    let Geometry { ci, co, .. } = tiling.g;
+    let (panels, points, mut data) = (co / PANEL, tiling.points(), du.data);
+    let mut kernels = [0.0; 9 * ROWS * PANEL];
+    for row in (0..ci).step_by(ROWS) {
+        let rows = ROWS.min(ci - row);
         for panel in (0..panels).step_by(2) {
             let columns = (panels - panel).min(2) * PANEL;
             // SAFETY: the caller's contract.
             unsafe {
-                for point in 0..POINTS {
-                    let (v, d) = (v.at(point, 0, row), d.at(point, 0, panel * PANEL));
+                for (i, &point) in points.iter().enumerate() {
+                    let (v, d) = (v.at(i, 0, row), d.at(i, 0, panel * PANEL));
                     let to = data.add(point * PIECE_STRIDE);
-                    gemm(rows, columns, tiles, v, 1, g.ci, d, g.co, PANEL, to, columns, !du.first);
+                    gemm(rows, columns, tiles, v, 1, ci, d, co, PANEL, to, columns, !du.first);
                 }
-                if du.last {
-                    for at in (0..rows * columns).step_by(PANEL) {
-                        let mut kernels = [[0.0; PANEL]; 9];
-                        transform_back::<S>(data.add(at), &mut kernels);
-                        let first = (panel * PANEL + at % columns) * g.ci + row + at / columns;
-                        for lane in 0..PANEL {
-                            let to = &mut dw[(first + lane * g.ci) * 9..][..9];
-                            for (i, to) in to.iter_mut().enumerate() {
-                                *to += kernels[i][lane];
-                            }
-                        }
+                for column in (0..if du.last { columns } else { 0 }).step_by(PANEL) {
+                    let kernels = kernels.as_mut_ptr();
+                    for i in 0..rows {
+                        transform_back::<S>(data.add(i * columns + column), points, kernels.add(9 * i * PANEL));
+                    }
+                    // the nine numbers of all rows lie side by side in dW
+                    let to = dw.as_mut_ptr().add(((panel * PANEL + column) * ci + row) * 9);
+                    for i in (0..9 * rows).step_by(PANEL) {
+                        transpose::<S>(kernels.add(i * PANEL), PANEL, to.add(i), 9 * ci, true);
                     }
                 }
                 if !(du.first && du.last) {

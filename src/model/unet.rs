@@ -52,7 +52,7 @@ impl UNet {
         };
         let down = stages(&plan.down, half, 1.0)?;
         let mid = stages(plan.mid.as_slice(), Window::Same, 1.0 / config.mid_block_scale_factor)?.pop();
-        let up = stages(&plan.up, Window::Same, 1.0)?;
+        let up = stages(&plan.up, Window::Doubled, 1.0)?;
         let conv_in = builder.conv3x3("conv_in", Window::Same)?;
         Ok(Self {
             time: TimeEmbedding::new(&builder, config)?,
@@ -115,7 +115,7 @@ impl UNet {
             };
             x = stage.forward(x, &temb, dropout, join, |_| ())?;
             if let Some(upsampler) = &stage.sampler {
-                x = upsampler.forward(&x.upsample_nearest2x()?)?;
+                x = upsampler.forward(&x)?;
             }
         }
         self.conv_out.forward(&self.conv_norm_out.forward_silu(&x)?)?.to_nchw()
