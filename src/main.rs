@@ -3,14 +3,15 @@
 use clap::Parser as _;
 use ddpm_film::cli::{self, Cli};
 use ddpm_film::error::Kind;
+use ddpm_film::kernels::allocator::{Allocator, keep_freed_pages};
 use std::process::ExitCode;
 
 // Fresh pages from the system allocator cost more than the mathematics on them.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
-    ddpm_film::kernels::allocator::keep_freed_pages();
+    keep_freed_pages();
     ddpm_film::kernels::threads::keep_candle_on_the_calling_thread();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -215,9 +215,9 @@ unsafe fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
     add: bool,
 ) {
     /// Products of so few rows wait for b, which then comes from memory.
-    const FEW_ROWS: usize = 4;
+    const FEW_ROWS: usize = 8;
     /// How far ahead of its use b is asked for.
-    const AHEAD: usize = 256;
+    const AHEAD: usize = 1024;
     /// Columns of the widest tile.
     const WIDEST: usize = 2 * PANEL;
     let full = VECTORS * S::LANES;

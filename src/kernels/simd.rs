@@ -3,6 +3,7 @@
 //!
 //! AVX-512, AVX2 and NEON give the same bytes: the same operations for each number, multiplication and addition fused.
 
+use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
 /// [`Simd::LANES`] numbers. Methods are `unsafe` because most versions may only run on some processors, and because
@@ -467,21 +468,44 @@ pub(super) use dispatch;
 struct Line([f32; 16]);
 
 /// Uninitialised working memory that starts on a cache line.
-pub(super) struct Scratch(Vec<MaybeUninit<Line>>);
+pub(super) struct Scratch {
+    lines: Vec<MaybeUninit<Line>>,
+    /// Goes back to [`SPARE`].
+    lent: bool,
+}
+
+/// Most cache lines of memory that is lent: half a second-level cache of 1 MiB.
+const MOST_LENT: usize = 8192;
+
+thread_local! {
+    /// Memory to lend, as much at least for each as was lent at once so far.
+    static SPARE: RefCell<Vec<Vec<MaybeUninit<Line>>>> = const { RefCell::new(Vec::new()) };
+}
 
 impl Scratch {
     /// Room for `len` numbers.
     pub(super) fn new(len: usize) -> Self {
-        let lines = len.div_ceil(16);
-        let mut memory = Vec::with_capacity(lines);
-        // SAFETY: the elements are `MaybeUninit`, so any content will do, and the capacity is there.
-        unsafe { memory.set_len(lines) };
-        Self(memory)
+        Self { lines: with_len(Vec::new(), len.div_ceil(16)), lent: false }
+    }
+
+    /// [`Scratch::new`] for a short time. If it is not large, it is memory that this thread used lately, so that it is
+    /// still in its cache.
+    pub(super) fn lent(len: usize) -> Self {
+        let len = len.div_ceil(16);
+        if len > MOST_LENT {
+            return Self { lines: with_len(Vec::new(), len), lent: false };
+        }
+        let spare = SPARE.with_borrow_mut(|spare| {
+            let fits = (0..spare.len()).filter(|&i| spare[i].capacity() >= len);
+            let best = fits.min_by_key(|&i| spare[i].capacity());
+            best.or(spare.len().checked_sub(1)).map(|i| spare.swap_remove(i))
+        });
+        Self { lines: with_len(spare.unwrap_or_default(), len), lent: true }
     }
 
     /// `len` zeros.
     pub(super) fn zeros(len: usize) -> Self {
-        Self(vec![MaybeUninit::new(Line([0.0; 16])); len.div_ceil(16)])
+        Self { lines: vec![MaybeUninit::new(Line([0.0; 16])); len.div_ceil(16)], lent: false }
     }
 
     /// The first `len` numbers.
@@ -489,22 +513,40 @@ impl Scratch {
     /// # Safety
     /// They must be written before they are read.
     pub(super) unsafe fn slice_mut(&mut self, len: usize) -> &mut [f32] {
-        assert!(len <= 16 * self.0.len(), "scratch memory too small");
+        assert!(len <= 16 * self.lines.len(), "scratch memory too small");
         // SAFETY: the memory is there; the caller vouches for its content.
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), len) }
     }
 
     pub(super) fn as_ptr(&self) -> *const f32 {
-        self.0.as_ptr().cast()
+        self.lines.as_ptr().cast()
     }
 
     pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
+        self.lines.as_mut_ptr().cast()
     }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if self.lent {
+            // a thread that ends takes nothing back
+            SPARE.try_with(|spare| spare.borrow_mut().push(std::mem::take(&mut self.lines))).unwrap_or_default();
+        }
+    }
+}
+
+/// `memory` with `len` lines of any content.
+fn with_len(mut memory: Vec<MaybeUninit<Line>>, len: usize) -> Vec<MaybeUninit<Line>> {
+    memory.clear();
+    memory.reserve_exact(len);
+    // SAFETY: the elements are `MaybeUninit`, so any content will do, and the capacity is there.
+    unsafe { memory.set_len(len) };
+    memory
 }
 
 impl std::fmt::Debug for Scratch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Scratch({} lines)", self.0.len())
+        write!(f, "Scratch({} lines)", self.lines.len())
     }
 }

@@ -1,6 +1,9 @@
 //! Threads: candle's, turned off, and ours, which share the work inside an operation.
 
+use super::allocator::{give_blocks_back, keep_blocks};
+use super::memory::part;
 use std::cell::{Cell, UnsafeCell};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -28,20 +31,22 @@ pub struct Team {
     helpers: Vec<JoinHandle<()>>,
 }
 
-/// The tasks of a job that one thread takes first: [`Shared::size`] says which these are.
-#[derive(Default)]
-#[repr(align(64))]
+/// The tasks of a job that one thread takes first, on cache lines of its own: the thread waits for them by looking there.
+#[repr(align(128))]
 struct Share {
     /// Tasks that nobody has taken.
     left: AtomicUsize,
+    job: UnsafeCell<Job>,
 }
+
+#[repr(align(128))]
+struct Done(AtomicUsize);
 
 struct Shared {
     /// One for each thread, the leader's first.
     shares: Vec<Share>,
-    job: UnsafeCell<Job>,
     /// Tasks of the job that are done.
-    done: AtomicUsize,
+    done: Done,
     /// What a task panicked with.
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     /// A job is under way.
@@ -51,14 +56,15 @@ struct Shared {
     closing: AtomicBool,
 }
 
-/// What [`Shared::share_out`] shares out.
+/// Part of what [`Shared::share_out`] shares out.
 #[derive(Clone, Copy)]
 struct Job {
     task: *const (dyn Fn(usize) + Sync),
-    count: usize,
+    /// The last task of the part, and one.
+    end: usize,
 }
 
-// SAFETY: `job` is written only while no task is left to take, and read only by those who took one, see `Shared::take`.
+// SAFETY: a share's job is written only while none of its tasks is left to take, and read only by those who took one.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -75,9 +81,10 @@ impl Team {
     /// If the system does not give the threads.
     pub fn new(threads: usize, on_start: fn()) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
-            shares: (0..threads.max(1)).map(|_| Share::default()).collect(),
-            job: UnsafeCell::new(Job { task: &|_| (), count: 0 }),
-            done: AtomicUsize::new(0),
+            shares: (0..threads.max(1))
+                .map(|_| Share { left: AtomicUsize::new(0), job: UnsafeCell::new(Job { task: &|_| (), end: 0 }) })
+                .collect(),
+            done: Done(AtomicUsize::new(0)),
             panic: Mutex::new(None),
             busy: AtomicBool::new(false),
             leaders: AtomicUsize::new(0),
@@ -88,7 +95,9 @@ impl Team {
             let shared = team.shared.clone();
             let help = move || {
                 on_start();
+                keep_blocks();
                 shared.help(me);
+                give_blocks_back();
             };
             team.helpers.push(std::thread::Builder::new().name(format!("ddpm-help-{me}")).spawn(help)?);
         }
@@ -100,7 +109,8 @@ impl Team {
         self.shared.shares.len()
     }
 
-    /// Runs `f` on this thread, where operations may share their work with the helpers.
+    /// Runs `f` on this thread, where operations may share their work with the helpers. From then on the thread keeps
+    /// memory that it frees at hand.
     pub fn lead<R>(&self, f: impl FnOnce() -> R) -> R {
         struct End<'a>(&'a Shared, *const Shared);
         impl Drop for End<'_> {
@@ -109,6 +119,7 @@ impl Team {
                 self.0.leaders.fetch_sub(1, SeqCst);
             }
         }
+        keep_blocks();
         self.shared.leaders.fetch_add(1, SeqCst);
         let _end = End(&self.shared, TEAM.replace(&raw const *self.shared));
         self.wake();
@@ -117,6 +128,7 @@ impl Team {
 
     /// `task(0)`, …, `task(count - 1)`, each on one thread from start to end.
     pub fn map<R: Send + Sync>(&self, count: usize, task: impl Fn(usize) -> R + Sync) -> Vec<R> {
+        keep_blocks();
         collect(count, task, |task| {
             if !self.shared.share_out(count, task, || self.wake()) {
                 alone(|| (0..count).for_each(task));
@@ -157,7 +169,7 @@ fn collect<R: Send + Sync>(
 ) -> Vec<R> {
     let results: Vec<OnceLock<R>> = (0..count).map(|_| OnceLock::new()).collect();
     run(&|i| {
-        let _ = results[i].set(task(i));
+        results[i].get_or_init(|| task(i));
     });
     results.into_iter().filter_map(OnceLock::into_inner).collect()
 }
@@ -179,8 +191,9 @@ impl Drop for Team {
         self.shared.closing.store(true, SeqCst);
         for helper in self.helpers.drain(..) {
             helper.thread().unpark();
-            // a helper catches what tasks panic with
-            let _ = helper.join();
+            if helper.join().is_err() {
+                log::error!("a computing thread ended early");
+            }
         }
     }
 }
@@ -192,22 +205,22 @@ impl Shared {
         if self.busy.swap(true, Acquire) {
             return false;
         }
-        self.done.store(0, Relaxed);
-        // SAFETY: no task is left, so nobody reads `job`. The lifetime of `task` is forgotten, but nobody calls it after
-        // the last task is done, for which this function waits.
-        unsafe {
-            let task = std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(task);
-            *self.job.get() = Job { task, count };
-        }
-        for (i, share) in self.shares.iter().enumerate() {
-            share.left.store(self.end(count, i) - self.end(count, i.wrapping_sub(1)), Release);
+        self.done.0.store(0, Relaxed);
+        let task: *const (dyn Fn(usize) + Sync + '_) = task;
+        // SAFETY: the lifetime is forgotten, but nobody calls `task` after the last one is done, for which this function
+        // waits.
+        let task =
+            unsafe { std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(task) };
+        for (i, share) in self.shares.iter().enumerate().rev() {
+            let Range { start, end } = part(count, self.shares.len(), i);
+            // SAFETY: no task of the share is left, so nobody reads its job.
+            unsafe { *share.job.get() = Job { task, end } };
+            share.left.store(end - start, Release);
         }
         published();
-        alone(|| {
-            self.work(0);
-        });
+        alone(|| self.work(0));
         let mut wait = Wait::default();
-        while self.done.load(Acquire) < count {
+        while self.done.0.load(Acquire) < count {
             if !wait.lingers() {
                 std::thread::sleep(LINGER / 10);
             }
@@ -220,44 +233,38 @@ impl Shared {
         true
     }
 
-    /// The task after those of share `i`; 0 for the share before the first.
-    fn end(&self, count: usize, i: usize) -> usize {
-        i.wrapping_add(1) * count / self.shares.len()
-    }
-
-    /// Takes a task of share `i`.
-    fn take(&self, i: usize) -> Option<(usize, Job)> {
-        let left = &self.shares[i].left;
-        let before = left.fetch_update(AcqRel, Relaxed, |left| left.checked_sub(1)).ok()?;
-        // SAFETY: a task was left, so its job was written, and it stays until this task is done.
-        let job = unsafe { *self.job.get() };
-        Some((self.end(job.count, i) - before, job))
-    }
-
-    /// Does tasks until none is left, those of share `me` first. Returns whether there was one.
-    fn work(&self, me: usize) -> bool {
-        let mut worked = false;
+    /// Does tasks until none is left, those of share `me` first.
+    fn work(&self, me: usize) {
         for i in (0..self.shares.len()).map(|i| (me + i) % self.shares.len()) {
-            while let Some((index, job)) = self.take(i) {
-                // SAFETY: the task lives until all are done, which needs this one.
-                let task = unsafe { &*job.task };
+            let (share, mut done) = (&self.shares[i], 0);
+            while let Ok(left) = share.left.fetch_update(AcqRel, Relaxed, |left| left.checked_sub(1)) {
+                // SAFETY: a task was left, so its job was written; that stays, and the task lives, until it is done.
+                let (task, index) = unsafe {
+                    let job = *share.job.get();
+                    (&*job.task, job.end - left)
+                };
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index))) {
                     *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
                 }
-                self.done.fetch_add(1, Release);
-                worked = true;
+                done += 1;
+            }
+            if done > 0 {
+                self.done.0.fetch_add(done, Release);
             }
         }
-        worked
     }
 
     /// A helper's life.
     fn help(&self, me: usize) {
         let mut wait = Wait::default();
-        while !self.closing.load(SeqCst) {
-            if self.work(me) {
+        loop {
+            if self.shares[me].left.load(Acquire) > 0 {
+                self.work(me);
                 wait = Wait::default();
             } else if !wait.lingers() {
+                if self.closing.load(SeqCst) {
+                    return;
+                }
                 if self.leaders.load(SeqCst) == 0 {
                     std::thread::park();
                 }
@@ -278,7 +285,7 @@ impl Wait {
     /// Waits a moment. False when it is time to sleep.
     fn lingers(&mut self) -> bool {
         self.looks += 1;
-        if self.looks % LOOKS > 0 {
+        if !self.looks.is_multiple_of(LOOKS) {
             std::hint::spin_loop();
             return true;
         }
@@ -333,7 +340,13 @@ mod tests {
         std::thread::sleep(4 * LINGER);
         both(&team);
         let meet = std::sync::Barrier::new(2);
-        team.lead(|| (0..100).for_each(|_| for_each(2, |_| drop(meet.wait()))));
+        team.lead(|| {
+            for _ in 0..100 {
+                for_each(2, |_| {
+                    meet.wait();
+                });
+            }
+        });
     }
 
     #[test]

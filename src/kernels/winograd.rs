@@ -144,7 +144,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) 
     // Several threads share tiles out, or output channels if there are few tiles. No result depends on how.
     let (threads, panels) = (threads::count(), g.co / PANEL);
     let enough = count.div_ceil(block_size(g.ci));
-    let groups = if enough == 1 { threads.min(panels) } else { 1 };
+    let groups = if enough == 1 && count < 8 { threads.min(panels) } else { 1 };
     let blocks = if groups == 1 { enough.next_multiple_of(threads).min(count) } else { 1 };
     // SAFETY: the tiles and panels cover the output; each task writes its own.
     unsafe {
@@ -171,7 +171,7 @@ struct Slabs {
 impl Slabs {
     fn new(tiles: usize, channels: usize) -> Self {
         let stride = tiles * channels + GAP;
-        Self { data: Scratch::new(POINTS * stride), stride, channels }
+        Self { data: Scratch::lent(POINTS * stride), stride, channels }
     }
 
     /// Takes another shape, with no more numbers.
@@ -418,33 +418,65 @@ unsafe fn weight_gradient<S: Simd>(
     dw: &mut [f32],
 ) {
     let Geometry { ci, co, .. } = tiling.g;
-    let (panels, points, mut data) = (co / PANEL, tiling.points(), du.data);
-    let mut kernels = [0.0; 9 * ROWS * PANEL];
-    for row in (0..ci).step_by(ROWS) {
-        let rows = ROWS.min(ci - row);
-        for panel in (0..panels).step_by(2) {
-            let columns = (panels - panel).min(2) * PANEL;
+    let points = tiling.points();
+    let across = co.div_ceil(2 * PANEL);
+    let pieces = across * ci.div_ceil(ROWS);
+    // its first row and column, and how many it has
+    let piece = |k: usize| {
+        let (row, column) = (k / across * ROWS, k % across * 2 * PANEL);
+        (row, column, ROWS.min(ci - row), (2 * PANEL).min(co - column))
+    };
+    let mut multiply = |k: usize, i: usize, to: *mut f32| {
+        let (row, column, rows, columns) = piece(k);
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (v, d, to) = (v.at(i, 0, row), d.at(i, 0, column), to.add(points[i] * PIECE_STRIDE));
+            gemm(rows, columns, tiles, v, 1, ci, d, co, PANEL, to, columns, !du.first);
+        }
+    };
+    if du.first && du.last {
+        for k in 0..pieces {
+            (0..points.len()).for_each(|i| multiply(k, i, du.data));
             // SAFETY: the caller's contract.
-            unsafe {
-                for (i, &point) in points.iter().enumerate() {
-                    let (v, d) = (v.at(i, 0, row), d.at(i, 0, panel * PANEL));
-                    let to = data.add(point * PIECE_STRIDE);
-                    gemm(rows, columns, tiles, v, 1, ci, d, co, PANEL, to, columns, !du.first);
-                }
-                for column in (0..if du.last { columns } else { 0 }).step_by(PANEL) {
-                    let kernels = kernels.as_mut_ptr();
-                    for i in 0..rows {
-                        transform_back::<S>(data.add(i * columns + column), points, kernels.add(9 * i * PANEL));
-                    }
-                    // the nine numbers of all rows lie side by side in dW
-                    let to = dw.as_mut_ptr().add(((panel * PANEL + column) * ci + row) * 9);
-                    for i in (0..9 * rows).step_by(PANEL) {
-                        transpose::<S>(kernels.add(i * PANEL), PANEL, to.add(i), 9 * ci, true);
-                    }
-                }
-                if !(du.first && du.last) {
-                    data = data.add(PIECE);
-                }
+            unsafe { add_piece::<S>(piece(k), du.data, points, ci, dw) }
+        }
+        return;
+    }
+    // V and D of one point stay in the second-level cache
+    for i in 0..points.len() {
+        // SAFETY: the caller's contract.
+        (0..pieces).for_each(|k| multiply(k, i, unsafe { du.data.add(k * PIECE) }));
+    }
+    for k in 0..if du.last { pieces } else { 0 } {
+        // SAFETY: the caller's contract.
+        unsafe { add_piece::<S>(piece(k), du.data.add(k * PIECE), points, ci, dw) }
+    }
+}
+
+/// Adds Gᵀ dU G of a piece to dW.
+///
+/// # Safety
+/// The piece lies at `from`, and its kernels in `dw`.
+#[inline(always)]
+unsafe fn add_piece<S: Simd>(
+    (row, first, rows, columns): (usize, usize, usize, usize),
+    from: *const f32,
+    points: &[usize],
+    ci: usize,
+    dw: &mut [f32],
+) {
+    let mut kernels = [0.0; 9 * ROWS * PANEL];
+    for column in (0..columns).step_by(PANEL) {
+        let kernels = kernels.as_mut_ptr();
+        // SAFETY: the caller's contract.
+        unsafe {
+            for i in 0..rows {
+                transform_back::<S>(from.add(i * columns + column), points, kernels.add(9 * i * PANEL));
+            }
+            // the nine numbers of all rows lie side by side in dW
+            let to = dw.as_mut_ptr().add(((first + column) * ci + row) * 9);
+            for i in (0..9 * rows).step_by(PANEL) {
+                transpose::<S>(kernels.add(i * PANEL), PANEL, to.add(i), 9 * ci, true);
             }
         }
     }
