@@ -69,7 +69,7 @@ fn predict_on(compute: &Compute, checkpoint: &Checkpoint, x: &Tensor, t: &[f32])
     for first in (0..n).step_by(64) {
         let m = 64.min(n - first);
         let x_t = Images::new(m, [c, h, w], x.narrow(0, first, m)?.flatten_all()?.to_vec1()?);
-        eps.extend(compute.run(|| network.predict(&x_t, &t[first..first + m]))?.data);
+        eps.extend(compute.run_here(|| network.predict(&x_t, &t[first..first + m]))?.data);
     }
     Ok(Tensor::from_vec(eps, x.shape(), &Device::Cpu)?)
 }

@@ -87,7 +87,7 @@ pub fn open(choice: DeviceChoice, threads: usize, background: bool) -> Result<(C
 /// Lets the calling thread run only when the window has nothing to do. On Linux niceness is a property of the thread.
 pub fn lower_priority() {
     #[cfg(target_os = "linux")]
-    if let Err(e) = rustix::process::nice(15) {
+    if let Err(e) = rustix::process::setpriority_process(None, 15) {
         log::warn!("the worker runs at normal priority: {e}");
     }
 }

@@ -18,8 +18,8 @@ const SHARE: usize = 500_000;
 /// What a layer prepares from its weight.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    forward: OnceLock<Panels>,
-    backward: OnceLock<Panels>,
+    forward: OnceLock<Panels<'static>>,
+    backward: OnceLock<Panels<'static>>,
 }
 
 /// `x` [.., in] to [.., out] with `weight` [out, in] (or [out, in, 1, 1]) and `bias` [out].
@@ -103,7 +103,7 @@ impl CustomOp3 for Affine {
                 let mut dw = vec![0.0; co * ci];
                 for (dy, x) in dy.chunks(CHUNK * co).zip(x_data.chunks(CHUNK * ci)) {
                     let rows = dy.len() / co;
-                    let x = Panels::pack(Matrix::new(x, rows, ci, ci));
+                    let x = Panels::of(Matrix::new(x, rows, ci, ci));
                     multiply(&mut dw, ci, Matrix::new(dy, rows, co, co).t(), &x, true);
                 }
                 Some(tensor(dw, weight.shape())?)

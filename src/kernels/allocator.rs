@@ -39,15 +39,24 @@ thread_local! {
     static KEPT: Cell<*mut Kept> = const { Cell::new(std::ptr::null_mut()) };
 }
 
-/// Lets the calling thread keep the blocks that it frees, until [`give_blocks_back`].
+/// Lets the calling thread keep the blocks that it frees, until [`give_blocks_back`] or its end.
 pub(super) fn keep_blocks() {
-    if KEPT.get().is_null() {
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            give_blocks_back();
+        }
+    }
+    thread_local! {
+        static END: End = const { End };
+    }
+    if KEPT.get().is_null() && END.try_with(|_| ()).is_ok() {
         let none = Kept { blocks: [(std::ptr::null_mut(), 0); MOST_BLOCKS], count: 0, bytes: 0 };
         KEPT.set(Box::into_raw(Box::new(none)));
     }
 }
 
-/// To be called at the end of a thread that keeps blocks.
+/// Ends what [`keep_blocks`] began.
 pub(super) fn give_blocks_back() {
     let kept = KEPT.replace(std::ptr::null_mut());
     if !kept.is_null() {
@@ -166,11 +175,11 @@ mod tests {
             // no more than may be kept: the oldest go
             let blocks: Vec<*mut u8> = (0..40).map(|_| Allocator.alloc(layout(1 << 20))).collect();
             blocks.iter().for_each(|block| Allocator.dealloc(*block, layout(1 << 20)));
-            let kept = KEPT.get().as_ref().unwrap();
-            assert_eq!((kept.count, kept.bytes, kept.blocks[15].0), (16, 16 << 20, blocks[39]));
+            let kept = || KEPT.get().as_ref().map(|kept| (kept.count, kept.bytes, kept.blocks[kept.count - 1].0));
+            assert_eq!(kept(), Some((16, 16 << 20, blocks[39])));
             let small: Vec<*mut u8> = (0..40).map(|_| Allocator.alloc(layout(1 << 15))).collect();
             small.iter().for_each(|block| Allocator.dealloc(*block, layout(1 << 15)));
-            assert_eq!((kept.count, kept.bytes), (32, 32 << 15));
+            assert_eq!(kept(), Some((32, 32 << 15, small[39])));
         }
         give_blocks_back();
         assert!(KEPT.get().is_null());

@@ -58,11 +58,14 @@ impl Sizes {
     /// softmax(q kᵀ · scale) for the `rows` pixels of q, [rows, pixels].
     fn weights(self, q: Matrix, k: Matrix, rows: usize) -> Vec<f32> {
         let l = self.pixels;
-        let mut weights = vec![0.0; rows * l];
-        multiply(&mut weights, l, q, &Panels::pack(k.t()), false);
-        // SAFETY: no contract beyond its slices.
-        unsafe { softmax(&mut weights, l, self.scale()) };
-        weights
+        // SAFETY: the product writes all numbers; softmax has no contract beyond its slices.
+        unsafe {
+            written(rows * l, |weights| {
+                let weights = weights.part(0, rows * l);
+                multiply(weights, l, q, &Panels::of(k.t()), false);
+                softmax(weights, l, self.scale());
+            })
+        }
     }
 }
 
@@ -72,22 +75,119 @@ dispatch!(softmax = softmax_simd(x: &mut [f32], row: usize, scale: f32));
 #[inline(always)]
 unsafe fn softmax_simd<S: Simd>(x: &mut [f32], row: usize, scale: f32) {
     for row in x.chunks_exact_mut(row) {
-        let max = row.iter().fold(f32::NEG_INFINITY, |max, &v| max.max(v));
-        let mut vectors = row.chunks_exact_mut(S::LANES);
         // SAFETY: each pointer is to a whole vector, or to one number.
         unsafe {
+            let max = reduce::<S, Max>(row, row);
+            let mut vectors = row.chunks_exact_mut(S::LANES);
             for v in &mut vectors {
                 exp_scaled::<S>(v.as_mut_ptr(), max, scale);
             }
             for v in vectors.into_remainder() {
                 exp_scaled::<S::One>(v, max, scale);
             }
-        }
-        let factor = 1.0 / row.iter().sum::<f32>();
-        for v in row {
-            *v *= factor;
+            let factor = 1.0 / reduce::<S, Sum>(row, row);
+            for v in row {
+                *v *= factor;
+            }
         }
     }
+}
+
+dispatch!(
+    /// ∂L/∂x of p = softmax(scale·x) by rows, in the place of `dp` = ∂L/∂p: scale p (dp − Σ p dp).
+    softmax_gradient = softmax_gradient_simd(dp: &mut [f32], p: &[f32], row: usize, scale: f32)
+);
+
+#[inline(always)]
+unsafe fn softmax_gradient_simd<S: Simd>(dp: &mut [f32], p: &[f32], row: usize, scale: f32) {
+    for (dp, p) in dp.chunks_exact_mut(row).zip(p.chunks_exact(row)) {
+        // SAFETY: no contract beyond its slices.
+        let dot = unsafe { reduce::<S, Dot>(dp, p) };
+        for (dp, p) in dp.iter_mut().zip(p) {
+            *dp = p * (*dp - dot) * scale;
+        }
+    }
+}
+
+/// What [`reduce`] makes of two rows.
+trait Reduction {
+    const START: f32;
+    unsafe fn add<V: Simd>(so_far: V, x: V, y: V) -> V;
+    /// Joins two results.
+    fn join(a: f32, b: f32) -> f32;
+}
+
+struct Max;
+struct Sum;
+struct Dot;
+
+impl Reduction for Max {
+    const START: f32 = f32::NEG_INFINITY;
+    #[inline(always)]
+    unsafe fn add<V: Simd>(so_far: V, x: V, _: V) -> V {
+        // SAFETY: the caller's contract.
+        unsafe { x.max(so_far) }
+    }
+    #[inline(always)]
+    fn join(a: f32, b: f32) -> f32 {
+        a.max(b)
+    }
+}
+
+impl Reduction for Sum {
+    const START: f32 = 0.0;
+    #[inline(always)]
+    unsafe fn add<V: Simd>(so_far: V, x: V, _: V) -> V {
+        // SAFETY: the caller's contract.
+        unsafe { so_far.add(x) }
+    }
+    #[inline(always)]
+    fn join(a: f32, b: f32) -> f32 {
+        a + b
+    }
+}
+
+impl Reduction for Dot {
+    const START: f32 = 0.0;
+    #[inline(always)]
+    unsafe fn add<V: Simd>(so_far: V, x: V, y: V) -> V {
+        // SAFETY: the caller's contract.
+        unsafe { x.mul_add(y, so_far) }
+    }
+    #[inline(always)]
+    fn join(a: f32, b: f32) -> f32 {
+        a + b
+    }
+}
+
+/// Sixteen results, of every sixteenth number each, whatever the vectors; then these two by two.
+#[inline(always)]
+unsafe fn reduce<S: Simd, R: Reduction>(x: &[f32], y: &[f32]) -> f32 {
+    const WIDTH: usize = 16;
+    let whole = x.len() - x.len() % WIDTH;
+    let mut results = [R::START; WIDTH];
+    // SAFETY: each pointer is to a whole vector, or to one number.
+    unsafe {
+        for lane in (0..WIDTH).step_by(S::LANES) {
+            let mut result = S::splat(R::START);
+            for i in (lane..whole).step_by(WIDTH) {
+                result = R::add(result, S::load(x.as_ptr().add(i)), S::load(y.as_ptr().add(i)));
+            }
+            result.store(results.as_mut_ptr().add(lane));
+        }
+        for i in whole..x.len() {
+            let result = &raw mut results[i - whole];
+            R::add(S::One::load(result), S::One::load(&raw const x[i]), S::One::load(&raw const y[i])).store(result);
+        }
+    }
+    let mut width = WIDTH / 2;
+    while width > 0 {
+        for i in 0..width {
+            results[i] = R::join(results[i], results[i + width]);
+        }
+        width /= 2;
+    }
+    results[0]
 }
 
 /// x becomes exp(scale·(x − max)).
@@ -125,7 +225,7 @@ impl CustomOp3 for Attention {
                         let [(_, k), (_, v)] = [k, v].map(|x| s.head(x, image, head));
                         let weights = s.weights(s.pixels(q, image, head, &pixels), k, pixels.len());
                         let weights = Matrix::new(&weights, pixels.len(), s.pixels, s.pixels);
-                        multiply(&mut y[head * s.d..], s.c, weights, &Panels::pack(v), false);
+                        multiply(&mut y[head * s.d..], s.c, weights, &Panels::of(v), false);
                     }
                 });
             })
@@ -153,16 +253,13 @@ impl CustomOp3 for Attention {
             for head in 0..self.heads {
                 let [(at, q), (_, k), (_, v), (_, dy)] = [q_data, k_data, v_data, dy].map(|x| s.head(x, image, head));
                 let p = s.weights(q, k, l);
-                multiply(&mut dv[at..], s.c, Matrix::new(&p, l, l, l).t(), &Panels::pack(dy), false);
-                multiply(&mut dp, l, dy, &Panels::pack(v.t()), false);
-                // through the softmax: ds = p (dp − Σ p dp)
-                for (dp, p) in dp.chunks_exact_mut(l).zip(p.chunks_exact(l)) {
-                    let dot: f32 = dp.iter().zip(p).map(|(a, b)| a * b).sum();
-                    dp.iter_mut().zip(p).for_each(|(dp, p)| *dp = p * (*dp - dot) * s.scale());
-                }
+                multiply(&mut dv[at..], s.c, Matrix::new(&p, l, l, l).t(), &Panels::of(dy), false);
+                multiply(&mut dp, l, dy, &Panels::of(v.t()), false);
+                // SAFETY: no contract beyond its slices.
+                unsafe { softmax_gradient(&mut dp, &p, l, s.scale()) };
                 let ds = Matrix::new(&dp, l, l, l);
-                multiply(&mut dq[at..], s.c, ds, &Panels::pack(k), false);
-                multiply(&mut dk[at..], s.c, ds.t(), &Panels::pack(q), false);
+                multiply(&mut dq[at..], s.c, ds, &Panels::of(k), false);
+                multiply(&mut dk[at..], s.c, ds.t(), &Panels::of(q), false);
             }
         }
         let give = |data, of: &Tensor| wants_gradient(of).then(|| tensor(data, of.shape())).transpose();

@@ -13,7 +13,7 @@ const BAND: usize = 40_000;
 
 /// A weight [out, in, 3, 3], packed.
 #[derive(Debug)]
-pub(super) struct Weights(Panels);
+pub(super) struct Weights(Panels<'static>);
 
 impl Weights {
     /// As [9 * in, out].
@@ -171,13 +171,7 @@ pub(super) fn backward(
             let dy = Matrix::new(dy, pixels, g.co, g.co);
             if dw.is_some() {
                 gather(&x[i * image..(i + 1) * image], g, rows.clone(), gathered);
-                multiply(
-                    &mut by_window,
-                    g.co,
-                    Matrix::new(gathered, pixels, depth, depth).t(),
-                    &Panels::pack(dy),
-                    true,
-                );
+                multiply(&mut by_window, g.co, Matrix::new(gathered, pixels, depth, depth).t(), &Panels::of(dy), true);
             }
             if let Some((dx, weights)) = &mut dx {
                 multiply(gathered, depth, dy, &weights.0, false);

@@ -1,5 +1,5 @@
 //! Number by number: sums, products, SiLU. Not candle's operations, which wait for a pool of spinning threads that all
-//! lanes of training would share.
+//! threads of a training would share.
 
 use super::layout::add_pixels;
 use super::memory::{Reader, part, slice, storage, tensor, written};

@@ -31,15 +31,33 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The right factor of a product, copied into panels of sixteen columns (the last one padded with zeros).
+/// The right factor of a product in panels of sixteen columns (the last one padded with zeros).
 #[derive(Debug)]
-pub(super) struct Panels {
-    data: Scratch,
+pub(super) struct Panels<'a> {
+    data: Data<'a>,
+    /// Numbers between two rows, and between two panels.
+    row: usize,
+    panel: usize,
     rows: usize,
     cols: usize,
 }
 
-impl Panels {
+#[derive(Debug)]
+enum Data<'a> {
+    Copy(Scratch),
+    Matrix(&'a [f32]),
+}
+
+impl<'a> Panels<'a> {
+    /// A matrix as it lies there, if that will do.
+    pub(super) fn of(b: Matrix<'a>) -> Self {
+        match b.col == 1 && b.cols.is_multiple_of(PANEL) {
+            true => Self { data: Data::Matrix(b.data), row: b.row, panel: PANEL, rows: b.rows, cols: b.cols },
+            false => Self::pack(b),
+        }
+    }
+
+    /// A copy.
     pub(super) fn pack(b: Matrix) -> Self {
         let (rows, cols) = (b.rows, b.cols);
         let mut data = Scratch::new(rows * cols.next_multiple_of(PANEL));
@@ -67,7 +85,7 @@ impl Panels {
                 to = unsafe { to.add(PANEL) };
             }
         }
-        Self { data, rows, cols }
+        Self { data: Data::Copy(data), row: PANEL, panel: rows * PANEL, rows, cols }
     }
 }
 
@@ -88,14 +106,17 @@ unsafe fn pack_squares_simd<S: Simd>(columns: *const f32, col: usize, count: usi
 }
 
 /// c = a b, or c += a b with `add`; the rows of c are `c_row` numbers apart.
-pub(super) fn multiply(c: &mut [f32], c_row: usize, a: Matrix, b: &Panels, add: bool) {
+pub(super) fn multiply(c: &mut [f32], c_row: usize, a: Matrix, b: &Panels<'_>, add: bool) {
     assert_eq!(a.cols, b.rows, "inner sizes");
     assert!(a.rows == 0 || c.len() >= (a.rows - 1) * c_row + b.cols, "product outside its room");
-    let b_ptr = b.data.as_ptr();
-    let b_panel = b.rows * PANEL;
+    let b_ptr = match &b.data {
+        Data::Copy(data) => data.as_ptr(),
+        Data::Matrix(data) => data.as_ptr(),
+    };
     let (rows, cols, depth) = (a.rows, b.cols, a.cols);
-    // SAFETY: the sizes were checked here and in `Matrix::new`; panels are padded to PANEL columns.
-    unsafe { gemm(rows, cols, depth, a.data.as_ptr(), a.row, a.col, b_ptr, PANEL, b_panel, c.as_mut_ptr(), c_row, add) }
+    // SAFETY: the sizes were checked here and in `Matrix::new`; panels that are copies are padded to PANEL columns,
+    // others need not be.
+    unsafe { gemm(rows, cols, depth, a.data.as_ptr(), a.row, a.col, b_ptr, b.row, b.panel, c.as_mut_ptr(), c_row, add) }
 }
 
 dispatch!(

@@ -48,6 +48,8 @@ pub enum Path {
 pub fn vectors() -> &'static str {
     match simd::level() {
         simd::Level::Portable => "no vector instructions",
+        #[cfg(target_arch = "aarch64")]
+        simd::Level::Neon => "NEON",
         #[cfg(target_arch = "x86_64")]
         simd::Level::Avx2 => "AVX2",
         #[cfg(target_arch = "x86_64")]

@@ -14,7 +14,7 @@ pub(super) const MAX_OUT: usize = 4;
 
 /// A weight [out, in, 3, 3], packed.
 #[derive(Debug)]
-pub(super) struct Weights(Panels);
+pub(super) struct Weights(Panels<'static>);
 
 impl Weights {
     /// As [in, 9 * out].
@@ -92,7 +92,7 @@ pub(super) fn backward(
         let gathered = Matrix::new(&gathered, pixels, products, products);
         let image = i * pixels * g.ci..(i + 1) * pixels * g.ci;
         if dw.is_some() {
-            let x = Panels::pack(Matrix::new(&x[image.clone()], pixels, g.ci, g.ci));
+            let x = Panels::of(Matrix::new(&x[image.clone()], pixels, g.ci, g.ci));
             multiply(&mut sums, g.ci, gathered.t(), &x, true);
         }
         if let Some((dx, weights)) = &mut dx {

@@ -18,7 +18,7 @@ pub(super) trait Simd: Copy {
     unsafe fn splat(x: f32) -> Self;
     unsafe fn load(p: *const f32) -> Self;
     unsafe fn store(self, p: *mut f32);
-    /// Asks for the cache line of `p`, which may be anywhere.
+    /// Asks for the cache line of `p`, which may be anywhere; on x86 only.
     #[inline(always)]
     fn prefetch(p: *const f32) {
         #[cfg(target_arch = "x86_64")]
@@ -26,6 +26,8 @@ pub(super) trait Simd: Copy {
         unsafe {
             std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
         }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = p;
     }
     unsafe fn add(self, y: Self) -> Self;
     unsafe fn sub(self, y: Self) -> Self;
@@ -478,7 +480,7 @@ pub(super) struct Scratch {
 const MOST_LENT: usize = 8192;
 
 thread_local! {
-    /// Memory to lend, as much at least for each as was lent at once so far.
+    /// What was lent and came back: as many pieces as were lent at once, which only grow.
     static SPARE: RefCell<Vec<Vec<MaybeUninit<Line>>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -497,10 +499,15 @@ impl Scratch {
         }
         let spare = SPARE.with_borrow_mut(|spare| {
             let fits = (0..spare.len()).filter(|&i| spare[i].capacity() >= len);
-            let best = fits.min_by_key(|&i| spare[i].capacity());
-            best.or(spare.len().checked_sub(1)).map(|i| spare.swap_remove(i))
+            match fits.min_by_key(|&i| spare[i].capacity()) {
+                Some(best) => spare.swap_remove(best),
+                None => {
+                    spare.pop();
+                    Vec::new()
+                }
+            }
         });
-        Self { lines: with_len(spare.unwrap_or_default(), len), lent: true }
+        Self { lines: with_len(spare, len), lent: true }
     }
 
     /// `len` zeros.

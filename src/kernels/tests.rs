@@ -249,8 +249,9 @@ fn everything(x: &Tensor, path: Path) -> Result<Tensor> {
 
 #[test]
 fn threads_change_no_bit() {
-    for n in [1, 5] {
-        let x = random(&[n, 1, 28, 26], 0, 1.0, 0.0);
+    // the last has so few tiles that threads share output channels instead
+    for shape in [[1, 1, 28, 26], [5, 1, 28, 26], [1, 1, 8, 6]] {
+        let x = random(&shape, 0, 1.0, 0.0);
         for path in [Path::Fast, Path::Exact] {
             let run = |threads| {
                 let y = Team::new(threads, || ()).unwrap().lead(|| everything(&x, path).unwrap());

@@ -18,9 +18,12 @@ pub fn keep_candle_on_the_calling_thread() {
     unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
 }
 
-/// How long helpers look for work after the last [`Team::lead`], before they sleep. A network for one picture has a
-/// hundred pieces of work of some microseconds each, and waking a thread takes longer than any of them.
+/// How long helpers look for work after the last [`Team::lead`], before they sleep. A network for one picture has some
+/// fifty pieces of work of a few microseconds each, and waking a thread takes longer than any of them.
 const LINGER: Duration = Duration::from_micros(500);
+
+/// After so long asleep, helpers give back the memory that they keep.
+const REST: Duration = Duration::from_secs(1);
 
 /// Looks for work between two times that another thread may have the processor.
 const LOOKS: u32 = 64;
@@ -97,7 +100,6 @@ impl Team {
                 on_start();
                 keep_blocks();
                 shared.help(me);
-                give_blocks_back();
             };
             team.helpers.push(std::thread::Builder::new().name(format!("ddpm-help-{me}")).spawn(help)?);
         }
@@ -191,9 +193,8 @@ impl Drop for Team {
         self.shared.closing.store(true, SeqCst);
         for helper in self.helpers.drain(..) {
             helper.thread().unpark();
-            if helper.join().is_err() {
-                log::error!("a computing thread ended early");
-            }
+            // one that ended early, in `on_start`, left its share to the others
+            drop(helper.join());
         }
     }
 }
@@ -265,8 +266,14 @@ impl Shared {
                 if self.closing.load(SeqCst) {
                     return;
                 }
-                if self.leaders.load(SeqCst) == 0 {
-                    std::thread::park();
+                let idle = || self.leaders.load(SeqCst) == 0 && self.shares[me].left.load(SeqCst) == 0;
+                if idle() {
+                    std::thread::park_timeout(REST);
+                    if idle() && !self.closing.load(SeqCst) {
+                        give_blocks_back();
+                        std::thread::park();
+                        keep_blocks();
+                    }
                 }
                 wait = Wait::default();
             }
@@ -297,7 +304,6 @@ impl Wait {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn every_task_is_done_once_by_any_number_of_threads() {

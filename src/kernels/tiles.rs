@@ -8,7 +8,7 @@ use super::transforms::{Input, InputT, Output, OutputT, Transform};
 use std::ops::Range;
 
 /// Row by row, the points of the transformed domain: all, and those where a doubled map is not zero.
-const POINTS: [usize; 36] = {
+const ALL_POINTS: [usize; 36] = {
     let mut points = [0; 36];
     let mut i = 0;
     while i < 36 {
@@ -41,7 +41,7 @@ impl Tiling {
 
     /// The points of the transformed domain that are used.
     pub(super) fn points(&self) -> &'static [usize] {
-        if self.doubled { &DOUBLED_POINTS } else { &POINTS }
+        if self.doubled { &DOUBLED_POINTS } else { &ALL_POINTS }
     }
 
     /// The image of a tile.
@@ -92,7 +92,7 @@ impl Tiling {
 
 /// Pixels around a tile.
 pub(super) struct Window {
-    /// The first pixel of each row.
+    /// The first pixel of each row, which may lie outside the map if its column does.
     rows: [*mut f32; 6],
     /// Columns that are there.
     cols: Range<usize>,
@@ -112,7 +112,7 @@ impl Window {
         unsafe {
             let mut column = [S::splat(0.0); SIZE];
             for i in 0..SIZE {
-                let from = self.rows[i].add(col * self.c + channel);
+                let from = self.rows[i].wrapping_add(col * self.c + channel);
                 column[i] = S::load(from);
                 if ahead && col >= 2 {
                     S::prefetch(from.wrapping_add((SIZE - 2) * self.c));
@@ -129,7 +129,7 @@ impl Window {
         for i in 0..SIZE {
             if self.rows[i] != self.outside {
                 // SAFETY: the caller passes a column and channels that are there.
-                unsafe { column[i].store(self.rows[i].add(col * self.c + channel)) }
+                unsafe { column[i].store(self.rows[i].wrapping_add(col * self.c + channel)) }
             }
         }
     }

@@ -32,7 +32,7 @@ impl Trial {
         let [co, ci, ..] = weight.1;
         let op = match window {
             Some(Window::Doubled) if !conv::is_winograd(Window::Doubled, path, ci, co) => {
-                candle_core::bail!("no kernel doubles the pixels of {ci} channels itself")
+                candle_core::bail!("pixels of {ci} channels are not doubled on the way to {co} on the path {path:?}")
             }
             Some(window) => Op::Conv(conv::Conv { window, path, prepared: Default::default(), keeps: true }),
             None => Op::Affine(affine::Affine { prepared: Default::default() }),

@@ -83,7 +83,7 @@ unsafe fn transform_weights_simd<S: Simd>(
 ) {
     // sixteen columns, sixteen depths at a time: numbers of all kernels with the columns side by side
     let mut kernels = [0.0; 9 * PANEL * PANEL];
-    let mut line = [0.0; (9 + 1) * PANEL];
+    let (mut line, mut square) = ([0.0; (9 + 1) * PANEL], [0.0; PANEL * PANEL]);
     for (panel, first) in (0..cols / PANEL).flat_map(|panel| (0..depth).step_by(PANEL).map(move |i| (panel, i))) {
         let start = first * strides.0 + panel * PANEL * strides.1;
         // SAFETY: the caller's contract; depth is a multiple of sixteen.
@@ -95,9 +95,8 @@ unsafe fn transform_weights_simd<S: Simd>(
                         transpose::<S>(from.add(i * PANEL), strides.1, kernels.add(i * PANEL * PANEL), PANEL, false);
                     }
                 } else {
-                    // one depth's kernels lie side by side; what the transposition takes beyond them is written over
+                    // one depth's kernels lie side by side; nine rows of the square are theirs
                     std::ptr::copy_nonoverlapping(from.add(i * strides.0), line.as_mut_ptr(), 9 * PANEL);
-                    let mut square = [0.0; PANEL * PANEL];
                     transpose::<S>(line.as_ptr(), 9, square.as_mut_ptr(), PANEL, false);
                     std::ptr::copy_nonoverlapping(square.as_ptr(), kernels.add(i * 9 * PANEL), 9 * PANEL);
                 }
@@ -153,7 +152,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) 
                 let tiles = part(count, blocks, i / groups);
                 let mut v = Slabs::new(tiles.len(), g.ci);
                 let mut m = Slabs::new(tiles.len(), 2 * PANEL);
-                let margin = Scratch::zeros(6 * g.ci.max(PANEL));
+                let margin = Scratch::zeros(6 * g.ci.max(g.co));
                 let panels = part(panels, groups, i % groups);
                 forward_block(&tiling, tiles, panels, x, weights, bias, &mut v, &mut m, margin, y);
             });

@@ -51,9 +51,14 @@ impl Compute {
         self.team.threads()
     }
 
-    /// Runs `f` where kernels may use all threads.
+    /// Runs `f`, which computes on the CPU, where it may use all threads.
     pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
         self.team.lead(f)
+    }
+
+    /// Runs `f`, which computes on the device, where kernels may use all threads.
+    pub fn run_here<R>(&self, f: impl FnOnce() -> R) -> R {
+        if self.device.is_cpu() { self.run(f) } else { f() }
     }
 
     /// ε̂(x_t, t) of `network` with all threads, the same bytes for any number of them. With a picture for each, every
@@ -64,7 +69,7 @@ impl Compute {
     pub fn predict(&self, network: &(impl Denoiser + Sync), x_t: &Images, t: &[f32]) -> Result<Images> {
         let shares = self.threads();
         if shares == 1 || x_t.n < shares || !self.device.is_cpu() {
-            return self.run(|| network.predict(x_t, t));
+            return self.run_here(|| network.predict(x_t, t));
         }
         let parts = self.map(shares, |i| {
             let pictures = i * x_t.n / shares..(i + 1) * x_t.n / shares;

@@ -364,7 +364,7 @@ impl Trainer {
                 samples.extend(part_samples);
                 parts.push(part);
             }
-            (grads, squares) = self.compute.run(|| adam::sum_gradients(parts))?;
+            (grads, squares) = self.compute.run_here(|| adam::sum_gradients(parts))?;
         }
         let loss = samples.iter().map(|s| f64::from(s.simple)).sum::<f64>() / t.len() as f64;
         if !loss.is_finite() {
@@ -396,7 +396,7 @@ impl Trainer {
         let update_all = || -> candle_core::Result<Vec<[f64; 2]>> {
             slots.iter_mut().zip(grads).map(|(slot, grad)| slot.update(&grad, &update)).collect()
         };
-        let moved = match self.compute.run(update_all) {
+        let moved = match self.compute.run_here(update_all) {
             Ok(moved) => moved,
             Err(e) => {
                 // some weights have moved and others have not

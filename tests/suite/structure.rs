@@ -39,8 +39,8 @@ fn used(text: &str, prefix: &str) -> Vec<String> {
 /// module: (modules of this crate, outside crates) that it may use; the table of ARCHITECTURE.md.
 const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     ("diffusion", &[], &["rand_chacha", "rand_distr", "half"]),
-    ("kernels", &[], &["candle_core", "candle_nn", "libmimalloc_sys", "rayon"]),
-    ("model", &["diffusion", "kernels", "error"], &["candle_core", "rayon", "serde"]),
+    ("kernels", &[], &["candle_core", "candle_nn", "libmimalloc_sys", "mimalloc"]),
+    ("model", &["diffusion", "kernels", "error"], &["candle_core", "serde"]),
     ("data", &["diffusion", "error"], &["image", "flate2", "rayon"]),
     ("export", &["diffusion", "error"], &["image", "png", "gif", "webp_animation", "flate2", "rayon"]),
     (

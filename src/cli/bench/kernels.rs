@@ -197,9 +197,9 @@ fn speeds(shape: Shape, compute: &Compute, samples: usize) -> Result<Vec<Speed>>
         speeds.push(speed(work, samples, on_all)?);
     }
     let one = trial(1)?;
-    let on_pool =
+    let shared =
         |times: usize| -> Result<()> { Ok(compute.run(|| (0..times).try_for_each(|_| one.forward().map(drop)))?) };
-    speeds.push(speed(shape.flops(), samples, on_pool)?);
+    speeds.push(speed(shape.flops(), samples, shared)?);
     Ok(speeds)
 }
 
