@@ -275,10 +275,10 @@ fn a_run_on_v_learns_v_and_measures_noise() {
     }
 }
 
-/// Each shipped model predicts the noise in digits it was trained on about as well as its card says.
+/// Each shipped model predicts the noise in digits it was trained on about as well as its card says, the last number.
 #[test]
 fn shipped_models_predict_noise() {
-    for (name, shape) in [("digits16", [1, 16, 16]), ("mnist28", [1, 28, 28])] {
+    for (name, shape, card) in [("digits16", [1, 16, 16], 0.0543), ("mnist28", [1, 28, 28], 0.0367)] {
         let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints").join(name);
         let model = checkpoint::load(&dir, &Device::Cpu).unwrap();
         let data = Dataset::load(&Source::Mnist, shape, &|_, _| true).unwrap();
@@ -293,7 +293,7 @@ fn shipped_models_predict_noise() {
         let eps = compute(2, Path::Fast).predict(&network, &x_t, &times).unwrap();
         let squares = eps.data.iter().zip(&noise.data).map(|(a, b)| f64::from(a - b).powi(2));
         let loss = squares.sum::<f64>() / noise.data.len() as f64;
-        assert!(loss < 0.05, "{name}: loss {loss:.4}");
+        assert!((0.8..1.2).contains(&(loss / card)), "{name}: loss {loss:.4}, on the card {card}");
     }
 }
 
