@@ -131,9 +131,15 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
     let home = tempfile::tempdir().unwrap();
     let desktop = Desktop::start();
     let mut program = desktop.program(home.path());
+    let start = Instant::now();
     let window = wait_for("the window", || {
         assert_eq!(program.0.try_wait().unwrap(), None, "the program ended before its window was there");
-        let found = desktop.xdotool(&["search", "--onlyvisible", "--name", "^ddpm-film$"]);
+        let search = |options: &[&str]| desktop.xdotool(&[&["search"], options, &["--name", "^ddpm-film$"]].concat());
+        let found = search(&["--onlyvisible"]);
+        if found.is_empty() && start.elapsed() > Duration::from_secs(20) {
+            // a window that the window manager overlooked while it started is shown when it is mapped again
+            search(&[]).lines().for_each(|id| drop(desktop.xdotool(&["windowmap", id])));
+        }
         found.lines().last().map(str::to_owned).filter(|id| !id.is_empty())
     });
     desktop.xdotool(&["windowactivate", "--sync", &window]);
