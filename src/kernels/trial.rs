@@ -18,6 +18,11 @@ enum Op {
     Affine(affine::Affine),
 }
 
+/// Whether the fast path doubles the pixels of a convolution with so many channels itself, not beforehand.
+pub fn doubles_itself(ci: usize, co: usize) -> bool {
+    conv::is_winograd(Window::Doubled, Path::Fast, ci, co)
+}
+
 /// Numbers and their shape.
 pub type Operand = (Vec<f32>, [usize; 4]);
 

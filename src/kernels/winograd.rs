@@ -89,13 +89,13 @@ unsafe fn transform_weights_simd<S: Simd>(
         // SAFETY: the caller's contract; depth is a multiple of sixteen.
         unsafe {
             let (from, kernels) = (weight.as_ptr().add(start), kernels.as_mut_ptr());
-            for i in 0..PANEL {
-                if strides.0 == 9 {
-                    if i < 9 {
-                        transpose::<S>(from.add(i * PANEL), strides.1, kernels.add(i * PANEL * PANEL), PANEL, false);
-                    }
-                } else {
-                    // one depth's kernels lie side by side; nine rows of the square are theirs
+            if strides.0 == 9 {
+                for i in 0..9 {
+                    transpose::<S>(from.add(i * PANEL), strides.1, kernels.add(i * PANEL * PANEL), PANEL, false);
+                }
+            } else {
+                // one depth's kernels lie side by side; nine rows of the square are theirs
+                for i in 0..PANEL {
                     std::ptr::copy_nonoverlapping(from.add(i * strides.0), line.as_mut_ptr(), 9 * PANEL);
                     transpose::<S>(line.as_ptr(), 9, square.as_mut_ptr(), PANEL, false);
                     std::ptr::copy_nonoverlapping(square.as_ptr(), kernels.add(i * 9 * PANEL), 9 * PANEL);

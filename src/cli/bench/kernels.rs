@@ -4,7 +4,7 @@ use super::report::{Report, median, round, smallest};
 use crate::diffusion::noise::{Purpose, normal};
 use crate::engine::{Error, Result};
 use crate::kernels::Window;
-use crate::kernels::trial::{Operand, Trial};
+use crate::kernels::trial::{Operand, Trial, doubles_itself};
 use crate::model::Config;
 use crate::model::compute::Compute;
 use candle_core::Tensor;
@@ -141,8 +141,7 @@ fn shapes(config: &Config) -> Vec<(Shape, usize)> {
         let mut scale = 1 << level(&path, config.block_out_channels.len() - 1);
         let window = match dims.get(2) {
             Some(3) if path.contains("downsamplers") => Some(half),
-            // pixels of other channel numbers are doubled beforehand
-            Some(3) if path.contains("upsamplers") && dims[0].is_multiple_of(16) && dims[1].is_multiple_of(16) => {
+            Some(3) if path.contains("upsamplers") && doubles_itself(dims[1], dims[0]) => {
                 scale *= 2;
                 Some(Window::Doubled)
             }
