@@ -20,6 +20,18 @@ pub struct Update {
     pub ema_decay: f64,
 }
 
+impl Update {
+    /// α / (1 − β₁ᵗ).
+    fn rate(&self) -> f64 {
+        self.learning_rate / (1.0 - BETA1.powf(self.step as f64))
+    }
+
+    /// √(1 − β₂ᵗ).
+    fn root(&self) -> f64 {
+        (1.0 - BETA2.powf(self.step as f64)).sqrt()
+    }
+}
+
 /// One weight tensor with all that the optimiser keeps about it.
 #[derive(Clone, Debug)]
 pub struct Slot {
@@ -38,26 +50,36 @@ pub fn clip_scale(norm: f64, max_norm: f64) -> f64 {
     (max_norm / (norm + 1e-6)).min(1.0)
 }
 
+/// Σx² as a tensor, which on a GPU nobody waits for.
+fn sum_squares(x: &Tensor) -> Result<Tensor> {
+    x.sqr()?.sum_all()
+}
+
+/// The numbers in single-number tensors, waiting once for all.
+fn read(numbers: &[Tensor]) -> Result<Vec<f64>> {
+    Ok(Tensor::stack(numbers, 0)?.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
+}
+
 /// The sum of each weight's gradients over micro-batches, in their order, and Σg² of each weight.
 pub fn sum_gradients(parts: Vec<Vec<Tensor>>) -> Result<(Vec<Tensor>, Vec<f64>)> {
-    let (mut sums, mut squares) = (Vec::new(), Vec::new());
+    let (mut sums, mut squares, mut unread) = (Vec::new(), Vec::new(), Vec::new());
     let mut parts: Vec<_> = parts.into_iter().map(Vec::into_iter).collect();
     // each goes as it is added
     loop {
         let parts: Vec<Tensor> = parts.iter_mut().filter_map(Iterator::next).collect();
         let Some((first, rest)) = parts.split_first() else { break };
-        let (sum, square) = if first.device().is_cpu() {
-            optimizer::sum_with_squares(&parts)?
+        if first.device().is_cpu() {
+            let (sum, square) = optimizer::sum_with_squares(&parts)?;
+            sums.push(sum);
+            squares.push(square);
         } else {
-            let mut sum = first.clone();
-            for part in rest {
-                sum = (sum + part)?;
-            }
-            let square = f64::from(sum.sqr()?.sum_all()?.to_scalar::<f32>()?);
-            (sum, square)
-        };
-        sums.push(sum);
-        squares.push(square);
+            let sum = rest.iter().try_fold(first.clone(), |sum, part| sum + part)?;
+            unread.push(sum_squares(&sum)?);
+            sums.push(sum);
+        }
+    }
+    if !unread.is_empty() {
+        squares = read(&unread)?;
     }
     Ok((sums, squares))
 }
@@ -68,37 +90,52 @@ impl Slot {
         Ok(Self { m: param.zeros_like()?, v: param.zeros_like()?, ema: param.clone(), param })
     }
 
-    /// One Adam step, then one step of the average. Returns Σ of the squares of the new weights, and of what they moved by.
-    pub fn update(&mut self, grad: &Tensor, u: &Update) -> Result<[f64; 2]> {
-        let corrected = |beta: f64| 1.0 - beta.powf(u.step as f64);
-        let rate = u.learning_rate / corrected(BETA1);
-        let root = corrected(BETA2).sqrt();
-        let Self { param, m, v, ema } = &*self;
-        let ([param, m, v, ema], squares) = if param.device().is_cpu() {
-            let numbers = optimizer::Adam {
-                grad_scale: u.grad_scale as f32,
-                beta1: BETA1 as f32,
-                beta2: BETA2 as f32,
-                eps: EPS as f32,
-                rate: rate as f32,
-                root: (1.0 / root) as f32,
-                ema_decay: u.ema_decay as f32,
-            };
-            optimizer::adam(grad, [param, m, v, ema], &numbers)?
-        } else {
-            let g = (grad * u.grad_scale)?;
-            let m = ((m * BETA1)? + (&g * (1.0 - BETA1))?)?;
-            let v = ((v * BETA2)? + (g.sqr()? * (1.0 - BETA2))?)?;
-            let old = param;
-            let param = (old - (&m / ((v.sqrt()? / root)? + EPS)?)?.affine(rate, 0.0)?)?;
-            let square = |x: &Tensor| Ok(f64::from(x.sqr()?.sum_all()?.to_scalar::<f32>()?));
-            let squares: Result<_> = square(&param).and_then(|all| Ok([all, square(&(&param - old)?)?]));
-            let ema = ((ema * u.ema_decay)? + (&param * (1.0 - u.ema_decay))?)?;
-            ([param, m, v, ema], squares?)
+    /// One Adam step, then one step of the average, on the CPU. Returns Σ of the squares of the new weights, and of what
+    /// they moved by.
+    fn update(&mut self, grad: &Tensor, u: &Update) -> Result<[f64; 2]> {
+        let numbers = optimizer::Adam {
+            grad_scale: u.grad_scale as f32,
+            beta1: BETA1 as f32,
+            beta2: BETA2 as f32,
+            eps: EPS as f32,
+            rate: u.rate() as f32,
+            root: (1.0 / u.root()) as f32,
+            ema_decay: u.ema_decay as f32,
         };
+        let Self { param, m, v, ema } = &*self;
+        let ([param, m, v, ema], squares) = optimizer::adam(grad, [param, m, v, ema], &numbers)?;
         *self = Self { param, m, v, ema };
         Ok(squares)
     }
+
+    /// The same in candle's ops, on any device.
+    fn update_by_candle(&mut self, grad: &Tensor, u: &Update) -> Result<[Tensor; 2]> {
+        let Self { param: old, m, v, ema } = &*self;
+        let g = (grad * u.grad_scale)?;
+        let m = ((m * BETA1)? + (&g * (1.0 - BETA1))?)?;
+        let v = ((v * BETA2)? + (g.sqr()? * (1.0 - BETA2))?)?;
+        let param = (old - (&m / ((v.sqrt()? / u.root())? + EPS)?)?.affine(u.rate(), 0.0)?)?;
+        let squares = [sum_squares(&param)?, sum_squares(&(&param - old)?)?];
+        let ema = ((ema * u.ema_decay)? + (&param * (1.0 - u.ema_decay))?)?;
+        *self = Self { param, m, v, ema };
+        Ok(squares)
+    }
+}
+
+/// One step of all weights with their gradients. For each, Σ of the squares of its new values, and of what they moved by.
+pub fn update_all(slots: &mut [Slot], grads: Vec<Tensor>, u: &Update) -> Result<Vec<[f64; 2]>> {
+    let (mut squares, mut unread) = (Vec::new(), Vec::new());
+    for (slot, grad) in slots.iter_mut().zip(grads) {
+        if grad.device().is_cpu() {
+            squares.push(slot.update(&grad, u)?);
+        } else {
+            unread.extend(slot.update_by_candle(&grad, u)?);
+        }
+    }
+    if !unread.is_empty() {
+        squares = read(&unread)?.as_chunks().0.to_vec();
+    }
+    Ok(squares)
 }
 
 #[cfg(test)]
@@ -120,6 +157,26 @@ mod tests {
         }
         let ema = slot.ema.to_vec1::<f32>().unwrap();
         assert!((ema[0] - (0.75 + 0.25 * 0.9)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn both_optimisers_agree() {
+        let tensor = |scale: f32| Tensor::from_vec((0..40_000).map(|i| scale * (i as f32).sin()).collect(), 40_000, &Device::Cpu);
+        let mut kernels = Slot::new(tensor(1.0).unwrap()).unwrap();
+        let mut candle = kernels.clone();
+        for step in 1..=20 {
+            let grad = tensor(0.1 * step as f32).unwrap();
+            let update = Update { step, learning_rate: 1e-3, grad_scale: 0.5, ema_decay: 0.9 };
+            let squares = kernels.update(&grad, &update).unwrap();
+            let close = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-4;
+            let by_candle = read(&candle.update_by_candle(&grad, &update).unwrap()).unwrap();
+            assert!(squares.iter().zip(&by_candle).all(|(a, b)| close(*a, *b)), "{squares:?} {by_candle:?}");
+        }
+        let Slot { param, m, v, ema } = kernels;
+        for (ours, theirs) in [(param, candle.param), (m, candle.m), (v, candle.v), (ema, candle.ema)] {
+            let largest = |x: &Tensor| x.abs().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+            assert!(largest(&(&ours - &theirs).unwrap()) <= 1e-6 * largest(&theirs));
+        }
     }
 
     #[test]

@@ -20,16 +20,16 @@ use crate::error::{Error, Kind, Result};
 use crate::kernels;
 use crate::model::compute::Compute;
 use crate::model::{Dropout, Network, Params, UNet};
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Images that one thread takes forward and backward at a time: work for four threads, but not so few images that reading
 /// the weights costs more than the arithmetic. A batch is always cut alike, and gradients are summed in the same order, so
-/// the number of threads changes no bit.
-fn micro_batch(batch: usize) -> usize {
-    batch.div_ceil(4).clamp(4, 16)
+/// the number of threads changes no bit. A GPU takes the batch whole.
+fn micro_batch(batch: usize, on: &Device) -> usize {
+    if on.is_cpu() { batch.div_ceil(4).clamp(4, 16) } else { batch }
 }
 
 /// Steps between two states that a run can go back to; each is a second copy of the weights and moments.
@@ -336,7 +336,7 @@ impl Trainer {
         let vars = self.slots.iter().map(|s| Var::from_tensor(&s.param)).collect::<candle_core::Result<Vec<_>>>()?;
         let params = self.template.with_tensors(vars.iter().map(|v| v.as_tensor().clone()));
         let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
-        let size = micro_batch(t.len());
+        let size = micro_batch(t.len(), self.compute.device());
         let micro_batches = t.len().div_ceil(size);
         let backward = |k: usize| -> Result<(Vec<Sample>, Vec<Tensor>)> {
             let rows = k * size..((k + 1) * size).min(t.len());
@@ -393,10 +393,7 @@ impl Trainer {
         // each old weight goes as the new one comes, and what was prepared from them before that
         drop((net, params, vars));
         let slots = &mut self.slots;
-        let update_all = || -> candle_core::Result<Vec<[f64; 2]>> {
-            slots.iter_mut().zip(grads).map(|(slot, grad)| slot.update(&grad, &update)).collect()
-        };
-        let moved = match self.compute.run_here(update_all) {
+        let moved = match self.compute.run_here(|| adam::update_all(slots, grads, &update)) {
             Ok(moved) => moved,
             Err(e) => {
                 // some weights have moved and others have not

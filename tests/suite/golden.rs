@@ -40,11 +40,23 @@ fn true_gradient_is_zero(config: &Config, name: &str, weights: &Params) -> bool 
             || name.starts_with(&last_up) && before_the_last_norm.iter().any(|end| name.ends_with(end)))
 }
 
+/// CUDA's or Apple's, where this build and machine have one.
+pub fn gpu() -> Option<Device> {
+    let device = Device::new_cuda(0).or_else(|_| Device::new_metal(0)).ok();
+    if device.is_none() {
+        eprintln!("SKIPPED: no GPU, or built without --features cuda or metal");
+    }
+    device
+}
+
 fn network_agrees(name: &str, path: Kernels, tolerance: f32, zero_gradients: usize) {
+    network_agrees_on(&Device::Cpu, name, path, tolerance, zero_gradients);
+}
+
+fn network_agrees_on(device: &Device, name: &str, path: Kernels, tolerance: f32, zero_gradients: usize) {
     let dir = golden(name);
-    let device = Device::Cpu;
-    let io: HashMap<String, Tensor> = candle_core::safetensors::load(dir.join("io.safetensors"), &device).unwrap();
-    let model = checkpoint::load(&dir, &device).unwrap();
+    let io: HashMap<String, Tensor> = candle_core::safetensors::load(dir.join("io.safetensors"), device).unwrap();
+    let model = checkpoint::load(&dir, device).unwrap();
     let vars: Vec<Var> = model.ema.tensors().map(|t| Var::from_tensor(t).unwrap()).collect();
     let weights = model.ema.with_tensors(vars.iter().map(|var| var.as_tensor().clone()));
     let x = Var::from_tensor(&io["x"]).unwrap();
@@ -88,13 +100,21 @@ fn network_agrees(name: &str, path: Kernels, tolerance: f32, zero_gradients: usi
 
     let plain = UNet::new(&model.config, &model.ema, path).unwrap();
     let pictures = Images::new(t.len(), plain.shape(), io["x"].flatten_all().unwrap().to_vec1().unwrap());
-    let eps = Tensor::from_vec(plain.predict(&pictures, &t).unwrap().data, io["x"].dims(), &device).unwrap();
+    let eps = Tensor::from_vec(plain.predict(&pictures, &t).unwrap().data, io["x"].dims(), device).unwrap();
     assert_close("prediction", &eps, &io["out"], tolerance);
 }
 
 #[test]
 fn grey_network_agrees_on_candle() {
     network_agrees("unet_gray", Kernels::Candle, 1e-4, 4);
+}
+
+#[test]
+fn networks_agree_on_a_gpu() {
+    if let Some(device) = gpu() {
+        network_agrees_on(&device, "unet_gray", Kernels::Candle, 1e-4, 4);
+        network_agrees_on(&device, "unet_cifar_layout", Kernels::Candle, 1e-4, 23);
+    }
 }
 
 #[test]

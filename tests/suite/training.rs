@@ -1,5 +1,6 @@
 //! Training: ten steps against PyTorch, and the same bytes whatever the threads, the pauses and the resumes.
 
+use crate::golden::gpu;
 use candle_core::{DType, Device, Tensor};
 use ddpm_film::checkpoint;
 use ddpm_film::data::{Dataset, Source};
@@ -22,11 +23,15 @@ fn compute(threads: usize, path: Path) -> Arc<Compute> {
     Arc::new(Compute::new(Device::Cpu, threads, || ()).unwrap().with_path(path))
 }
 
-fn ten_steps_agree(path: Path, loss_tolerance: f32, weight_tolerance: f32) {
+fn ten_steps_agree(path: Path) {
+    ten_steps_agree_on(compute(2, path));
+}
+
+fn ten_steps_agree_on(compute: Arc<Compute>) {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet_gray");
     let golden: HashMap<String, Tensor> =
         candle_core::safetensors::load(dir.join("train.safetensors"), &Device::Cpu).unwrap();
-    let start = checkpoint::load(&dir, &Device::Cpu).unwrap();
+    let start = checkpoint::load(&dir, compute.device()).unwrap();
     let run = RunConfig {
         learning_rate: 2e-4,
         warmup: 0,
@@ -37,14 +42,14 @@ fn ten_steps_agree(path: Path, loss_tolerance: f32, weight_tolerance: f32) {
         ..RunConfig::default()
     };
     let plan = Plan { model: start.config, ..run.validate().unwrap() };
-    let mut trainer = Trainer::from_params(plan, compute(2, path), start.ema).unwrap();
+    let mut trainer = Trainer::from_params(plan, compute, start.ema).unwrap();
     let values = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let images = |name: String| Images::new(4, [1, 16, 16], values(&golden[&name]));
     for i in 0..10 {
         let t: Vec<usize> = values(&golden[&format!("t.{i}")]).into_iter().map(|t| t as usize).collect();
         let stats = trainer.step_on(&images(format!("x0.{i}")), &t, &images(format!("eps.{i}"))).unwrap();
         let (loss, norm) = (values(&golden["losses"])[i], values(&golden["grad_norms"])[i]);
-        assert!((stats.loss - loss).abs() <= loss_tolerance, "step {i}: loss {} against {loss}", stats.loss);
+        assert!((stats.loss - loss).abs() <= 1e-4, "step {i}: loss {} against {loss}", stats.loss);
         assert!((stats.grad_norm / norm - 1.0).abs() < 1e-3, "step {i}: norm {} against {norm}", stats.grad_norm);
     }
     for (prefix, params) in [("final", trainer.raw()), ("ema", trainer.ema())] {
@@ -54,7 +59,7 @@ fn ten_steps_agree(path: Path, loss_tolerance: f32, weight_tolerance: f32) {
                 continue;
             }
             for (a, b) in values(ours).iter().zip(values(&golden[&format!("{prefix}.{name}")])) {
-                assert!((a - b).abs() <= weight_tolerance, "{prefix}.{name}: {a} against {b}");
+                assert!((a - b).abs() <= 1e-4, "{prefix}.{name}: {a} against {b}");
             }
         }
     }
@@ -62,12 +67,19 @@ fn ten_steps_agree(path: Path, loss_tolerance: f32, weight_tolerance: f32) {
 
 #[test]
 fn ten_steps_agree_with_pytorch_on_exact_kernels() {
-    ten_steps_agree(Path::Exact, 1e-4, 1e-4);
+    ten_steps_agree(Path::Exact);
 }
 
 #[test]
 fn ten_steps_agree_with_pytorch_on_candle() {
-    ten_steps_agree(Path::Candle, 1e-4, 1e-4);
+    ten_steps_agree(Path::Candle);
+}
+
+#[test]
+fn ten_steps_agree_with_pytorch_on_a_gpu() {
+    if let Some(device) = gpu() {
+        ten_steps_agree_on(Arc::new(Compute::new(device, 1, || ()).unwrap()));
+    }
 }
 
 fn small_run(steps: u64) -> RunConfig {
