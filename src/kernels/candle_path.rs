@@ -64,7 +64,9 @@ pub(super) fn gradients<L>(
     let output = output()?;
     let (loss, grad) = loss(&output.detach())?;
     let mut gradients = (output * grad)?.sum_all()?.backward()?;
-    match weights.iter().map(|weight| gradients.remove(weight)).collect() {
+    // each remembers how it was computed, which would keep all maps of this step alive, and those of all steps before
+    let of = |weight: &Var| gradients.remove(weight).map(|gradient| gradient.detach());
+    match weights.iter().map(of).collect() {
         Some(gradients) => Ok((loss, gradients)),
         None => bail!("a weight has no part in the output"),
     }

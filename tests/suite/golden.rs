@@ -92,6 +92,7 @@ fn network_agrees_on(device: &Device, name: &str, path: Kernels, tolerance: f32,
     let (own_loss, own) = kernels::gradients(path, &vars, output, loss_of).unwrap();
     assert_close("loss", &own_loss.reshape(1).unwrap(), &io["loss"], tolerance);
     for ((name, weight), own) in weights.iter().zip(&own) {
+        assert!(!own.track_op(), "the gradient of {name} keeps the maps of its step alive");
         let gradient = gradients.get(weight).unwrap();
         assert!(largest(&(own - gradient).unwrap()) <= (1e-5 * largest(gradient)).max(1e-6 * steepest), "{name}");
     }
