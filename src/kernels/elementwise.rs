@@ -143,7 +143,7 @@ impl CustomOp1 for Silu {
         let c = layout.shape().dims2()?.1;
         let x = slice(x, layout)?;
         // SAFETY: `normalise` writes as many numbers as it reads.
-        let y = unsafe { written(x.len(), |y| normalise(x, &vec![1.0; c], &vec![0.0; c], true, y.ptr(0))) };
+        let y = unsafe { written(x.len(), |y| normalise(x, &vec![1.0; c], &vec![0.0; c], true, y.ptr(0), c)) };
         Ok(storage(y, layout.shape()))
     }
 
@@ -155,7 +155,7 @@ impl CustomOp1 for Silu {
         let pass = SumProducts { scale: &one, shift: &zero, mean: &zero, silu: true };
         let (mut sum, mut products) = (zero.clone(), zero.clone());
         // SAFETY: there is room for as many numbers as it reads.
-        let dx = unsafe { written(dy.len(), |dx| pass.run(values, dy, dx.ptr(0), &mut sum, &mut products)) };
+        let dx = unsafe { written(dy.len(), |dx| pass.run(values, (dy, c), dx.ptr(0), &mut sum, &mut products)) };
         tensor(dx, x.shape()).map(Some)
     }
 }

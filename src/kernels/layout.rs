@@ -4,6 +4,7 @@ use super::memory::{Reader, part, slice, storage, tensor, written};
 use super::tape::{apply1, apply2, wants_gradient};
 use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use std::ops::Range;
 
 /// [n, c, h, w] to [n, h, w, c].
 pub(super) fn to_nhwc(x: &Tensor) -> Result<Tensor> {
@@ -66,9 +67,54 @@ pub(super) fn add_pixels(sums: &mut [f32], image: &[f32]) {
     }
 }
 
-/// The channels of `a` [n, h, w, c], then those of `b` [n, h, w, d].
-pub(super) fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    apply2(a, b, Concat)
+/// Some of the channels of all pixels, in a map of their own.
+pub(super) struct Strip<'a> {
+    pub x: &'a [f32],
+    /// Which they are among all.
+    pub channels: Range<usize>,
+}
+
+impl<'a> Strip<'a> {
+    /// The channels of one map after the other; `shape` is that of all.
+    pub(super) fn all(maps: &'a [Reader<'a>], shape: &Shape) -> Result<Vec<Self>> {
+        let pixels = shape.elem_count() / shape.dims().last().copied().unwrap_or(1).max(1);
+        let mut first = 0;
+        let next = |map: &'a Reader| {
+            let x = map.slice()?;
+            let channels = first..first + x.len() / pixels.max(1);
+            first = channels.end;
+            Ok(Self { x, channels })
+        };
+        maps.iter().map(next).collect()
+    }
+
+    /// What it holds of these pixels.
+    pub(super) fn pixels(&self, pixels: &Range<usize>) -> &'a [f32] {
+        let c = self.channels.len();
+        &self.x[pixels.start * c..pixels.end * c]
+    }
+}
+
+/// The shape of a map that has the channels of all of these, the last dimension.
+pub(super) fn shape_of_all(maps: &[&Tensor]) -> Result<Shape> {
+    let mut dims = maps.first().map_or(vec![], |map| map.dims().to_vec());
+    for map in maps.iter().skip(1) {
+        match (dims.split_last_mut(), map.dims().split_last()) {
+            (Some((c, pixels)), Some((more, same))) if *pixels == *same => *c += more,
+            _ => candle_core::bail!(
+                "maps of shapes {:?} and {:?} have not the same pixels",
+                maps[0].shape(),
+                map.shape()
+            ),
+        }
+    }
+    Ok(dims.into())
+}
+
+/// The channels of one map after the other, in one map.
+pub(super) fn concat(maps: &[&Tensor]) -> Result<Tensor> {
+    let Some((first, rest)) = maps.split_first() else { candle_core::bail!("no maps to concatenate") };
+    rest.iter().try_fold((*first).clone(), |all, map| apply2(&all, map, Concat))
 }
 
 struct Concat;

@@ -4,6 +4,7 @@
 //! among threads, so results do not depend on the split.
 
 use super::simd::{Scratch, Simd, dispatch, transpose};
+use std::ops::Range;
 
 /// Columns of a panel.
 pub(super) const PANEL: usize = 16;
@@ -55,6 +56,18 @@ impl<'a> Panels<'a> {
             true => Self { data: Data::Matrix(b.data), row: b.row, panel: PANEL, rows: b.rows, cols: b.cols },
             false => Self::pack(b),
         }
+    }
+
+    /// Some rows, of some columns that begin with a panel.
+    pub(super) fn part(&self, rows: Range<usize>, cols: Range<usize>) -> Panels<'_> {
+        assert!(cols.start.is_multiple_of(PANEL) && rows.end <= self.rows && cols.end <= self.cols, "no such part");
+        let data = match &self.data {
+            // SAFETY: `pack` wrote all of it.
+            Data::Copy(data) => unsafe { data.slice(self.rows * self.cols.next_multiple_of(PANEL)) },
+            Data::Matrix(data) => data,
+        };
+        let data = Data::Matrix(&data[cols.start / PANEL * self.panel + rows.start * self.row..]);
+        Panels { data, row: self.row, panel: self.panel, rows: rows.len(), cols: cols.len() }
     }
 
     /// A copy.

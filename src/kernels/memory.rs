@@ -80,6 +80,11 @@ impl Target {
         Self(data.as_mut_ptr())
     }
 
+    /// The room of a vector, which has as much of it as its capacity.
+    pub(super) fn room(data: &mut Vec<f32>) -> Self {
+        Self(data.as_mut_ptr())
+    }
+
     /// The address of element `start`.
     ///
     /// # Safety

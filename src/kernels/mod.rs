@@ -60,7 +60,8 @@ pub fn vectors() -> &'static str {
 /// A batch of feature maps, [n, c, h, w] in the layout that suits its path.
 #[derive(Clone, Debug)]
 pub struct Map {
-    tensor: Tensor,
+    /// On our kernels the channels may lie in several tensors, those of one after the other.
+    strips: Vec<Tensor>,
     path: Path,
 }
 
@@ -84,20 +85,29 @@ impl Map {
             Path::Candle => x.clone(),
             Path::Fast | Path::Exact => layout::to_nhwc(x)?,
         };
-        Ok(Self { tensor, path })
+        Ok(Self { strips: vec![tensor], path })
+    }
+
+    fn strips(&self) -> Vec<&Tensor> {
+        self.strips.iter().collect()
+    }
+
+    /// All channels in one tensor.
+    fn whole(&self) -> Result<Tensor> {
+        layout::concat(&self.strips())
     }
 
     /// Back to an NCHW tensor.
     pub fn to_nchw(&self) -> Result<Tensor> {
         match self.path {
-            Path::Candle => Ok(self.tensor.clone()),
-            Path::Fast | Path::Exact => layout::to_nchw(&self.tensor),
+            Path::Candle => self.whole(),
+            Path::Fast | Path::Exact => layout::to_nchw(&self.whole()?),
         }
     }
 
     /// (n, c, h, w).
     pub fn dims(&self) -> Result<(usize, usize, usize, usize)> {
-        let (n, a, b, c) = self.tensor.dims4()?;
+        let (n, a, b, c) = layout::shape_of_all(&self.strips())?.dims4()?;
         Ok(match self.path {
             Path::Candle => (n, a, b, c),
             Path::Fast | Path::Exact => (n, c, a, b),
@@ -107,37 +117,39 @@ impl Map {
     /// Elementwise sum of maps of one shape.
     pub fn add(&self, other: &Self) -> Result<Self> {
         match self.path {
-            Path::Candle => self.with(&self.tensor + &other.tensor),
-            Path::Fast | Path::Exact => self.with(elementwise::add(&self.tensor, &other.tensor)),
+            Path::Candle => self.with(self.whole()? + other.whole()?),
+            Path::Fast | Path::Exact => self.with(elementwise::add(&self.whole()?, &other.whole()?)),
         }
     }
 
     /// Each value times `factor`.
     pub fn scale(&self, factor: f64) -> Result<Self> {
         match self.path {
-            Path::Candle => self.with(self.tensor.affine(factor, 0.0)),
-            Path::Fast | Path::Exact => self.with(elementwise::scale(&self.tensor, factor)),
+            Path::Candle => self.with(self.whole()?.affine(factor, 0.0)),
+            Path::Fast | Path::Exact => self.with(elementwise::scale(&self.whole()?, factor)),
         }
     }
 
     /// Elementwise product with `mask`, given as [n, c, h, w] on every path (dropout).
     pub fn mask(&self, mask: &Tensor) -> Result<Self> {
         match self.path {
-            Path::Candle => self.with(&self.tensor * mask),
-            Path::Fast | Path::Exact => self.with(elementwise::mask(&self.tensor, &layout::to_nhwc(mask)?)),
+            Path::Candle => self.with(self.whole()? * mask),
+            Path::Fast | Path::Exact => self.with(elementwise::mask(&self.whole()?, &layout::to_nhwc(mask)?)),
         }
     }
 
     /// The channels of `self`, then those of `other`.
     pub fn concat(&self, other: &Self) -> Result<Self> {
         match self.path {
-            Path::Candle => self.with(Tensor::cat(&[&self.tensor, &other.tensor], 1)),
-            Path::Fast | Path::Exact => self.with(layout::concat(&self.tensor, &other.tensor)),
+            Path::Candle => self.with(Tensor::cat(&[self.whole()?, other.whole()?], 1)),
+            Path::Fast | Path::Exact => {
+                Ok(Self { strips: [&self.strips[..], &other.strips].concat(), path: self.path })
+            }
         }
     }
 
     fn with(&self, tensor: Result<Tensor>) -> Result<Self> {
-        Ok(Self { tensor: tensor?, path: self.path })
+        Ok(Self { strips: vec![tensor?], path: self.path })
     }
 }
 
@@ -158,25 +170,31 @@ impl Conv3x3 {
 
     /// [n, in, h, w] to [n, out, h, w], or half or twice of h and w.
     pub fn forward(&self, x: &Map) -> Result<Map> {
-        let Self { weight, bias, window, prepared } = self;
-        x.with(match x.path {
-            Path::Candle => candle_path::conv3x3(&x.tensor, weight, bias, *window),
-            path => conv::conv3x3(&x.tensor, weight, bias, *window, path, prepared),
-        })
+        self.convolve(x, &self.bias, None)
+    }
+
+    /// [`Conv3x3::forward`], to which `addend` is added.
+    pub fn forward_plus(&self, x: &Map, addend: &Map) -> Result<Map> {
+        match x.path {
+            Path::Candle => self.forward(x)?.add(addend),
+            Path::Fast | Path::Exact => self.convolve(x, &self.bias, Some(&addend.whole()?)),
+        }
     }
 
     /// [`Conv3x3::forward`], then one value per image and channel is added: `bias` is [n, out].
     pub fn forward_with_bias(&self, x: &Map, bias: &Tensor) -> Result<Map> {
         match x.path {
-            Path::Candle => {
-                let y = self.forward(x)?;
-                y.with(candle_path::add_bias(&y.tensor, bias))
-            }
-            path => {
-                let bias = elementwise::add_row(bias, &self.bias)?;
-                x.with(conv::conv3x3(&x.tensor, &self.weight, &bias, self.window, path, &self.prepared))
-            }
+            Path::Candle => x.with(candle_path::add_bias(&self.forward(x)?.whole()?, bias)),
+            Path::Fast | Path::Exact => self.convolve(x, &elementwise::add_row(bias, &self.bias)?, None),
         }
+    }
+
+    fn convolve(&self, x: &Map, bias: &Tensor, addend: Option<&Tensor>) -> Result<Map> {
+        let Self { weight, window, prepared, .. } = self;
+        x.with(match x.path {
+            Path::Candle => candle_path::conv3x3(&x.whole()?, weight, bias, *window),
+            path => conv::conv3x3(&x.whole()?, weight, bias, addend, (*window, path), prepared),
+        })
     }
 }
 
@@ -197,9 +215,18 @@ impl Conv1x1 {
     /// [n, in, h, w] to [n, out, h, w].
     pub fn forward(&self, x: &Map) -> Result<Map> {
         x.with(match x.path {
-            Path::Candle => candle_path::conv1x1(&x.tensor, &self.weight, &self.bias),
-            Path::Fast | Path::Exact => affine::affine(&x.tensor, &self.weight, &self.bias, &self.prepared),
+            Path::Candle => candle_path::conv1x1(&x.whole()?, &self.weight, &self.bias),
+            Path::Fast | Path::Exact => affine::affine(&x.strips(), &self.weight, &self.bias, None, &self.prepared),
         })
+    }
+
+    /// [`Conv1x1::forward`], to which `addend` is added.
+    pub fn forward_plus(&self, x: &Map, addend: &Map) -> Result<Map> {
+        let Self { weight, bias, prepared } = self;
+        match x.path {
+            Path::Candle => self.forward(x)?.add(addend),
+            _ => x.with(affine::affine(&x.strips(), weight, bias, Some(&addend.whole()?), prepared)),
+        }
     }
 }
 
@@ -232,10 +259,10 @@ impl GroupNorm {
         let Self { weight, bias, groups, eps } = self;
         x.with(match x.path {
             Path::Candle => {
-                let y = candle_path::group_norm(&x.tensor, weight, bias, *groups, *eps)?;
+                let y = candle_path::group_norm(&x.whole()?, weight, bias, *groups, *eps)?;
                 if silu { y.silu() } else { Ok(y) }
             }
-            Path::Fast | Path::Exact => norm::group_norm(&x.tensor, weight, bias, *groups, *eps, silu),
+            Path::Fast | Path::Exact => norm::group_norm(&x.strips(), weight, bias, *groups, *eps, silu),
         })
     }
 }
@@ -257,7 +284,7 @@ impl Linear {
     /// [n, in] to [n, out].
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match x.device().is_cpu() {
-            true => affine::affine(x, &self.weight, &self.bias, &self.prepared),
+            true => affine::affine(&[&x.contiguous()?], &self.weight, &self.bias, None, &self.prepared),
             false => x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias),
         }
     }
@@ -287,8 +314,9 @@ pub fn gradients<L>(
 
 /// softmax(q kᵀ / √d) v among the pixels of each image, in `heads` heads of d = c / `heads` channels each.
 pub fn attention(q: &Map, k: &Map, v: &Map, heads: usize) -> Result<Map> {
+    let (queries, keys, values) = (q.whole()?, k.whole()?, v.whole()?);
     q.with(match q.path {
-        Path::Candle => candle_path::attention(&q.tensor, &k.tensor, &v.tensor, heads),
-        Path::Fast | Path::Exact => attention::attention(&q.tensor, &k.tensor, &v.tensor, heads),
+        Path::Candle => candle_path::attention(&queries, &keys, &values, heads),
+        Path::Fast | Path::Exact => attention::attention(&queries, &keys, &values, heads),
     })
 }

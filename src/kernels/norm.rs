@@ -1,27 +1,37 @@
 //! Group normalisation (Wu & He 2018) with or without SiLU, in one operation each way.
 
+use super::layout::{self, Strip};
 use super::memory::{Reader, Target, part, slice, storage, tensor, written};
 use super::pixels::{RUN, SumProducts, finish_gradient, normalise, sum, sum_squares};
-use super::tape::{apply3, wants_gradient};
+use super::tape::{Fused, apply_fused, wants_gradient};
 use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use std::ops::Range;
 use std::sync::OnceLock;
 
 /// Pixels of one image that are worth a thread of their own.
 const PART: usize = 64;
 
-/// Normalises each of `groups` groups of channels of each image of `x` [n, h, w, c], scales by `weight` [c], shifts by
-/// `bias` [c]; then x·sigmoid(x) with `silu`.
+/// Normalises each of `groups` groups of channels of each image, scales by `weight` [c], shifts by `bias` [c]; then
+/// x·sigmoid(x) with `silu`. The channels are those of `x`, one map [n, h, w, ..] after the other.
 pub(super) fn group_norm(
-    x: &Tensor,
+    x: &[&Tensor],
     weight: &Tensor,
     bias: &Tensor,
     groups: usize,
     eps: f64,
     silu: bool,
 ) -> Result<Tensor> {
-    let op = GroupNorm { groups, eps, silu, moments: OnceLock::new() };
-    apply3(x, &weight.contiguous()?, &bias.contiguous()?, op)
+    let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
+    let op = || GroupNorm { groups, eps, silu, moments: OnceLock::new() };
+    let forward = |op: &GroupNorm| {
+        let shape = layout::shape_of_all(x)?;
+        let readers: Vec<Reader> = x.iter().map(|x| Reader::new(x)).collect();
+        let (weight, bias) = (Reader::new(&weight), Reader::new(&bias));
+        tensor(op.forward(&Strip::all(&readers, &shape)?, &shape, weight.slice()?, bias.slice()?)?, shape)
+    };
+    let apart = || layout::concat(x)?.apply_op3(&weight, &bias, op());
+    apply_fused(&[x, &[&weight, &bias]].concat(), op(), forward, apart)
 }
 
 struct GroupNorm {
@@ -41,6 +51,117 @@ impl GroupNorm {
         }
         Ok((n, h * w, c))
     }
+
+    fn forward(&self, strips: &[Strip], shape: &Shape, weight: &[f32], bias: &[f32]) -> Result<Vec<f32>> {
+        let (n, pixels, c) = self.sizes(shape)?;
+        if weight.len() != c || bias.len() != c {
+            bail!("group norm of {c} channels has {} scales and {} shifts", weight.len(), bias.len());
+        }
+        let mut moments = vec![0.0; 2 * n * c];
+        let (mean, rstd) = moments.split_at_mut(n * c);
+        let (mean, rstd) = (Target::new(mean), Target::new(rstd));
+        // SAFETY: the images cover the output and the moments, and each task has an image of its own.
+        let y = unsafe {
+            written(n * pixels * c, |y| {
+                for_each(n, |i| {
+                    let (mean, rstd) = (mean.part(i * c, c), rstd.part(i * c, c));
+                    self.find_moments(strips, i * pixels..(i + 1) * pixels, mean, rstd);
+                    let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
+                    let parts = pixels.div_ceil(PART).min(threads::count());
+                    for_each(parts, |k| {
+                        let part = part(pixels, parts, k);
+                        let part = i * pixels + part.start..i * pixels + part.end;
+                        for strip in strips {
+                            let (channels, y) = (strip.channels.clone(), y.ptr(part.start * c + strip.channels.start));
+                            let (scale, shift) = (&scale[channels.clone()], &shift[channels]);
+                            normalise(strip.pixels(&part), scale, shift, self.silu, y, c);
+                        }
+                    });
+                });
+            })
+        };
+        // a second forward pass of the same operation finds the same moments
+        self.moments.get_or_init(|| moments);
+        Ok(y)
+    }
+
+    /// Sums within a run of pixels are made in f32, those of runs in f64.
+    fn find_moments(&self, strips: &[Strip], image: Range<usize>, mean: &mut [f32], rstd: &mut [f32]) {
+        let mut sums = vec![0.0; mean.len()];
+        let mut run_sums = vec![0.0; mean.len()];
+        for strip in strips {
+            let (run_sums, sums) = (&mut run_sums[strip.channels.clone()], &mut sums[strip.channels.clone()]);
+            for run in strip.pixels(&image).chunks(RUN * run_sums.len()) {
+                sum(run, run_sums);
+                flush(run_sums, sums);
+            }
+        }
+        for (to, from) in mean.iter_mut().zip(mean_by_group(&sums, self.groups, image.len())) {
+            *to = from as f32;
+        }
+        sums.fill(0.0);
+        for strip in strips {
+            let (run_sums, sums) = (&mut run_sums[strip.channels.clone()], &mut sums[strip.channels.clone()]);
+            for run in strip.pixels(&image).chunks(RUN * run_sums.len()) {
+                sum_squares(run, &mean[strip.channels.clone()], run_sums);
+                flush(run_sums, sums);
+            }
+        }
+        for (to, from) in rstd.iter_mut().zip(mean_by_group(&sums, self.groups, image.len())) {
+            *to = (1.0 / (from + self.eps).sqrt()) as f32;
+        }
+    }
+
+    /// The gradients for each strip, with what is `known` of it already, and for `weight` and `bias`.
+    fn backward(
+        &self,
+        strips: &[Strip],
+        known: &[Option<&[f32]>],
+        shape: &Shape,
+        [weight, bias, dy]: [&[f32]; 3],
+    ) -> Result<(Vec<Vec<f32>>, Vec<f32>, Vec<f32>)> {
+        let (n, pixels, c) = self.sizes(shape)?;
+        let Some(moments) = self.moments.get() else { bail!("group norm was not computed before its gradient") };
+        let (mean, rstd) = moments.split_at(n * c);
+        let mut dx: Vec<Vec<f32>> = strips.iter().map(|strip| Vec::with_capacity(strip.x.len())).collect();
+        let targets: Vec<Target> = dx.iter_mut().map(|dx| Target::room(dx)).collect();
+        let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
+        for i in 0..n {
+            let (mean, rstd) = (&mean[i * c..(i + 1) * c], &rstd[i * c..(i + 1) * c]);
+            let image = ImageGradient { norm: self, strips, pixels: i * pixels..(i + 1) * pixels, mean, rstd };
+            // SAFETY: there is room for all images of all strips.
+            unsafe { image.run([weight, bias, dy], known, &targets, &mut dw, &mut db) };
+        }
+        for (dx, strip) in dx.iter_mut().zip(strips) {
+            // SAFETY: all images were written.
+            unsafe { dx.set_len(strip.x.len()) };
+        }
+        Ok((dx, dw, db))
+    }
+}
+
+impl Fused for GroupNorm {
+    fn gradients(
+        &self,
+        arguments: &[Tensor],
+        grad: &Tensor,
+        known: Vec<Option<Tensor>>,
+    ) -> Result<Vec<Option<Tensor>>> {
+        let [x @ .., weight, bias] = arguments else { bail!("a group norm of nothing") };
+        let grad = grad.contiguous()?;
+        let shape = grad.shape();
+        let readers: Vec<Reader> = x.iter().map(Reader::new).collect();
+        let others = [Reader::new(weight), Reader::new(bias), Reader::new(&grad)];
+        let known: Vec<Option<Reader>> = known[..x.len()].iter().map(|known| known.as_ref().map(Reader::new)).collect();
+        let known_slices: Vec<_> =
+            known.iter().map(|known| known.as_ref().map(Reader::slice).transpose()).collect::<Result<_>>()?;
+        let [weight_data, bias_data, dy] = [others[0].slice()?, others[1].slice()?, others[2].slice()?];
+        let (dx, dw, db) =
+            self.backward(&Strip::all(&readers, shape)?, &known_slices, shape, [weight_data, bias_data, dy])?;
+        let dx = dx.into_iter().zip(x).map(|(dx, x)| tensor(dx, x.shape()).map(Some));
+        let give = |data: Vec<f32>, of: &Tensor| wants_gradient(of).then(|| tensor(data, of.shape())).transpose();
+        dx.chain([give(dw, weight), give(db, bias)]).collect()
+    }
 }
 
 impl CustomOp3 for GroupNorm {
@@ -57,33 +178,8 @@ impl CustomOp3 for GroupNorm {
         bias: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (n, pixels, c) = self.sizes(lx.shape())?;
-        let (x, weight, bias) = (slice(x, lx)?, slice(weight, lw)?, slice(bias, lb)?);
-        if weight.len() != c || bias.len() != c {
-            bail!("group norm of {c} channels has {} scales and {} shifts", weight.len(), bias.len());
-        }
-        let mut moments = vec![0.0; 2 * n * c];
-        let (mean, rstd) = moments.split_at_mut(n * c);
-        let (mean, rstd) = (Target::new(mean), Target::new(rstd));
-        // SAFETY: the images cover the output and the moments, and each task has an image of its own.
-        let y = unsafe {
-            written(x.len(), |y| {
-                for_each(n, |i| {
-                    let x = &x[i * pixels * c..(i + 1) * pixels * c];
-                    let (mean, rstd) = (mean.part(i * c, c), rstd.part(i * c, c));
-                    find_moments(x, self.groups, self.eps, mean, rstd);
-                    let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
-                    let parts = pixels.div_ceil(PART).min(threads::count());
-                    for_each(parts, |k| {
-                        let part = part(pixels, parts, k);
-                        let y = y.ptr((i * pixels + part.start) * c);
-                        normalise(&x[part.start * c..part.end * c], &scale, &shift, self.silu, y);
-                    });
-                });
-            })
-        };
-        // a second forward pass of the same operation finds the same moments
-        self.moments.get_or_init(|| moments);
+        let strip = Strip { x: slice(x, lx)?, channels: 0..lx.shape().dims4()?.3 };
+        let y = self.forward(&[strip], lx.shape(), slice(weight, lw)?, slice(bias, lb)?)?;
         Ok(storage(y, lx.shape()))
     }
 
@@ -95,38 +191,10 @@ impl CustomOp3 for GroupNorm {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (n, pixels, c) = self.sizes(x.shape())?;
-        let grad = grad.contiguous()?;
-        let (x_data, w_data, b_data) = (Reader::new(x), Reader::new(weight), Reader::new(bias));
-        let grad_data = Reader::new(&grad);
-        let (x_data, w_data, b_data, dy) = (x_data.slice()?, w_data.slice()?, b_data.slice()?, grad_data.slice()?);
-        let Some(moments) = self.moments.get() else { bail!("group norm was not computed before its gradient") };
-        let (mean, rstd) = moments.split_at(n * c);
-        let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
-        // SAFETY: the images cover dx, and `image_backward` writes before it reads.
-        let dx = unsafe {
-            written(x_data.len(), |dx| {
-                for i in 0..n {
-                    let image = i * pixels * c..(i + 1) * pixels * c;
-                    let pass = Backward {
-                        x: &x_data[image.clone()],
-                        dy: &dy[image.clone()],
-                        weight: w_data,
-                        bias: b_data,
-                        mean: &mean[i * c..(i + 1) * c],
-                        rstd: &rstd[i * c..(i + 1) * c],
-                        groups: self.groups,
-                        silu: self.silu,
-                    };
-                    pass.run(dx.part(image.start, image.len()), &mut dw, &mut db);
-                }
-            })
-        };
-        Ok((
-            Some(tensor(dx, x.shape())?),
-            wants_gradient(weight).then(|| tensor(dw, weight.shape())).transpose()?,
-            wants_gradient(bias).then(|| tensor(db, bias.shape())).transpose()?,
-        ))
+        let arguments = [x.clone(), weight.clone(), bias.clone()];
+        let mut all = self.gradients(&arguments, grad, vec![None; 3])?.into_iter();
+        let mut next = || all.next().flatten();
+        Ok((next(), next(), next()))
     }
 }
 
@@ -135,29 +203,6 @@ fn mean_by_group(sums: &[f64], groups: usize, pixels: usize) -> Vec<f64> {
     let size = sums.len() / groups;
     let mean = |group: &[f64]| group.iter().sum::<f64>() / (pixels * size) as f64;
     sums.chunks_exact(size).flat_map(|group| std::iter::repeat_n(mean(group), size)).collect()
-}
-
-/// Sums within a run of pixels are made in f32, those of runs in f64.
-fn find_moments(x: &[f32], groups: usize, eps: f64, mean: &mut [f32], rstd: &mut [f32]) {
-    let c = mean.len();
-    let pixels = x.len() / c;
-    let mut sums = vec![0.0; c];
-    let mut run_sums = vec![0.0; c];
-    for run in x.chunks(RUN * c) {
-        sum(run, &mut run_sums);
-        flush(&mut run_sums, &mut sums);
-    }
-    for (to, from) in mean.iter_mut().zip(mean_by_group(&sums, groups, pixels)) {
-        *to = from as f32;
-    }
-    sums.fill(0.0);
-    for run in x.chunks(RUN * c) {
-        sum_squares(run, mean, &mut run_sums);
-        flush(&mut run_sums, &mut sums);
-    }
-    for (to, from) in rstd.iter_mut().zip(mean_by_group(&sums, groups, pixels)) {
-        *to = (1.0 / (from + eps).sqrt()) as f32;
-    }
 }
 
 /// Moves the sums of a run to the totals.
@@ -175,45 +220,72 @@ fn scale_and_shift(weight: &[f32], bias: &[f32], mean: &[f32], rstd: &[f32]) -> 
 }
 
 /// The gradient of one image.
-struct Backward<'a> {
-    x: &'a [f32],
-    dy: &'a [f32],
-    weight: &'a [f32],
-    bias: &'a [f32],
+struct ImageGradient<'a> {
+    norm: &'a GroupNorm,
+    strips: &'a [Strip<'a>],
+    /// Its pixels among all.
+    pixels: Range<usize>,
     mean: &'a [f32],
     rstd: &'a [f32],
-    groups: usize,
-    silu: bool,
 }
 
-impl Backward<'_> {
-    /// With x̂ = (x − mean)·rstd and z = weight·x̂ + bias: writes dx and adds to dw = Σ dz·x̂ and db = Σ dz.
-    fn run(&self, dx: &mut [f32], dw: &mut [f32], db: &mut [f32]) {
-        let c = self.weight.len();
-        let pixels = self.x.len() / c;
-        let (scale, shift) = scale_and_shift(self.weight, self.bias, self.mean, self.rstd);
+impl ImageGradient<'_> {
+    /// With x̂ = (x − mean)·rstd and z = weight·x̂ + bias: writes dx, with what is `known` of it, and adds to dw = Σ dz·x̂ and
+    /// db = Σ dz.
+    ///
+    /// # Safety
+    /// `dx` must have room for all of the strips.
+    unsafe fn run(
+        &self,
+        [weight, bias, dy]: [&[f32]; 3],
+        known: &[Option<&[f32]>],
+        dx: &[Target],
+        dw: &mut [f32],
+        db: &mut [f32],
+    ) {
+        let Self { norm, strips, pixels, mean, rstd } = self;
+        let c = weight.len();
+        let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
         let (mut sum_dz, mut sum_dzx) = (vec![0.0; c], vec![0.0; c]);
         let (mut run_dz, mut run_dzx) = (vec![0.0; c], vec![0.0; c]);
-        let runs = self.x.chunks(RUN * c).zip(self.dy.chunks(RUN * c)).zip(dx.chunks_mut(RUN * c));
-        let pass = SumProducts { scale: &scale, shift: &shift, mean: self.mean, silu: self.silu };
-        for ((x, dy), dz) in runs {
-            // SAFETY: the three have one length.
-            unsafe { pass.run(x, dy, dz.as_mut_ptr(), &mut run_dz, &mut run_dzx) };
-            flush(&mut run_dz, &mut sum_dz);
-            flush(&mut run_dzx, &mut sum_dzx);
+        for (strip, dx) in strips.iter().zip(dx) {
+            let of = strip.channels.clone();
+            let pass = SumProducts {
+                scale: &scale[of.clone()],
+                shift: &shift[of.clone()],
+                mean: &mean[of.clone()],
+                silu: norm.silu,
+            };
+            let (run_dz, run_dzx) = (&mut run_dz[of.clone()], &mut run_dzx[of.clone()]);
+            for first in pixels.clone().step_by(RUN) {
+                let run = first..pixels.end.min(first + RUN);
+                // SAFETY: the caller's contract; dy has all channels of these pixels.
+                unsafe {
+                    let dy = (&dy[run.start * c..run.end * c][of.start..], c);
+                    pass.run(strip.pixels(&run), dy, dx.ptr(run.start * of.len()), run_dz, run_dzx);
+                }
+                flush(run_dz, &mut sum_dz[of.clone()]);
+                flush(run_dzx, &mut sum_dzx[of.clone()]);
+            }
         }
-        for (sum, r) in sum_dzx.iter_mut().zip(self.rstd) {
+        for (sum, r) in sum_dzx.iter_mut().zip(*rstd) {
             *sum *= f64::from(*r);
         }
         dw.iter_mut().zip(&sum_dzx).for_each(|(d, s)| *d += *s as f32);
         db.iter_mut().zip(&sum_dz).for_each(|(d, s)| *d += *s as f32);
         // dx = rstd (weight dz − mean(weight dz) − x̂ mean(weight dz x̂)), as scale dz + slope (x − mean) + offset
-        let weigh =
-            |sums: &[f64]| -> Vec<f64> { sums.iter().zip(self.weight).map(|(s, w)| s * f64::from(*w)).collect() };
-        let mean_dz = mean_by_group(&weigh(&sum_dz), self.groups, pixels);
-        let mean_dzx = mean_by_group(&weigh(&sum_dzx), self.groups, pixels);
-        let slope: Vec<f32> = mean_dzx.iter().zip(self.rstd).map(|(m, r)| -(m * f64::from(r * r)) as f32).collect();
-        let offset: Vec<f32> = mean_dz.iter().zip(self.rstd).map(|(m, r)| -(m * f64::from(*r)) as f32).collect();
-        finish_gradient(self.x, self.mean, [&scale, &slope, &offset], dx);
+        let weigh = |sums: &[f64]| -> Vec<f64> { sums.iter().zip(weight).map(|(s, w)| s * f64::from(*w)).collect() };
+        let mean_dz = mean_by_group(&weigh(&sum_dz), norm.groups, pixels.len());
+        let mean_dzx = mean_by_group(&weigh(&sum_dzx), norm.groups, pixels.len());
+        let slope: Vec<f32> = mean_dzx.iter().zip(*rstd).map(|(m, r)| -(m * f64::from(r * r)) as f32).collect();
+        let offset: Vec<f32> = mean_dz.iter().zip(*rstd).map(|(m, r)| -(m * f64::from(*r)) as f32).collect();
+        for ((strip, known), dx) in strips.iter().zip(known).zip(dx) {
+            let of = strip.channels.clone();
+            let numbers = pixels.start * of.len()..pixels.end * of.len();
+            // SAFETY: the caller's contract; the loop above wrote them.
+            let dx = unsafe { dx.part(numbers.start, numbers.len()) };
+            let coefficients = [&scale[of.clone()], &slope[of.clone()], &offset[of.clone()]];
+            finish_gradient(&strip.x[numbers.clone()], &mean[of], coefficients, known.map(|k| &k[numbers]), dx);
+        }
     }
 }

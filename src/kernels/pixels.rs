@@ -3,6 +3,7 @@
 //! Maps are [pixels, c], coefficients and sums [c].
 
 use super::simd::{Simd, dispatch};
+use std::ops::Range;
 
 /// Pixels in a run: their numbers stay in the first-level cache.
 pub(super) const RUN: usize = 32;
@@ -14,43 +15,44 @@ trait Body {
         [std::ptr::null_mut(); 2]
     }
 
-    /// `at` is the place of the numbers in maps, `channel` that in coefficients; `sums` are those of these channels.
+    /// `at` is the place of the numbers in maps, `wide` that in a map of more channels, `channel` that in coefficients;
+    /// `sums` are those of these channels.
     ///
     /// # Safety
-    /// That of [`Simd`], and both places must exist for a whole `V`.
-    unsafe fn run<V: Simd>(&self, at: usize, channel: usize, sums: &mut [V; 2]);
+    /// That of [`Simd`], and the places must exist for a whole `V`.
+    unsafe fn run<V: Simd>(&self, at: usize, wide: usize, channel: usize, sums: &mut [V; 2]);
 }
 
 dispatch!(
-    /// Runs `body` for all of `len` numbers in pixels of `c` channels.
+    /// Runs `body` for all of `len` numbers in pixels of `c` channels, in a wide map of `width`.
     ///
     /// # Safety
-    /// Maps of `len` numbers and coefficients of `c` must be valid for `body`.
-    for_all<B: Body> = for_all_simd(body: &B, len: usize, c: usize)
+    /// Maps of `len` numbers and coefficients of `c` must be valid for `body`, and a wide map for as many pixels.
+    for_all<B: Body> = for_all_simd(body: &B, len: usize, c: usize, width: usize)
 );
 
 /// Run by run, and in each run channel by channel, so that sums stay in registers.
 #[inline(always)]
-unsafe fn for_all_simd<S: Simd, B: Body>(body: &B, len: usize, c: usize) {
+unsafe fn for_all_simd<S: Simd, B: Body>(body: &B, len: usize, c: usize, width: usize) {
     for first in (0..len).step_by(RUN * c) {
-        let end = len.min(first + RUN * c);
+        let pixels = first / c..len.min(first + RUN * c) / c;
         let mut channel = 0;
         while channel + S::LANES <= c {
             // SAFETY: these channels exist.
-            unsafe { column::<S, B>(body, first, end, c, channel) };
+            unsafe { column::<S, B>(body, &pixels, c, width, channel) };
             channel += S::LANES;
         }
         while channel < c {
             // SAFETY: this channel exists.
-            unsafe { column::<S::One, B>(body, first, end, c, channel) };
+            unsafe { column::<S::One, B>(body, &pixels, c, width, channel) };
             channel += 1;
         }
     }
 }
 
-/// The same channels of the pixels from `first` to `end`.
+/// The same channels of these pixels.
 #[inline(always)]
-unsafe fn column<V: Simd, B: Body>(body: &B, first: usize, end: usize, c: usize, channel: usize) {
+unsafe fn column<V: Simd, B: Body>(body: &B, pixels: &Range<usize>, c: usize, width: usize, channel: usize) {
     // SAFETY: the caller's contract.
     unsafe {
         let mut sums = [V::splat(0.0); 2];
@@ -59,10 +61,11 @@ unsafe fn column<V: Simd, B: Body>(body: &B, first: usize, end: usize, c: usize,
                 *sum = V::load(from.add(channel));
             }
         }
-        let mut pixel = first;
-        while pixel < end {
-            body.run(pixel + channel, channel, &mut sums);
-            pixel += c;
+        let (mut at, mut wide) = (pixels.start * c + channel, pixels.start * width + channel);
+        for _ in pixels.start..pixels.end {
+            body.run(at, wide, channel, &mut sums);
+            at += c;
+            wide += width;
         }
         for (sum, to) in sums.into_iter().zip(body.sums()) {
             if !to.is_null() {
@@ -82,7 +85,7 @@ fn check(maps: &[usize], coefficients: &[usize]) {
 pub(super) fn sum(x: &[f32], sums: &mut [f32]) {
     check(&[x.len()], &[sums.len()]);
     // SAFETY: checked.
-    unsafe { for_all(&Sum { x: x.as_ptr(), sums: sums.as_mut_ptr() }, x.len(), sums.len()) }
+    unsafe { for_all(&Sum { x: x.as_ptr(), sums: sums.as_mut_ptr() }, x.len(), sums.len(), 0) }
 }
 
 struct Sum {
@@ -97,7 +100,7 @@ impl Body for Sum {
     }
 
     #[inline(always)]
-    unsafe fn run<V: Simd>(&self, at: usize, _: usize, sums: &mut [V; 2]) {
+    unsafe fn run<V: Simd>(&self, at: usize, _: usize, _: usize, sums: &mut [V; 2]) {
         // SAFETY: the caller's contract.
         unsafe {
             sums[0] = sums[0].add(V::load(self.x.add(at)));
@@ -110,7 +113,7 @@ pub(super) fn sum_squares(x: &[f32], mean: &[f32], sums: &mut [f32]) {
     check(&[x.len()], &[mean.len(), sums.len()]);
     let body = SumSquares { x: x.as_ptr(), mean: mean.as_ptr(), sums: sums.as_mut_ptr() };
     // SAFETY: checked.
-    unsafe { for_all(&body, x.len(), sums.len()) }
+    unsafe { for_all(&body, x.len(), sums.len(), 0) }
 }
 
 struct SumSquares {
@@ -126,7 +129,7 @@ impl Body for SumSquares {
     }
 
     #[inline(always)]
-    unsafe fn run<V: Simd>(&self, at: usize, channel: usize, sums: &mut [V; 2]) {
+    unsafe fn run<V: Simd>(&self, at: usize, _: usize, channel: usize, sums: &mut [V; 2]) {
         // SAFETY: the caller's contract.
         unsafe {
             let centred = V::load(self.x.add(at)).sub(V::load(self.mean.add(channel)));
@@ -135,15 +138,15 @@ impl Body for SumSquares {
     }
 }
 
-/// y = scale·x + shift, then y·sigmoid(y) with `silu`.
+/// y = scale·x + shift, then y·sigmoid(y) with `silu`. The pixels of `y` have `width` channels, of which these are the first.
 ///
 /// # Safety
-/// `y` must have room for as many numbers as `x`.
-pub(super) unsafe fn normalise(x: &[f32], scale: &[f32], shift: &[f32], silu: bool, y: *mut f32) {
+/// `y` must have room for them.
+pub(super) unsafe fn normalise(x: &[f32], scale: &[f32], shift: &[f32], silu: bool, y: *mut f32, width: usize) {
     check(&[x.len()], &[scale.len(), shift.len()]);
     let body = Normalise { x: x.as_ptr(), scale: scale.as_ptr(), shift: shift.as_ptr(), silu, y };
     // SAFETY: checked, and the caller's contract.
-    unsafe { for_all(&body, x.len(), scale.len()) }
+    unsafe { for_all(&body, x.len(), scale.len(), width) }
 }
 
 struct Normalise {
@@ -156,7 +159,7 @@ struct Normalise {
 
 impl Body for Normalise {
     #[inline(always)]
-    unsafe fn run<V: Simd>(&self, at: usize, channel: usize, _: &mut [V; 2]) {
+    unsafe fn run<V: Simd>(&self, at: usize, wide: usize, channel: usize, _: &mut [V; 2]) {
         // SAFETY: the caller's contract.
         unsafe {
             let x = V::load(self.x.add(at));
@@ -164,7 +167,7 @@ impl Body for Normalise {
             if self.silu {
                 z = z.div(exp(V::splat(0.0).sub(z)).add(V::splat(1.0)));
             }
-            z.store(self.y.add(at));
+            z.store(self.y.add(wide));
         }
     }
 }
@@ -179,11 +182,22 @@ pub(super) struct SumProducts<'a> {
 }
 
 impl SumProducts<'_> {
+    /// The pixels of `dy` have so many channels, of which these are the first.
+    ///
     /// # Safety
     /// `dz` must have room for as many numbers as `x`.
-    pub(super) unsafe fn run(&self, x: &[f32], dy: &[f32], dz: *mut f32, sum_dz: &mut [f32], sum_dzx: &mut [f32]) {
+    pub(super) unsafe fn run(
+        &self,
+        x: &[f32],
+        (dy, width): (&[f32], usize),
+        dz: *mut f32,
+        sum_dz: &mut [f32],
+        sum_dzx: &mut [f32],
+    ) {
         let Self { scale, shift, mean, silu } = self;
-        check(&[x.len(), dy.len()], &[scale.len(), shift.len(), mean.len(), sum_dz.len(), sum_dzx.len()]);
+        let (c, pixels) = (mean.len(), x.len() / mean.len());
+        assert!(pixels == 0 || c <= width && dy.len() >= (pixels - 1) * width + c, "a gradient outside its map");
+        check(&[x.len()], &[scale.len(), shift.len(), mean.len(), sum_dz.len(), sum_dzx.len()]);
         let body = SumProductsBody {
             x: x.as_ptr(),
             dy: dy.as_ptr(),
@@ -196,7 +210,7 @@ impl SumProducts<'_> {
             sum_dzx: sum_dzx.as_mut_ptr(),
         };
         // SAFETY: checked, and the caller's contract.
-        unsafe { for_all(&body, x.len(), mean.len()) }
+        unsafe { for_all(&body, x.len(), mean.len(), width) }
     }
 }
 
@@ -219,10 +233,10 @@ impl Body for SumProductsBody {
     }
 
     #[inline(always)]
-    unsafe fn run<V: Simd>(&self, at: usize, channel: usize, sums: &mut [V; 2]) {
+    unsafe fn run<V: Simd>(&self, at: usize, wide: usize, channel: usize, sums: &mut [V; 2]) {
         // SAFETY: the caller's contract.
         unsafe {
-            let (x, mut dz, one) = (V::load(self.x.add(at)), V::load(self.dy.add(at)), V::splat(1.0));
+            let (x, mut dz, one) = (V::load(self.x.add(at)), V::load(self.dy.add(wide)), V::splat(1.0));
             if self.silu {
                 let z = x.mul_add(V::load(self.scale.add(channel)), V::load(self.shift.add(channel)));
                 let s = one.div(exp(V::splat(0.0).sub(z)).add(one));
@@ -237,19 +251,29 @@ impl Body for SumProductsBody {
     }
 }
 
-/// The second half: dx, which holds dz, becomes scale·dz + slope·(x − mean) + offset.
-pub(super) fn finish_gradient(x: &[f32], mean: &[f32], [scale, slope, offset]: [&[f32]; 3], dx: &mut [f32]) {
-    check(&[x.len(), dx.len()], &[mean.len(), scale.len(), slope.len(), offset.len()]);
+/// The second half: dx, which holds dz, becomes scale·dz + slope·(x − mean) + offset, plus what is `known` from elsewhere.
+pub(super) fn finish_gradient(
+    x: &[f32],
+    mean: &[f32],
+    [scale, slope, offset]: [&[f32]; 3],
+    known: Option<&[f32]>,
+    dx: &mut [f32],
+) {
+    check(
+        &[x.len(), dx.len(), known.map_or(x.len(), <[f32]>::len)],
+        &[mean.len(), scale.len(), slope.len(), offset.len()],
+    );
     let body = FinishGradient {
         x: x.as_ptr(),
         mean: mean.as_ptr(),
         scale: scale.as_ptr(),
         slope: slope.as_ptr(),
         offset: offset.as_ptr(),
+        known: known.map(<[f32]>::as_ptr),
         dx: dx.as_mut_ptr(),
     };
     // SAFETY: checked.
-    unsafe { for_all(&body, x.len(), mean.len()) }
+    unsafe { for_all(&body, x.len(), mean.len(), 0) }
 }
 
 struct FinishGradient {
@@ -258,16 +282,20 @@ struct FinishGradient {
     scale: *const f32,
     slope: *const f32,
     offset: *const f32,
+    known: Option<*const f32>,
     dx: *mut f32,
 }
 
 impl Body for FinishGradient {
     #[inline(always)]
-    unsafe fn run<V: Simd>(&self, at: usize, channel: usize, _: &mut [V; 2]) {
+    unsafe fn run<V: Simd>(&self, at: usize, _: usize, channel: usize, _: &mut [V; 2]) {
         // SAFETY: the caller's contract.
         unsafe {
             let centred = V::load(self.x.add(at)).sub(V::load(self.mean.add(channel)));
-            let rest = centred.mul_add(V::load(self.slope.add(channel)), V::load(self.offset.add(channel)));
+            let mut rest = centred.mul_add(V::load(self.slope.add(channel)), V::load(self.offset.add(channel)));
+            if let Some(known) = self.known {
+                rest = rest.add(V::load(known.add(at)));
+            }
             let dx = self.dx.add(at);
             V::load(dx).mul_add(V::load(self.scale.add(channel)), rest).store(dx);
         }

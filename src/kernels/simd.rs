@@ -525,6 +525,16 @@ impl Scratch {
         unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), len) }
     }
 
+    /// The first `len` numbers.
+    ///
+    /// # Safety
+    /// They must have been written.
+    pub(super) unsafe fn slice(&self, len: usize) -> &[f32] {
+        assert!(len <= 16 * self.lines.len(), "scratch memory too small");
+        // SAFETY: the memory is there; the caller vouches for its content.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), len) }
+    }
+
     pub(super) fn as_ptr(&self) -> *const f32 {
         self.lines.as_ptr().cast()
     }

@@ -30,23 +30,53 @@ enum Operation {
     One(Box<dyn CustomOp1>, [Tensor; 1]),
     Two(Box<dyn CustomOp2>, [Tensor; 2]),
     Three(Box<dyn CustomOp3>, [Tensor; 3]),
+    Fused(Box<dyn Fused>, Vec<Tensor>),
+}
+
+/// Several operations in one, which candle's graph has no room for: it runs them one by one.
+pub(super) trait Fused {
+    /// The gradients for the arguments, each with what is known of it from elsewhere, if anything is.
+    ///
+    /// # Errors
+    /// If an argument is not what the operation ran on.
+    fn gradients(&self, arguments: &[Tensor], grad: &Tensor, known: Vec<Option<Tensor>>)
+    -> Result<Vec<Option<Tensor>>>;
+}
+
+/// The sum of what is there.
+pub(super) fn sum(known: Option<Tensor>, grad: Option<Tensor>) -> Result<Option<Tensor>> {
+    match (known, grad) {
+        (Some(known), Some(grad)) => elementwise::add(&known, &grad).map(Some),
+        (known, grad) => Ok(known.or(grad)),
+    }
 }
 
 impl Entry {
-    /// The gradients for the arguments, beside them.
-    fn gradients(&self, grad: &Tensor) -> Result<Vec<(&Tensor, Option<Tensor>)>> {
+    /// Adds the gradients for the arguments to those that are known.
+    fn add_gradients(&self, grad: &Tensor, known: &mut HashMap<TensorId, Tensor>) -> Result<()> {
         let result = &self.result;
-        Ok(match &self.operation {
-            Operation::One(op, [x]) => vec![(x, op.bwd(x, result, grad)?)],
-            Operation::Two(op, [x, y]) => {
+        let (arguments, gradients) = match &self.operation {
+            Operation::One(op, all @ [x]) => (&all[..], vec![op.bwd(x, result, grad)?]),
+            Operation::Two(op, all @ [x, y]) => {
                 let (dx, dy) = op.bwd(x, y, result, grad)?;
-                vec![(x, dx), (y, dy)]
+                (&all[..], vec![dx, dy])
             }
-            Operation::Three(op, [x, y, z]) => {
+            Operation::Three(op, all @ [x, y, z]) => {
                 let (dx, dy, dz) = op.bwd(x, y, z, result, grad)?;
-                vec![(x, dx), (y, dy), (z, dz)]
+                (&all[..], vec![dx, dy, dz])
             }
-        })
+            Operation::Fused(op, all) => {
+                let before = all.iter().map(|x| known.remove(&x.id())).collect();
+                (&all[..], op.gradients(all, grad, before)?)
+            }
+        };
+        for (argument, grad) in arguments.iter().zip(gradients) {
+            let grad = grad.filter(|_| wants_gradient(argument));
+            if let Some(total) = sum(known.remove(&argument.id()), grad)? {
+                known.insert(argument.id(), total);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -101,6 +131,24 @@ pub(super) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
     Ok(result)
 }
 
+/// The result of `forward`, noted down as one of `op`. Where candle tracks an argument instead, that of `apart`.
+pub(super) fn apply_fused<F: Fused + 'static>(
+    arguments: &[&Tensor],
+    op: F,
+    forward: impl FnOnce(&F) -> Result<Tensor>,
+    apart: impl FnOnce() -> Result<Tensor>,
+) -> Result<Tensor> {
+    let recording = recording(arguments);
+    if !recording && arguments.iter().any(|x| x.track_op()) {
+        return apart();
+    }
+    let result = forward(&op)?;
+    if recording {
+        note(Operation::Fused(Box::new(op), arguments.iter().map(|x| (*x).clone()).collect()), &result);
+    }
+    Ok(result)
+}
+
 /// Leaves nothing behind, whatever happens meanwhile.
 struct Recording;
 
@@ -136,15 +184,7 @@ pub(super) fn gradients<L>(
     // entries go as soon as they are done with, and what they hold
     while let Some(entry) = TAPE.with_borrow_mut(|tape| tape.entries.pop()) {
         let Some(grad) = known.remove(&entry.result.id()) else { continue };
-        for (argument, grad) in entry.gradients(&grad)? {
-            if let Some(grad) = grad.filter(|_| wants_gradient(argument)) {
-                let sum = match known.remove(&argument.id()) {
-                    Some(other) => elementwise::add(&other, &grad)?,
-                    None => grad,
-                };
-                known.insert(argument.id(), sum);
-            }
-        }
+        entry.add_gradients(&grad, &mut known)?;
     }
     drop(guard);
     let of = |weight: &Var| known.remove(&weight.id());

@@ -225,10 +225,36 @@ unsafe fn output_simd<S: Simd>(from: *const f32, stride: usize, bias: *const f32
     // SAFETY: the contract of `output`.
     unsafe {
         match window.doubled {
-            false => from_points::<OutputT, S, 6, 4>(from, stride, window, channels, Some(bias)),
-            true => from_points::<OutputT, S, 5, 4>(from, stride, window, channels, Some(bias)),
+            false => from_points::<OutputT, S, 6, 4>(from, stride, window, channels, &Bias(bias)),
+            true => from_points::<OutputT, S, 5, 4>(from, stride, window, channels, &Bias(bias)),
         }
     }
+}
+
+dispatch!(
+    /// [`output`] of a tile that is not doubled, to which the same pixels of another map are added.
+    ///
+    /// # Safety
+    /// That of [`output`]; the pixels of the other map are there.
+    pub(super) output_plus = output_plus_simd(
+        from: *const f32,
+        stride: usize,
+        bias_and_addend: (*const f32, &Window),
+        window: &Window,
+        channels: usize,
+    )
+);
+
+#[inline(always)]
+unsafe fn output_plus_simd<S: Simd>(
+    from: *const f32,
+    stride: usize,
+    (bias, addend): (*const f32, &Window),
+    window: &Window,
+    channels: usize,
+) {
+    // SAFETY: the contract of `output_plus`.
+    unsafe { from_points::<OutputT, S, 6, 4>(from, stride, window, channels, &BiasAnd(bias, addend)) }
 }
 
 dispatch!(
@@ -249,13 +275,61 @@ unsafe fn input_gradient_simd<S: Simd>(from: *const f32, stride: usize, window: 
     // SAFETY: the contract of `input_gradient`.
     unsafe {
         match window.doubled {
-            false => from_points::<Input, S, 6, 6>(from, stride, window, channels, None),
-            true => from_points::<Input, S, 5, 4>(from, stride, window, channels, None),
+            false => from_points::<Input, S, 6, 6>(from, stride, window, channels, window),
+            true => from_points::<Input, S, 5, 4>(from, stride, window, channels, window),
         }
     }
 }
 
-/// M X Mᵀ of the points X, plus `bias` or else what is there.
+/// What is added to pixels before they are written.
+trait Before {
+    /// That of one column.
+    ///
+    /// # Safety
+    /// Column and channels must be there.
+    unsafe fn column<S: Simd, const SIZE: usize>(&self, col: usize, channel: usize) -> [S; SIZE];
+}
+
+/// A number per channel.
+struct Bias(*const f32);
+
+impl Before for Bias {
+    #[inline(always)]
+    unsafe fn column<S: Simd, const SIZE: usize>(&self, _: usize, channel: usize) -> [S; SIZE] {
+        // SAFETY: the caller's contract.
+        unsafe { [S::load(self.0.add(channel)); SIZE] }
+    }
+}
+
+/// The pixels of a map.
+impl Before for Window {
+    #[inline(always)]
+    unsafe fn column<S: Simd, const SIZE: usize>(&self, col: usize, channel: usize) -> [S; SIZE] {
+        // SAFETY: the caller's contract.
+        unsafe { self.load(col, channel, true) }
+    }
+}
+
+/// Both.
+struct BiasAnd<'a>(*const f32, &'a Window);
+
+impl Before for BiasAnd<'_> {
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn column<S: Simd, const SIZE: usize>(&self, col: usize, channel: usize) -> [S; SIZE] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let bias = S::load(self.0.add(channel));
+            let mut pixels: [S; SIZE] = self.1.load(col, channel, false);
+            for i in 0..SIZE {
+                pixels[i] = pixels[i].add(bias);
+            }
+            pixels
+        }
+    }
+}
+
+/// M X Mᵀ of the points X, plus what is there before.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
 unsafe fn from_points<M: Transform<SIDE, SIZE>, S: Simd, const SIDE: usize, const SIZE: usize>(
@@ -263,7 +337,7 @@ unsafe fn from_points<M: Transform<SIDE, SIZE>, S: Simd, const SIDE: usize, cons
     stride: usize,
     window: &Window,
     channels: usize,
-    bias: Option<*const f32>,
+    before: &impl Before,
 ) {
     // SAFETY: the contract of `output`.
     unsafe {
@@ -283,10 +357,7 @@ unsafe fn from_points<M: Transform<SIDE, SIZE>, S: Simd, const SIDE: usize, cons
                         column[i] = half[i][j];
                     }
                     let mut pixels = M::apply(column);
-                    let before: [S; SIZE] = match bias {
-                        Some(bias) => [S::load(bias.add(channel)); SIZE],
-                        None => window.load(j, channel, true),
-                    };
+                    let before: [S; SIZE] = before.column(j, channel);
                     for i in 0..SIZE {
                         pixels[i] = before[i].add(pixels[i]);
                     }

@@ -40,7 +40,7 @@ impl Trial {
                 candle_core::bail!("pixels of {ci} channels are not doubled on the way to {co} on the path {path:?}")
             }
             Some(window) => Op::Conv(conv::Conv { window, path, prepared: Default::default(), keeps: true }),
-            None => Op::Affine(affine::Affine { prepared: Default::default() }),
+            None => Op::Affine(affine::Affine { prepared: Default::default(), strips: 1 }),
         };
         let tensor = |(data, shape): Operand| Tensor::from_vec(data, &shape, &Device::Cpu);
         let (x, weight, grad) = (tensor(x)?, tensor(weight)?, tensor(grad)?);

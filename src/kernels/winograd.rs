@@ -136,8 +136,8 @@ fn backward_block_size(channels: usize) -> usize {
     (channels / 2).clamp(48, 128)
 }
 
-/// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out].
-pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) -> Vec<f32> {
+/// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out], `addend` [n, ho, wo, out].
+pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], addend: Option<&[f32]>, g: &Geometry) -> Vec<f32> {
     let tiling = Tiling::new(g);
     let count = tiling.count();
     // Several threads share tiles out, or output channels if there are few tiles. No result depends on how.
@@ -154,7 +154,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) 
                 let mut m = Slabs::new(tiles.len(), 2 * PANEL);
                 let margin = Scratch::zeros(6 * g.ci.max(g.co));
                 let panels = part(panels, groups, i % groups);
-                forward_block(&tiling, tiles, panels, x, weights, bias, &mut v, &mut m, margin, y);
+                forward_block(&tiling, tiles, panels, x, weights, (bias, addend), &mut v, &mut m, margin, y);
             });
         })
     }
@@ -198,7 +198,7 @@ dispatch!(
         panels: Range<usize>,
         x: &[f32],
         weights: &Weights,
-        bias: &[f32],
+        bias_and_addend: (&[f32], Option<&[f32]>),
         v: &mut Slabs,
         m: &mut Slabs,
         margin: Scratch,
@@ -214,7 +214,7 @@ unsafe fn forward_block_simd<S: Simd>(
     panels: Range<usize>,
     x: &[f32],
     weights: &Weights,
-    bias: &[f32],
+    (bias, addend): (&[f32], Option<&[f32]>),
     v: &mut Slabs,
     m: &mut Slabs,
     mut margin: Scratch,
@@ -237,7 +237,14 @@ unsafe fn forward_block_simd<S: Simd>(
                 let window = tiling.outputs(t, y.ptr(first), margin.as_mut_ptr());
                 let image = if bias.len() == co { 0 } else { tiling.image(t) };
                 let bias = bias.as_ptr().add(image * co + first);
-                tiles::output(m.at(0, i, 0), m.stride, bias, &window, columns);
+                match addend {
+                    Some(addend) => {
+                        let addend =
+                            tiling.outputs(t, addend.as_ptr().cast_mut().wrapping_add(first), margin.as_mut_ptr());
+                        tiles::output_plus(m.at(0, i, 0), m.stride, (bias, &addend), &window, columns);
+                    }
+                    None => tiles::output(m.at(0, i, 0), m.stride, bias, &window, columns),
+                }
             }
             panel += columns / PANEL;
         }

@@ -85,10 +85,9 @@ impl Resnet {
         {
             h = h.mask(&dropout_mask(self.dropout, dropout, self.index, h.dims()?, temb.device())?)?;
         }
-        let h = self.conv2.forward(&h)?;
         match &self.conv_shortcut {
-            Some(conv) => conv.forward(x)?.add(&h),
-            None => x.add(&h),
+            Some(conv) => self.conv2.forward_plus(&h, &conv.forward(x)?),
+            None => self.conv2.forward_plus(&h, x),
         }
     }
 }
@@ -134,7 +133,7 @@ impl Attention {
     fn forward(&self, x: &Map) -> CandleResult<Map> {
         let h = self.group_norm.forward(x)?;
         let (q, k, v) = (self.to_q.forward(&h)?, self.to_k.forward(&h)?, self.to_v.forward(&h)?);
-        x.add(&self.to_out.forward(&kernels::attention(&q, &k, &v, self.heads)?)?)
+        self.to_out.forward_plus(&kernels::attention(&q, &k, &v, self.heads)?, x)
     }
 }
 
