@@ -161,7 +161,9 @@ mod tests {
 
     #[test]
     fn both_optimisers_agree() {
-        let tensor = |scale: f32| Tensor::from_vec((0..40_000).map(|i| scale * (i as f32).sin()).collect(), 40_000, &Device::Cpu);
+        let tensor = |scale: f32| {
+            Tensor::from_vec((0..40_000).map(|i| scale * (i as f32).sin()).collect(), 40_000, &Device::Cpu)
+        };
         let mut kernels = Slot::new(tensor(1.0).unwrap()).unwrap();
         let mut candle = kernels.clone();
         for step in 1..=20 {
