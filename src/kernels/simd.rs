@@ -447,9 +447,9 @@ macro_rules! dispatch {
             unsafe {
                 match $crate::kernels::simd::level() {
                     #[cfg(target_arch = "x86_64")]
-                    $crate::kernels::simd::Level::Avx512 => avx512($($arg),*),
+                    $crate::kernels::simd::Level::Avx512 => avx512 $(::<$param>)? ($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::kernels::simd::Level::Avx2 => avx2($($arg),*),
+                    $crate::kernels::simd::Level::Avx2 => avx2 $(::<$param>)? ($($arg),*),
                     #[cfg(target_arch = "aarch64")]
                     $crate::kernels::simd::Level::Neon => {
                         $generic::<$crate::kernels::simd::arm::Neon $(, $param)?>($($arg),*)

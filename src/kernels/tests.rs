@@ -77,12 +77,23 @@ const SHAPES: [(usize, usize, usize, usize); 15] = [
 ];
 
 fn conv_case(path: Path, tolerance: (f64, f64), window: Window, shape: (usize, usize, usize, usize), offset: f32) {
+    conv_of_images(3, path, tolerance, window, shape, offset);
+}
+
+fn conv_of_images(
+    n: usize,
+    path: Path,
+    tolerance: (f64, f64),
+    window: Window,
+    shape: (usize, usize, usize, usize),
+    offset: f32,
+) {
     let (ci, co, h, w) = shape;
     let inputs = [
-        random(&[3, ci, h, w], 0, 1.0, offset),
+        random(&[n, ci, h, w], 0, 1.0, offset),
         random(&[co, ci, 3, 3], 1, (9.0 * ci as f32).sqrt().recip(), 0.0),
         random(&[co], 2, 1.0, 0.0),
-        random(&[3, co], 3, 1.0, 0.0),
+        random(&[n, co], 3, 1.0, 0.0),
     ];
     compare(&format!("conv3x3 {window:?} {shape:?}"), &inputs, path, tolerance, &|x, path| {
         let conv = Conv3x3::new(x[1].clone(), x[2].clone(), window);
@@ -104,6 +115,70 @@ fn conv3x3_fast() {
         conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);
         conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 3.0);
     }
+}
+
+/// Tiles of every size at the border, and maps without full ones.
+#[test]
+fn conv3x3_with_any_remainder() {
+    for (h, w) in (1..=9).flat_map(|h| (1..=9).map(move |w| (h, w))) {
+        conv_case(Path::Fast, WINOGRAD, Window::Same, (32, 16, h, w), 1.0);
+        conv_case(Path::Fast, WINOGRAD, Window::Doubled, (16, 32, h, w), 1.0);
+    }
+}
+
+/// Blocks of tiles that end among those of any size.
+#[test]
+fn conv3x3_of_many_images() {
+    for (ci, co, h, w) in [(32, 32, 14, 14), (64, 16, 7, 7), (16, 48, 9, 6), (16, 32, 3, 3), (128, 16, 5, 12)] {
+        conv_of_images(20, Path::Fast, WINOGRAD, Window::Same, (ci, co, h, w), 1.0);
+        conv_of_images(20, Path::Fast, WINOGRAD, Window::Doubled, (ci, co, h, w), 1.0);
+    }
+}
+
+/// One way, output i of a tile for a kernel that is 1 at j and inputs that are 1 at k is 1 if k is input i + j, else 0;
+/// and the transposed matrices are the transposes.
+fn one_way<const IN: usize, const OUT: usize, const N: usize>(points: [usize; N], inputs: &[usize])
+where
+    transforms::InputT: transforms::Transform<IN, N>,
+    transforms::Input: transforms::Transform<N, IN>,
+    transforms::OutputT: transforms::Transform<N, OUT>,
+    transforms::Output: transforms::Transform<OUT, N>,
+{
+    use transforms::{Input, InputT, Output, OutputT, Transform, Weight};
+    /// The columns of a matrix.
+    fn columns<M: Transform<FROM, TO>, const FROM: usize, const TO: usize>() -> [[f32; TO]; FROM] {
+        use simd::{Fused, Simd};
+        std::array::from_fn(|i| {
+            // SAFETY: one number at a time needs no special instructions, and `number` has room for it.
+            unsafe {
+                M::apply::<Fused>(std::array::from_fn(|j| Fused::splat(f32::from(u8::from(i == j))))).map(|x| {
+                    let mut number = 0.0;
+                    x.store(&raw mut number);
+                    number
+                })
+            }
+        })
+    }
+    let (into, back) = (columns::<InputT, IN, N>(), columns::<Input, N, IN>());
+    let (out, gradient) = (columns::<OutputT, N, OUT>(), columns::<Output, OUT, N>());
+    let kernels = columns::<Weight, 3, 6>();
+    for p in 0..N {
+        assert!((0..IN).all(|k| into[k][p] == back[p][k]) && (0..OUT).all(|i| out[p][i] == gradient[i][p]));
+    }
+    for (i, j, k) in (0..OUT).flat_map(|i| (0..3).flat_map(move |j| (0..IN).map(move |k| (i, j, k)))) {
+        let y: f32 = (0..N).map(|p| out[p][i] * kernels[j][points[p]] * into[k][p]).sum();
+        let want = f32::from(u8::from(inputs[i + j] == k));
+        assert!((y - want).abs() < 1e-6, "{OUT} outputs: y[{i}] = {y} of g[{j}] and d[{k}]");
+    }
+}
+
+#[test]
+fn tiles_of_all_sizes_share_kernels() {
+    one_way::<6, 4, 6>([0, 1, 2, 3, 4, 5], &[0, 1, 2, 3, 4, 5]);
+    one_way::<5, 3, 5>([0, 1, 2, 3, 5], &[0, 1, 2, 3, 4]);
+    one_way::<4, 2, 4>([0, 1, 2, 5], &[0, 1, 2, 3]);
+    one_way::<4, 4, 5>([0, 1, 3, 4, 5], &[0, 1, 1, 2, 2, 3]);
+    one_way::<3, 2, 3>([0, 1, 5], &[0, 1, 1, 2]);
 }
 
 #[test]
@@ -250,7 +325,7 @@ fn everything(x: &Tensor, path: Path) -> Result<Tensor> {
 #[test]
 fn threads_change_no_bit() {
     // the last has so few tiles that threads share output channels instead
-    for shape in [[1, 1, 28, 26], [5, 1, 28, 26], [1, 1, 8, 6]] {
+    for shape in [[1, 1, 28, 26], [5, 1, 28, 26], [9, 1, 13, 15], [1, 1, 8, 6]] {
         let x = random(&shape, 0, 1.0, 0.0);
         for path in [Path::Fast, Path::Exact] {
             let run = |threads| {
@@ -321,8 +396,8 @@ fn adam_follows_its_algorithm() {
     let (step, alpha, beta1, beta2, eps) = (3, 0.01, 0.9, 0.999, 1e-8);
     let numbers = optimizer::Adam {
         grad_scale: 0.5,
-        beta1: beta1 as f32,
-        beta2: beta2 as f32,
+        beta1: [beta1, 1.0 - beta1].map(|b| b as f32),
+        beta2: [beta2, 1.0 - beta2].map(|b| b as f32),
         eps: eps as f32,
         rate: (alpha / (1.0 - f64::powi(beta1, step))) as f32,
         root: (1.0 / (1.0 - f64::powi(beta2, step)).sqrt()) as f32,

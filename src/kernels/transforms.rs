@@ -1,6 +1,10 @@
 //! The small matrices of Winograd's F(4x4, 3x3) with the points 0, ±1, ±2, ∞, each as straight-line code on vectors; and
 //! what is left of them for maps whose pixels are doubled both ways (nearest upsampling), where a third of the products
 //! is zero.
+//!
+//! Two or three outputs one way need fewer points, 0, ±1, ∞ (F(2, 3)) or 0, ±1, 2, ∞ (F(3, 3)). Their usual G has those
+//! rows of this one times a factor each. Here these factors are in Bᵀ instead, so that there is one G: a transformed
+//! weight serves tiles of every size.
 
 use super::simd::Simd;
 
@@ -93,6 +97,45 @@ impl Transform<4, 5> for InputT {
     }
 }
 
+/// Bᵀ for three outputs.
+impl Transform<5, 5> for InputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([d0, d1, d2, d3, d4]: [S; 5]) -> [S; 5] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (three, four) = (S::splat(3.0), S::splat(4.0));
+            let odd = d3.sub(d1);
+            [
+                four.mul_add(d0.sub(d2), odd.add(odd)),
+                three.mul(odd.sub(d1.add(d2))),
+                three.mul_add(d1.sub(d2), odd),
+                four.mul(odd),
+                S::splat(-2.0).mul_add(odd, d4.sub(d2)),
+            ]
+        }
+    }
+}
+
+/// Bᵀ for two outputs.
+impl Transform<4, 4> for InputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([d0, d1, d2, d3]: [S; 4]) -> [S; 4] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            [S::splat(4.0).mul(d0.sub(d2)), S::splat(-3.0).mul(d1.add(d2)), S::splat(3.0).mul(d1.sub(d2)), d3.sub(d1)]
+        }
+    }
+}
+
+/// Bᵀ for two outputs and the four numbers a b b c, whose third result is zero and left out.
+impl Transform<3, 3> for InputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([a, b, c]: [S; 3]) -> [S; 3] {
+        // SAFETY: the caller's contract.
+        unsafe { [S::splat(4.0).mul(a.sub(b)), S::splat(-6.0).mul(b), c.sub(b)] }
+    }
+}
+
 /// B.
 pub(super) struct Input;
 
@@ -134,6 +177,50 @@ impl Transform<5, 4> for Input {
     }
 }
 
+/// B for three outputs.
+impl Transform<5, 5> for Input {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([t0, t1, t2, t3, t5]: [S; 5]) -> [S; 5] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (two, three, four) = (S::splat(2.0), S::splat(3.0), S::splat(4.0));
+            let odd = two.mul_add(t0.sub(t5), three.mul_add(t1, four.mul_add(t3, t2)));
+            [
+                four.mul(t0),
+                three.mul(t2.sub(t1)).sub(odd),
+                S::splat(-4.0).mul_add(t0, S::splat(-3.0).mul(t1.add(t2))).sub(t5),
+                odd,
+                t5,
+            ]
+        }
+    }
+}
+
+/// B for two outputs.
+impl Transform<4, 4> for Input {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([t0, t1, t2, t5]: [S; 4]) -> [S; 4] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            [
+                S::splat(4.0).mul(t0),
+                S::splat(3.0).mul(t2.sub(t1)).sub(t5),
+                S::splat(-4.0).mul_add(t0, S::splat(-3.0).mul(t1.add(t2))),
+                t5,
+            ]
+        }
+    }
+}
+
+/// The transpose of [`InputT`] for two outputs of doubled numbers.
+impl Transform<3, 3> for Input {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([t0, t1, t5]: [S; 3]) -> [S; 3] {
+        // SAFETY: the caller's contract.
+        unsafe { [S::splat(4.0).mul(t0), S::splat(-4.0).mul_add(t0, S::splat(-6.0).mul(t1)).sub(t5), t5] }
+    }
+}
+
 /// Aᵀ.
 pub(super) struct OutputT;
 
@@ -163,6 +250,36 @@ impl Transform<5, 4> for OutputT {
     }
 }
 
+/// Aᵀ for three outputs.
+impl Transform<5, 3> for OutputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([m0, m1, m2, m3, m5]: [S; 5]) -> [S; 3] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let (sum, difference) = (m1.add(m2), m1.sub(m2));
+            [m0.add(sum).add(m3), S::splat(2.0).mul_add(m3, difference), S::splat(4.0).mul_add(m3, sum).add(m5)]
+        }
+    }
+}
+
+/// Aᵀ for two outputs.
+impl Transform<4, 2> for OutputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([m0, m1, m2, m5]: [S; 4]) -> [S; 2] {
+        // SAFETY: the caller's contract.
+        unsafe { [m0.add(m1.add(m2)), m1.sub(m2).add(m5)] }
+    }
+}
+
+/// The same without m2.
+impl Transform<3, 2> for OutputT {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([m0, m1, m5]: [S; 3]) -> [S; 2] {
+        // SAFETY: the caller's contract.
+        unsafe { [m0.add(m1), m1.add(m5)] }
+    }
+}
+
 /// A.
 pub(super) struct Output;
 
@@ -186,6 +303,36 @@ impl Transform<4, 5> for Output {
         // SAFETY: the caller's contract.
         let [d0, d1, _, d3, d4, d5]: [S; 6] = unsafe { Self::apply(y) };
         [d0, d1, d3, d4, d5]
+    }
+}
+
+/// A for three outputs.
+impl Transform<3, 5> for Output {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([y0, y1, y2]: [S; 3]) -> [S; 5] {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let even = y0.add(y2);
+            [y0, even.add(y1), even.sub(y1), S::splat(4.0).mul_add(y2, y1.add(y1).add(y0)), y2]
+        }
+    }
+}
+
+/// A for two outputs.
+impl Transform<2, 4> for Output {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([y0, y1]: [S; 2]) -> [S; 4] {
+        // SAFETY: the caller's contract.
+        unsafe { [y0, y0.add(y1), y0.sub(y1), y1] }
+    }
+}
+
+/// The same without the third row.
+impl Transform<2, 3> for Output {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>([y0, y1]: [S; 2]) -> [S; 3] {
+        // SAFETY: the caller's contract.
+        unsafe { [y0, y0.add(y1), y1] }
     }
 }
 

@@ -3,7 +3,8 @@
 //! With d the 6x6 patch under a tile of 4x4 outputs and g a kernel: y = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, summed over input
 //! channels. Over many tiles the 36 products ⊙ are 36 matrix products V U of [tiles, in] and [in, out]. The gradients
 //! stay in the transformed domain: with D = A dy Aᵀ, dU = Vᵀ D and dV = D Uᵀ, then dg = Gᵀ dU G and dx = B dV Bᵀ.
-//! Channels must be multiples of sixteen.
+//! Channels must be multiples of sixteen. Tiles at the border with fewer outputs have fewer products: each of the 36
+//! matrices has rows only for the tiles that use its point.
 
 use super::conv::Geometry;
 use super::matrix::{PANEL, gemm};
@@ -229,22 +230,18 @@ unsafe fn forward_block_simd<S: Simd>(
             let columns = columns::<S>(&panels, panel);
             m.shape(tiles.len(), columns);
             for (i, &point) in tiling.points().iter().enumerate() {
-                let (v, u, m) = (v.at(i, 0, 0), weights.at(panel, point), m.at(i, 0, 0));
-                gemm(tiles.len(), columns, ci, v, ci, 1, u, PANEL, weights.panel(), m, columns, false);
+                let rows = tiling.users(point, &tiles);
+                let (v, u, m) = (v.at(i, rows.start, 0), weights.at(panel, point), m.at(i, rows.start, 0));
+                gemm(rows.len(), columns, ci, v, ci, 1, u, PANEL, weights.panel(), m, columns, false);
             }
             let first = panel * PANEL;
             for (i, t) in tiles.clone().enumerate() {
                 let window = tiling.outputs(t, y.ptr(first), margin.as_mut_ptr());
-                let image = if bias.len() == co { 0 } else { tiling.image(t) };
+                let image = if bias.len() == co { 0 } else { window.image };
                 let bias = bias.as_ptr().add(image * co + first);
-                match addend {
-                    Some(addend) => {
-                        let addend =
-                            tiling.outputs(t, addend.as_ptr().cast_mut().wrapping_add(first), margin.as_mut_ptr());
-                        tiles::output_plus(m.at(0, i, 0), m.stride, (bias, &addend), &window, columns);
-                    }
-                    None => tiles::output(m.at(0, i, 0), m.stride, bias, &window, columns),
-                }
+                let addend =
+                    addend.map(|all| tiling.outputs(t, all.as_ptr().cast_mut().add(first), margin.as_mut_ptr()));
+                tiles::output(m.at(0, i, 0), m.stride, (bias, addend.as_ref()), &window, columns);
             }
             panel += columns / PANEL;
         }
@@ -370,7 +367,6 @@ unsafe fn backward_block_simd<S: Simd>(
     gradients: &mut Gradients,
 ) {
     let Geometry { ci, co, .. } = tiling.g;
-    let len = tiles.len();
     let margin = margin.as_mut_ptr();
     // SAFETY: the contract of `backward_block`.
     unsafe {
@@ -380,7 +376,7 @@ unsafe fn backward_block_simd<S: Simd>(
             if let Some(db) = &mut gradients.db {
                 // point (1, 1) is the sum over the tile
                 let sums = tiling.points().len().isqrt() + 1;
-                let first = if db.len() == co { 0 } else { tiling.image(t) * co };
+                let first = if db.len() == co { 0 } else { window.image * co };
                 for channel in (0..co).step_by(S::LANES) {
                     let sum = db.as_mut_ptr().add(first + channel);
                     S::load(sum).add(S::load(d.at(sums, i, channel))).store(sum);
@@ -389,17 +385,18 @@ unsafe fn backward_block_simd<S: Simd>(
         }
         if let Some(dw) = &mut gradients.dw {
             transform_input(tiling, tiles.clone(), x, v, margin);
-            weight_gradient::<S>(tiling, len, v, d, &du, dw);
+            weight_gradient::<S>(tiling, &tiles, v, d, &du, dw);
         }
         let Some((dx, weights)) = &mut gradients.dx else { return };
         let panels = 0..ci / PANEL;
         let mut panel = 0;
         while panel < panels.end {
             let columns = columns::<S>(&panels, panel);
-            dv.shape(len, columns);
+            dv.shape(tiles.len(), columns);
             for (i, &point) in tiling.points().iter().enumerate() {
-                let (d, u, dv) = (d.at(i, 0, 0), weights.at(panel, point), dv.at(i, 0, 0));
-                gemm(len, columns, co, d, co, 1, u, PANEL, weights.panel(), dv, columns, false);
+                let rows = tiling.users(point, &tiles);
+                let (d, u, dv) = (d.at(i, rows.start, 0), weights.at(panel, point), dv.at(i, rows.start, 0));
+                gemm(rows.len(), columns, co, d, co, 1, u, PANEL, weights.panel(), dv, columns, false);
             }
             for (i, t) in tiles.clone().enumerate() {
                 let window = tiling.inputs(t, dx.as_mut_ptr().add(panel * PANEL), margin);
@@ -410,14 +407,14 @@ unsafe fn backward_block_simd<S: Simd>(
     }
 }
 
-/// dU of `tiles` tiles, and after the last ones dW.
+/// dU of `tiles`, and after the last ones dW.
 ///
 /// # Safety
 /// That of `backward_block`.
 #[inline(always)]
 unsafe fn weight_gradient<S: Simd>(
     tiling: &Tiling,
-    tiles: usize,
+    tiles: &Range<usize>,
     v: &mut Slabs,
     d: &mut Slabs,
     du: &Pieces,
@@ -434,10 +431,13 @@ unsafe fn weight_gradient<S: Simd>(
     };
     let mut multiply = |k: usize, i: usize, to: *mut f32| {
         let (row, column, rows, columns) = piece(k);
+        // if no tile uses a point, its product is zero
+        let used = tiling.users(points[i], tiles);
         // SAFETY: the caller's contract.
         unsafe {
-            let (v, d, to) = (v.at(i, 0, row), d.at(i, 0, column), to.add(points[i] * PIECE_STRIDE));
-            gemm(rows, columns, tiles, v, 1, ci, d, co, PANEL, to, columns, !du.first);
+            let (v, d) = (v.at(i, used.start, row), d.at(i, used.start, column));
+            let to = to.add(points[i] * PIECE_STRIDE);
+            gemm(rows, columns, used.len(), v, 1, ci, d, co, PANEL, to, columns, !du.first);
         }
     };
     if du.first && du.last {

@@ -95,8 +95,8 @@ impl Slot {
     fn update(&mut self, grad: &Tensor, u: &Update) -> Result<[f64; 2]> {
         let numbers = optimizer::Adam {
             grad_scale: u.grad_scale as f32,
-            beta1: BETA1 as f32,
-            beta2: BETA2 as f32,
+            beta1: [BETA1, 1.0 - BETA1].map(|b| b as f32),
+            beta2: [BETA2, 1.0 - BETA2].map(|b| b as f32),
             eps: EPS as f32,
             rate: u.rate() as f32,
             root: (1.0 / u.root()) as f32,
@@ -177,7 +177,9 @@ mod tests {
         let Slot { param, m, v, ema } = kernels;
         for (ours, theirs) in [(param, candle.param), (m, candle.m), (v, candle.v), (ema, candle.ema)] {
             let largest = |x: &Tensor| x.abs().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
-            assert!(largest(&(&ours - &theirs).unwrap()) <= 1e-6 * largest(&theirs));
+            let (apart, size) = (largest(&(&ours - &theirs).unwrap()), largest(&theirs));
+            // one rounding a step
+            assert!(apart <= 20.0 * f32::EPSILON * size, "{apart} apart, where the largest is {size}");
         }
     }
 
