@@ -4,7 +4,7 @@ use super::elementwise;
 use super::layout::{self, Strip, add_pixels};
 use super::matrix::{Matrix, PANEL, Panels, multiply};
 use super::memory::{Reader, part, slice, storage, tensor, written};
-use super::tape::{Fused, apply_fused, sum, wants_gradient};
+use super::tape::{Fused, apply_fused, wants_gradient, with_known};
 use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
@@ -35,7 +35,7 @@ pub(super) fn affine(
         // only whole panels of the weight can be told apart
         return affine(&[&layout::concat(x)?], weight, bias, addend, prepared);
     }
-    let op = || Affine { prepared: prepared.clone(), strips: x.len() };
+    let op = |strips| Affine { prepared: prepared.clone(), strips };
     let forward = |op: &Affine| {
         let shape = layout::shape_of_all(x)?;
         let readers: Vec<Reader> = x.iter().map(|x| Reader::new(x)).collect();
@@ -46,10 +46,10 @@ pub(super) fn affine(
         tensor(y, with_channels(&shape, sizes.0))
     };
     let apart = || {
-        let y = layout::concat(x)?.apply_op3(weight, bias, op())?;
+        let y = layout::concat(x)?.apply_op3(weight, bias, op(1))?;
         addend.map_or_else(|| Ok(y.clone()), |addend| elementwise::add(&y, addend))
     };
-    apply_fused(&[x, &[weight, bias], addend.as_slice()].concat(), op(), forward, apart)
+    apply_fused(&[x, &[weight, bias], addend.as_slice()].concat(), op(x.len()), forward, apart)
 }
 
 fn pixels(x: &Tensor) -> usize {
@@ -157,7 +157,7 @@ impl Fused for Affine {
             None
         });
         gradients.extend(addend.iter().map(|addend| wants_gradient(addend).then(|| grad.clone())));
-        known.into_iter().zip(gradients).map(|(known, grad)| sum(known, grad)).collect()
+        known.into_iter().zip(gradients).map(|(known, grad)| with_known(known, grad)).collect()
     }
 }
 

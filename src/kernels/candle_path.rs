@@ -1,7 +1,7 @@
 //! The vocabulary in candle's own ops, on NCHW tensors: CUDA, Metal, and a second opinion on the CPU in tests.
 
 use super::Window;
-use candle_core::{D, Result, Tensor, Var, bail};
+use candle_core::{D, Result, Tensor, bail};
 
 pub(super) fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (n, c) = bias.dims2()?;
@@ -57,7 +57,7 @@ pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Res
 
 /// See [`super::gradients`].
 pub(super) fn gradients<L>(
-    weights: &[Var],
+    weights: &[Tensor],
     output: impl FnOnce() -> Result<Tensor>,
     loss: impl FnOnce(&Tensor) -> Result<(L, Tensor)>,
 ) -> Result<(L, Vec<Tensor>)> {
@@ -65,7 +65,7 @@ pub(super) fn gradients<L>(
     let (loss, grad) = loss(&output.detach())?;
     let mut gradients = (output * grad)?.sum_all()?.backward()?;
     // each remembers how it was computed, which would keep all maps of this step alive, and those of all steps before
-    let of = |weight: &Var| gradients.remove(weight).map(|gradient| gradient.detach());
+    let of = |weight: &Tensor| gradients.remove(weight).map(|gradient| gradient.detach());
     match weights.iter().map(of).collect() {
         Some(gradients) => Ok((loss, gradients)),
         None => bail!("a weight has no part in the output"),

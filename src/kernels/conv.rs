@@ -4,9 +4,9 @@ use super::direct;
 use super::layout::{add_pixels, upsample_nearest2x};
 use super::matrix::PANEL;
 use super::memory::{Reader, slice, storage, tensor};
-use super::tape::{Fused, apply_fused, sum, wants_gradient};
+use super::tape::{apply3, wants_gradient};
 use super::winograd::{self, Gradients};
-use super::{Path, Window, elementwise, narrow};
+use super::{Path, Window, narrow};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
@@ -65,36 +65,23 @@ pub(super) fn is_winograd(window: Window, path: Path, ci: usize, co: usize) -> b
     path == Path::Fast && matches!(window, Window::Same | Window::Doubled) && multiples
 }
 
-/// `x` [n, h, w, in] to [n, ho, wo, out] with `weight` [out, in, 3, 3] and `bias` [out] or, per image, [n, out]; plus
-/// `addend` [n, ho, wo, out] if there is one.
+/// `x` [n, h, w, in] to [n, ho, wo, out] with `weight` [out, in, 3, 3] and `bias` [out] or, per image, [n, out].
 pub(super) fn conv3x3(
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
-    addend: Option<&Tensor>,
-    (window, path): (Window, Path),
+    window: Window,
+    path: Path,
     prepared: &Arc<Prepared>,
 ) -> Result<Tensor> {
     let (co, ci, ..) = weight.dims4()?;
     if window == Window::Doubled && !is_winograd(window, path, ci, co) {
         let x = upsample_nearest2x(x)?;
-        return conv3x3(&x, weight, bias, addend, (Window::Same, path), prepared);
+        return conv3x3(&x, weight, bias, Window::Same, path, prepared);
     }
-    let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
     let large = co * ci > KEPT;
-    let op = || Conv { window, path, prepared: prepared.clone(), keeps: !(large && wants_gradient(&weight)) };
-    let forward = |op: &Conv| {
-        let g = Geometry::new(x.shape(), weight.shape(), window)?;
-        let (x, weight, bias, addend) =
-            (Reader::new(x), Reader::new(&weight), Reader::new(&bias), addend.map(Reader::new));
-        let addend = addend.as_ref().map(Reader::slice).transpose()?;
-        tensor(op.forward(x.slice()?, weight.slice()?, bias.slice()?, addend, &g)?, (g.n, g.ho, g.wo, g.co))
-    };
-    let apart = || {
-        let y = x.apply_op3(&weight, &bias, op())?;
-        addend.map_or_else(|| Ok(y.clone()), |addend| elementwise::add(&y, addend))
-    };
-    apply_fused(&[&[x, &weight, &bias], addend.as_slice()].concat(), op(), forward, apart)
+    let op = Conv { window, path, prepared: prepared.clone(), keeps: !(large && wants_gradient(weight)) };
+    apply3(x, &weight.contiguous()?, &bias.contiguous()?, op)
 }
 
 /// The operation of [`conv3x3`].
@@ -123,59 +110,58 @@ impl Conv {
             Algorithm::Direct
         }
     }
+}
 
-    fn forward(
+impl CustomOp3 for Conv {
+    fn name(&self) -> &'static str {
+        "conv3x3"
+    }
+
+    fn cpu_fwd(
         &self,
-        x: &[f32],
-        weight: &[f32],
-        bias: &[f32],
-        addend: Option<&[f32]>,
-        g: &Geometry,
-    ) -> Result<Vec<f32>> {
+        x: &CpuStorage,
+        lx: &Layout,
+        weight: &CpuStorage,
+        lw: &Layout,
+        bias: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let g = Geometry::new(lx.shape(), lw.shape(), self.window)?;
+        let (x, weight, bias) = (slice(x, lx)?, slice(weight, lw)?, slice(bias, lb)?);
         if bias.len() != g.co && bias.len() != g.n * g.co {
-            bail!("a bias of {} numbers does not fit {} images of {} channels", bias.len(), g.n, g.co);
-        }
-        if addend.is_some_and(|addend| addend.len() != g.n * g.ho * g.wo * g.co) {
-            bail!("what is to be added does not fit {} maps of {} x {} x {}", g.n, g.ho, g.wo, g.co);
+            bail!("a bias of shape {:?} does not fit {} images of {} channels", lb.shape(), g.n, g.co);
         }
         let Prepared { direct_forward, narrow_forward, winograd_forward, .. } = &*self.prepared;
-        let mut y = match self.algorithm(g) {
+        let y = match self.algorithm(&g) {
             Algorithm::Direct => {
-                direct::forward(x, direct_forward.get_or_init(|| direct::Weights::forward(weight, g)), bias, g)
+                direct::forward(x, direct_forward.get_or_init(|| direct::Weights::forward(weight, &g)), bias, &g)
             }
             Algorithm::Narrow => {
-                narrow::forward(x, narrow_forward.get_or_init(|| narrow::Weights::forward(weight, g)), bias, g)
+                narrow::forward(x, narrow_forward.get_or_init(|| narrow::Weights::forward(weight, &g)), bias, &g)
             }
             Algorithm::Winograd => {
                 let own = OnceLock::new();
                 let weights = if self.keeps { winograd_forward } else { &own };
-                let weights = weights.get_or_init(|| winograd::Weights::forward(weight, g));
-                return Ok(winograd::forward(x, weights, bias, addend, g));
+                winograd::forward(x, weights.get_or_init(|| winograd::Weights::forward(weight, &g)), bias, &g)
             }
         };
-        if let Some(addend) = addend {
-            y.iter_mut().zip(addend).for_each(|(y, a)| *y += a);
-        }
-        Ok(y)
+        Ok(storage(y, (g.n, g.ho, g.wo, g.co)))
     }
 
-    /// Gradients for `x`, `weight` and `bias`, that for `x` with what is known of it already.
-    fn backward(
+    fn bwd(
         &self,
-        [x, weight, bias]: [&Tensor; 3],
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _: &Tensor,
         grad: &Tensor,
-        known: Option<&Tensor>,
-    ) -> Result<[Option<Tensor>; 3]> {
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let g = Geometry::new(x.shape(), weight.shape(), self.window)?;
         let grad = grad.contiguous()?;
         let (x_data, w_data, grad_data) = (Reader::new(x), Reader::new(weight), Reader::new(&grad));
         let dy = grad_data.slice()?;
         let room = |of: &Tensor| wants_gradient(of).then(|| vec![0.0; of.elem_count()]);
-        let mut dx = match known {
-            Some(known) => Some(Reader::new(known).slice()?.to_vec()),
-            None => room(x),
-        };
-        let (mut dw, mut db) = (room(weight), room(bias));
+        let (mut dx, mut dw, mut db) = (room(x), room(weight), room(bias));
         let (x_data, w_data) = (x_data.slice()?, w_data.slice()?);
         let Prepared { direct_backward, narrow_backward, winograd_backward, .. } = &*self.prepared;
         let (dx_room, dw_room) = (dx.as_deref_mut(), dw.as_deref_mut());
@@ -200,54 +186,7 @@ impl Conv {
             }
         }
         let give = |data: Option<Vec<f32>>, of: &Tensor| data.map(|data| tensor(data, of.shape())).transpose();
-        Ok([give(dx, x)?, give(dw, weight)?, give(db, bias)?])
-    }
-}
-
-impl Fused for Conv {
-    fn gradients(
-        &self,
-        arguments: &[Tensor],
-        grad: &Tensor,
-        known: Vec<Option<Tensor>>,
-    ) -> Result<Vec<Option<Tensor>>> {
-        let [x, weight, bias, addend @ ..] = arguments else { bail!("a convolution without a weight") };
-        let [dx, dw, db] = self.backward([x, weight, bias], grad, known[0].as_ref())?;
-        let others = addend.iter().map(|addend| wants_gradient(addend).then(|| grad.clone()));
-        let others = [dw, db].into_iter().chain(others).zip(known.into_iter().skip(1));
-        std::iter::once(Ok(dx)).chain(others.map(|(grad, known)| sum(known, grad))).collect()
-    }
-}
-
-impl CustomOp3 for Conv {
-    fn name(&self) -> &'static str {
-        "conv3x3"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        weight: &CpuStorage,
-        lw: &Layout,
-        bias: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let g = Geometry::new(lx.shape(), lw.shape(), self.window)?;
-        let y = self.forward(slice(x, lx)?, slice(weight, lw)?, slice(bias, lb)?, None, &g)?;
-        Ok(storage(y, (g.n, g.ho, g.wo, g.co)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw, db] = self.backward([x, weight, bias], grad, None)?;
-        Ok((dx, dw, db))
+        Ok((give(dx, x)?, give(dw, weight)?, give(db, bias)?))
     }
 }
 

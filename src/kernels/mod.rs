@@ -170,30 +170,22 @@ impl Conv3x3 {
 
     /// [n, in, h, w] to [n, out, h, w], or half or twice of h and w.
     pub fn forward(&self, x: &Map) -> Result<Map> {
-        self.convolve(x, &self.bias, None)
-    }
-
-    /// [`Conv3x3::forward`], to which `addend` is added.
-    pub fn forward_plus(&self, x: &Map, addend: &Map) -> Result<Map> {
-        match x.path {
-            Path::Candle => self.forward(x)?.add(addend),
-            Path::Fast | Path::Exact => self.convolve(x, &self.bias, Some(&addend.whole()?)),
-        }
+        self.convolve(x, &self.bias)
     }
 
     /// [`Conv3x3::forward`], then one value per image and channel is added: `bias` is [n, out].
     pub fn forward_with_bias(&self, x: &Map, bias: &Tensor) -> Result<Map> {
         match x.path {
             Path::Candle => x.with(candle_path::add_bias(&self.forward(x)?.whole()?, bias)),
-            Path::Fast | Path::Exact => self.convolve(x, &elementwise::add_row(bias, &self.bias)?, None),
+            Path::Fast | Path::Exact => self.convolve(x, &elementwise::add_row(bias, &self.bias)?),
         }
     }
 
-    fn convolve(&self, x: &Map, bias: &Tensor, addend: Option<&Tensor>) -> Result<Map> {
+    fn convolve(&self, x: &Map, bias: &Tensor) -> Result<Map> {
         let Self { weight, window, prepared, .. } = self;
         x.with(match x.path {
             Path::Candle => candle_path::conv3x3(&x.whole()?, weight, bias, *window),
-            path => conv::conv3x3(&x.whole()?, weight, bias, addend, (*window, path), prepared),
+            path => conv::conv3x3(&x.whole()?, weight, bias, *window, path, prepared),
         })
     }
 }
@@ -295,14 +287,22 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { elementwise::silu(x) } else { x.silu() }
 }
 
-/// A loss and its gradients for `weights`. `output` runs a network on `path`, all on the calling thread; `loss` tells how
+/// `weight` as a network is built on whose [`gradients`] are wanted: on candle's path a copy that its graph tracks.
+pub fn tracked(path: Path, weight: &Tensor) -> Result<Tensor> {
+    match path {
+        Path::Candle => Ok(Var::from_tensor(weight)?.into_inner()),
+        Path::Fast | Path::Exact => Ok(weight.clone()),
+    }
+}
+
+/// A loss and its gradients for [`tracked`] `weights`. `output` runs a network on `path`, all on the calling thread; `loss` tells how
 /// good its result is, and the gradient of that for the result.
 ///
 /// # Errors
 /// Those of `output` and `loss`, and if a weight has no part in the output.
 pub fn gradients<L>(
     path: Path,
-    weights: &[Var],
+    weights: &[Tensor],
     output: impl FnOnce() -> Result<Tensor>,
     loss: impl FnOnce(&Tensor) -> Result<(L, Tensor)>,
 ) -> Result<(L, Vec<Tensor>)> {

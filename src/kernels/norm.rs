@@ -3,7 +3,7 @@
 use super::layout::{self, Strip};
 use super::memory::{Reader, Target, part, slice, storage, tensor, written};
 use super::pixels::{RUN, SumProducts, finish_gradient, normalise, sum, sum_squares};
-use super::tape::{Fused, apply_fused, wants_gradient};
+use super::tape::{Fused, apply_fused, wants_gradient, with_known};
 use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
@@ -112,19 +112,19 @@ impl GroupNorm {
         }
     }
 
-    /// The gradients for each strip, with what is `known` of it already, and for `weight` and `bias`.
+    /// The gradients for each strip, with what is `known` of it already, then those for `weight` and `bias`.
     fn backward(
         &self,
         strips: &[Strip],
         known: &[Option<&[f32]>],
         shape: &Shape,
         [weight, bias, dy]: [&[f32]; 3],
-    ) -> Result<(Vec<Vec<f32>>, Vec<f32>, Vec<f32>)> {
+    ) -> Result<Vec<Vec<f32>>> {
         let (n, pixels, c) = self.sizes(shape)?;
         let Some(moments) = self.moments.get() else { bail!("group norm was not computed before its gradient") };
         let (mean, rstd) = moments.split_at(n * c);
         let mut dx: Vec<Vec<f32>> = strips.iter().map(|strip| Vec::with_capacity(strip.x.len())).collect();
-        let targets: Vec<Target> = dx.iter_mut().map(|dx| Target::room(dx)).collect();
+        let targets: Vec<Target> = dx.iter_mut().map(Target::room).collect();
         let (mut dw, mut db) = (vec![0.0; c], vec![0.0; c]);
         for i in 0..n {
             let (mean, rstd) = (&mean[i * c..(i + 1) * c], &rstd[i * c..(i + 1) * c]);
@@ -136,7 +136,8 @@ impl GroupNorm {
             // SAFETY: all images were written.
             unsafe { dx.set_len(strip.x.len()) };
         }
-        Ok((dx, dw, db))
+        dx.extend([dw, db]);
+        Ok(dx)
     }
 }
 
@@ -149,18 +150,19 @@ impl Fused for GroupNorm {
     ) -> Result<Vec<Option<Tensor>>> {
         let [x @ .., weight, bias] = arguments else { bail!("a group norm of nothing") };
         let grad = grad.contiguous()?;
-        let shape = grad.shape();
         let readers: Vec<Reader> = x.iter().map(Reader::new).collect();
-        let others = [Reader::new(weight), Reader::new(bias), Reader::new(&grad)];
-        let known: Vec<Option<Reader>> = known[..x.len()].iter().map(|known| known.as_ref().map(Reader::new)).collect();
-        let known_slices: Vec<_> =
-            known.iter().map(|known| known.as_ref().map(Reader::slice).transpose()).collect::<Result<_>>()?;
-        let [weight_data, bias_data, dy] = [others[0].slice()?, others[1].slice()?, others[2].slice()?];
-        let (dx, dw, db) =
-            self.backward(&Strip::all(&readers, shape)?, &known_slices, shape, [weight_data, bias_data, dy])?;
-        let dx = dx.into_iter().zip(x).map(|(dx, x)| tensor(dx, x.shape()).map(Some));
-        let give = |data: Vec<f32>, of: &Tensor| wants_gradient(of).then(|| tensor(data, of.shape())).transpose();
-        dx.chain([give(dw, weight), give(db, bias)]).collect()
+        let (weight, bias, dy) = (Reader::new(weight), Reader::new(bias), Reader::new(&grad));
+        let readers_known: Vec<_> = known[..x.len()].iter().map(|known| known.as_ref().map(Reader::new)).collect();
+        let of_strips = readers_known.iter().map(|known| known.as_ref().map(Reader::slice).transpose());
+        let of_strips: Vec<_> = of_strips.collect::<Result<_>>()?;
+        let others = [weight.slice()?, bias.slice()?, dy.slice()?];
+        let gradients = self.backward(&Strip::all(&readers, grad.shape())?, &of_strips, grad.shape(), others)?;
+        let give = |(i, data): (usize, Vec<f32>)| {
+            let of = &arguments[i];
+            let gradient = wants_gradient(of).then(|| tensor(data, of.shape())).transpose()?;
+            if i < x.len() { Ok(gradient) } else { with_known(known[i].clone(), gradient) }
+        };
+        gradients.into_iter().enumerate().map(give).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! are noted down as they run on this thread, and their gradients are taken in the opposite order.
 
 use super::elementwise;
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, Var, bail};
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, bail};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
@@ -16,8 +16,8 @@ thread_local! {
 struct Tape {
     recording: bool,
     entries: Vec<Entry>,
-    /// Results of entries.
-    results: HashSet<TensorId>,
+    /// Weights, and results of entries.
+    wanted: HashSet<TensorId>,
 }
 
 /// One operation that ran, with its arguments.
@@ -44,7 +44,7 @@ pub(super) trait Fused {
 }
 
 /// The sum of what is there.
-pub(super) fn sum(known: Option<Tensor>, grad: Option<Tensor>) -> Result<Option<Tensor>> {
+pub(super) fn with_known(known: Option<Tensor>, grad: Option<Tensor>) -> Result<Option<Tensor>> {
     match (known, grad) {
         (Some(known), Some(grad)) => elementwise::add(&known, &grad).map(Some),
         (known, grad) => Ok(known.or(grad)),
@@ -72,7 +72,7 @@ impl Entry {
         };
         for (argument, grad) in arguments.iter().zip(gradients) {
             let grad = grad.filter(|_| wants_gradient(argument));
-            if let Some(total) = sum(known.remove(&argument.id()), grad)? {
+            if let Some(total) = with_known(known.remove(&argument.id()), grad)? {
                 known.insert(argument.id(), total);
             }
         }
@@ -82,7 +82,7 @@ impl Entry {
 
 /// Whether someone waits for the gradient of `x`.
 pub(super) fn wants_gradient(x: &Tensor) -> bool {
-    x.track_op() || TAPE.with_borrow(|tape| tape.results.contains(&x.id()))
+    x.track_op() || TAPE.with_borrow(|tape| tape.wanted.contains(&x.id()))
 }
 
 fn recording(arguments: &[&Tensor]) -> bool {
@@ -91,7 +91,7 @@ fn recording(arguments: &[&Tensor]) -> bool {
 
 fn note(operation: Operation, result: &Tensor) {
     TAPE.with_borrow_mut(|tape| {
-        tape.results.insert(result.id());
+        tape.wanted.insert(result.id());
         tape.entries.push(Entry { operation, result: result.clone() });
     });
 }
@@ -153,8 +153,8 @@ pub(super) fn apply_fused<F: Fused + 'static>(
 struct Recording;
 
 impl Recording {
-    fn start() -> Self {
-        TAPE.set(Tape { recording: true, ..Tape::default() });
+    fn start(weights: &[Tensor]) -> Self {
+        TAPE.set(Tape { recording: true, wanted: weights.iter().map(Tensor::id).collect(), ..Tape::default() });
         Self
     }
 }
@@ -171,11 +171,11 @@ impl Drop for Recording {
 /// # Errors
 /// Those of `output` and `loss`, and if a weight has no part in the output.
 pub(super) fn gradients<L>(
-    weights: &[Var],
+    weights: &[Tensor],
     output: impl FnOnce() -> Result<Tensor>,
     loss: impl FnOnce(&Tensor) -> Result<(L, Tensor)>,
 ) -> Result<(L, Vec<Tensor>)> {
-    let guard = Recording::start();
+    let guard = Recording::start(weights);
     let output = output()?;
     TAPE.with_borrow_mut(|tape| tape.recording = false);
     let (loss, grad) = loss(&output)?;
@@ -187,7 +187,7 @@ pub(super) fn gradients<L>(
         entry.add_gradients(&grad, &mut known)?;
     }
     drop(guard);
-    let of = |weight: &Var| known.remove(&weight.id());
+    let of = |weight: &Tensor| known.remove(&weight.id());
     match weights.iter().map(of).collect() {
         Some(gradients) => Ok((loss, gradients)),
         None => bail!("a weight has no part in the output"),

@@ -312,22 +312,14 @@ where
     }
 }
 
-/// Aᵀ m A + bias, and the same pixels of `addend`, to a tile's outputs: used point number i of `channels` comes from
-/// `from + i * stride`.
+/// Aᵀ m A + bias to a tile's outputs: used point number i of `channels` comes from `from + i * stride`.
 ///
 /// # Safety
-/// `from` and `bias` have so many channels, a multiple of sixteen, and so have the outputs, which nobody else uses, and the
-/// addend.
-pub(super) unsafe fn output(
-    from: *const f32,
-    stride: usize,
-    (bias, addend): (*const f32, Option<&Window>),
-    window: &Window,
-    channels: usize,
-) {
+/// `from` and `bias` have so many channels, a multiple of sixteen, and so have the outputs, which nobody else uses.
+pub(super) unsafe fn output(from: *const f32, stride: usize, bias: *const f32, window: &Window, channels: usize) {
     // SAFETY: the caller's contract.
     unsafe {
-        call!(window, from_points::<OutputT, false>(from, stride, window, channels, (bias, addend)),
+        call!(window, from_points::<OutputT, false>(from, stride, window, channels, bias),
             Side<4, 6>, Side<3, 5>, Side<2, 4>; Side<4, 5>, Side<2, 3>)
     }
 }
@@ -339,14 +331,13 @@ pub(super) unsafe fn output(
 pub(super) unsafe fn input_gradient(from: *const f32, stride: usize, window: &Window, channels: usize) {
     // SAFETY: the caller's contract.
     unsafe {
-        call!(window, from_points::<Input, true>(from, stride, window, channels, (std::ptr::null(), None)),
+        call!(window, from_points::<Input, true>(from, stride, window, channels, std::ptr::null()),
             Side<6, 6>, Side<5, 5>, Side<4, 4>; Side<4, 5>, Side<3, 3>)
     }
 }
 
 dispatch!(
-    /// M X Mᵀ of the points X of a type of tile, plus a bias and perhaps pixels for outputs, or what
-    /// is there for inputs.
+    /// M X Mᵀ of the points X of a type of tile, plus `bias` for outputs, or what is there for inputs.
     ///
     /// # Safety
     /// That of [`output`] or [`input_gradient`]; the window's sides are the type's.
@@ -355,7 +346,7 @@ dispatch!(
         stride: usize,
         window: &Window,
         channels: usize,
-        added: (*const f32, Option<&Window>),
+        bias: *const f32,
     )
 );
 
@@ -365,21 +356,15 @@ unsafe fn from_points_simd<S: Simd, T: FromPoints>(
     stride: usize,
     window: &Window,
     channels: usize,
-    added: (*const f32, Option<&Window>),
+    bias: *const f32,
 ) {
     // SAFETY: the contract of `from_points`.
-    unsafe { T::from_points::<S>(from, stride, window, channels, added) }
+    unsafe { T::from_points::<S>(from, stride, window, channels, bias) }
 }
 
 /// See [`from_points`].
 trait FromPoints {
-    unsafe fn from_points<S: Simd>(
-        from: *const f32,
-        stride: usize,
-        window: &Window,
-        channels: usize,
-        added: (*const f32, Option<&Window>),
-    );
+    unsafe fn from_points<S: Simd>(from: *const f32, stride: usize, window: &Window, channels: usize, bias: *const f32);
 }
 
 impl<M, const INPUTS: bool, const POINTS: usize, const H: usize, const W: usize, const ROWS: usize, const COLS: usize>
@@ -394,7 +379,7 @@ where
         stride: usize,
         window: &Window,
         channels: usize,
-        (bias, addend): (*const f32, Option<&Window>),
+        bias: *const f32,
     ) {
         // the next tile is not beside one of the last column
         let ahead = if INPUTS && COLS == POINTS { W - 2 } else { 0 };
@@ -417,28 +402,17 @@ where
                             column[i] = half[i][j];
                         }
                         let mut pixels = <M as Transform<ROWS, H>>::apply(column);
-                        if INPUTS {
-                            add(&mut pixels, window.load(j, channel, ahead));
-                        } else {
-                            add(&mut pixels, [S::load(bias.add(channel)); H]);
-                            if let Some(addend) = addend {
-                                add(&mut pixels, addend.load(j, channel, 0));
-                            }
+                        let before: [S; H] = match INPUTS {
+                            false => [S::load(bias.add(channel)); H],
+                            true => window.load(j, channel, ahead),
+                        };
+                        for i in 0..H {
+                            pixels[i] = before[i].add(pixels[i]);
                         }
                         window.store(j, channel, pixels);
                     }
                 }
             }
         }
-    }
-}
-
-/// # Safety
-/// That of [`Simd`].
-#[inline(always)]
-unsafe fn add<S: Simd, const SIZE: usize>(to: &mut [S; SIZE], more: [S; SIZE]) {
-    for i in 0..SIZE {
-        // SAFETY: the caller's contract.
-        to[i] = unsafe { more[i].add(to[i]) };
     }
 }

@@ -137,8 +137,8 @@ fn backward_block_size(channels: usize) -> usize {
     (channels / 2).clamp(48, 128)
 }
 
-/// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out], `addend` [n, ho, wo, out].
-pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], addend: Option<&[f32]>, g: &Geometry) -> Vec<f32> {
+/// Convolves `x` [n, h, w, in]; `bias` is [out] or [n, out].
+pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], g: &Geometry) -> Vec<f32> {
     let tiling = Tiling::new(g);
     let count = tiling.count();
     // Several threads share tiles out, or output channels if there are few tiles. No result depends on how.
@@ -155,7 +155,7 @@ pub(super) fn forward(x: &[f32], weights: &Weights, bias: &[f32], addend: Option
                 let mut m = Slabs::new(tiles.len(), 2 * PANEL);
                 let margin = Scratch::zeros(6 * g.ci.max(g.co));
                 let panels = part(panels, groups, i % groups);
-                forward_block(&tiling, tiles, panels, x, weights, (bias, addend), &mut v, &mut m, margin, y);
+                forward_block(&tiling, tiles, panels, x, weights, bias, &mut v, &mut m, margin, y);
             });
         })
     }
@@ -199,7 +199,7 @@ dispatch!(
         panels: Range<usize>,
         x: &[f32],
         weights: &Weights,
-        bias_and_addend: (&[f32], Option<&[f32]>),
+        bias: &[f32],
         v: &mut Slabs,
         m: &mut Slabs,
         margin: Scratch,
@@ -215,7 +215,7 @@ unsafe fn forward_block_simd<S: Simd>(
     panels: Range<usize>,
     x: &[f32],
     weights: &Weights,
-    (bias, addend): (&[f32], Option<&[f32]>),
+    bias: &[f32],
     v: &mut Slabs,
     m: &mut Slabs,
     mut margin: Scratch,
@@ -239,9 +239,7 @@ unsafe fn forward_block_simd<S: Simd>(
                 let window = tiling.outputs(t, y.ptr(first), margin.as_mut_ptr());
                 let image = if bias.len() == co { 0 } else { window.image };
                 let bias = bias.as_ptr().add(image * co + first);
-                let addend =
-                    addend.map(|all| tiling.outputs(t, all.as_ptr().cast_mut().add(first), margin.as_mut_ptr()));
-                tiles::output(m.at(0, i, 0), m.stride, (bias, addend.as_ref()), &window, columns);
+                tiles::output(m.at(0, i, 0), m.stride, bias, &window, columns);
             }
             panel += columns / PANEL;
         }

@@ -85,9 +85,10 @@ impl Resnet {
         {
             h = h.mask(&dropout_mask(self.dropout, dropout, self.index, h.dims()?, temb.device())?)?;
         }
+        let h = self.conv2.forward(&h)?;
         match &self.conv_shortcut {
-            Some(conv) => self.conv2.forward_plus(&h, &conv.forward(x)?),
-            None => self.conv2.forward_plus(&h, x),
+            Some(conv) => conv.forward(x)?.add(&h),
+            None => x.add(&h),
         }
     }
 }

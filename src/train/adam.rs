@@ -90,6 +90,12 @@ impl Slot {
         Ok(Self { m: param.zeros_like()?, v: param.zeros_like()?, ema: param.clone(), param })
     }
 
+    /// All that it holds.
+    pub(super) fn tensors(&self) -> [&Tensor; 4] {
+        let Self { param, m, v, ema } = self;
+        [param, m, v, ema]
+    }
+
     /// One Adam step, then one step of the average, on the CPU. Returns Σ of the squares of the new weights, and of what
     /// they moved by.
     fn update(&mut self, grad: &Tensor, u: &Update) -> Result<[f64; 2]> {

@@ -7,6 +7,7 @@ mod divergence;
 pub mod doctor;
 pub mod evaluation;
 pub mod floor;
+mod good;
 pub mod metrics;
 mod table;
 pub mod timesteps;

@@ -6,6 +6,7 @@ use super::config::{Plan, RunConfig};
 use super::divergence::Culprit;
 use super::doctor::{self, Signals, Verdict};
 use super::evaluation::{self, Evaluation};
+use super::good::Good;
 use super::metrics::{History, StepStats};
 use super::timesteps::Sample;
 use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
@@ -20,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::kernels;
 use crate::model::compute::Compute;
 use crate::model::{Dropout, Network, Params, UNet};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -32,7 +33,7 @@ fn micro_batch(batch: usize, on: &Device) -> usize {
     if on.is_cpu() { batch.div_ceil(4).clamp(4, 16) } else { batch }
 }
 
-/// Steps between two states that a run can go back to; each is a second copy of the weights and moments.
+/// Steps between two states that a run can go back to.
 const GOOD_EVERY: u64 = 100;
 /// Past so many times the loss of a network that predicts nothing, in the mean of the last steps, a run is lost.
 const LOST: f32 = 2.0;
@@ -51,7 +52,7 @@ pub struct Trainer {
     slots: Vec<Slot>,
     state: State,
     /// Weights and all of some steps ago, when all was well.
-    good: Option<(Vec<Slot>, State)>,
+    good: Option<Good>,
     /// Steps in a row that each weight has had no gradient.
     silent: Vec<u64>,
     /// Least and largest byte of the data, and the mean square of its pixels.
@@ -333,8 +334,9 @@ impl Trainer {
         let run = &self.plan.run;
         let x_t = process::q_sample(&self.schedule, x_start, t, noise);
         let target = self.plan.prediction_type.target(&self.schedule, x_start, t, noise);
-        let vars = self.slots.iter().map(|s| Var::from_tensor(&s.param)).collect::<candle_core::Result<Vec<_>>>()?;
-        let params = self.template.with_tensors(vars.iter().map(|v| v.as_tensor().clone()));
+        let weights = self.slots.iter().map(|s| kernels::tracked(self.compute.path(), &s.param));
+        let weights = weights.collect::<candle_core::Result<Vec<_>>>()?;
+        let params = self.template.with_tensors(weights.iter().cloned());
         let net = UNet::new(&self.plan.model, &params, self.compute.path())?;
         let size = micro_batch(t.len(), self.compute.device());
         let micro_batches = t.len().div_ceil(size);
@@ -352,7 +354,7 @@ impl Trainer {
                 let samples = self.measure(x_start, t, rows.clone(), &mut difference.flatten_all()?.to_vec1()?);
                 Ok((samples, (difference * (2.0 / count))?))
             };
-            Ok(kernels::gradients(self.compute.path(), &vars, output, loss)?)
+            Ok(kernels::gradients(self.compute.path(), &weights, output, loss)?)
         };
         let (mut samples, mut grads, mut squares) = (Vec::new(), Vec::<Tensor>::new(), Vec::new());
         // a few at a time, since each gradient is as large as the network
@@ -388,10 +390,10 @@ impl Trainer {
         };
         let well = || self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
         if self.good.is_none() || self.state.step.is_multiple_of(GOOD_EVERY) && well() {
-            self.good = Some((self.slots.clone(), self.state.clone()));
+            self.good = Some(Good::new(&self.slots, &self.state));
         }
         // each old weight goes as the new one comes, and what was prepared from them before that
-        drop((net, params, vars));
+        drop((net, params, weights));
         let slots = &mut self.slots;
         let moved = match self.compute.run_here(|| adam::update_all(slots, grads, &update)) {
             Ok(moved) => moved,
@@ -479,7 +481,7 @@ impl Trainer {
 
     /// To the last good state, if there is one; its step.
     fn go_back(&mut self) -> Option<u64> {
-        (self.slots, self.state) = self.good.take()?;
+        (self.slots, self.state) = self.good.take()?.restore(&self.slots).ok()?;
         self.plan.run = self.state.run.clone();
         Some(self.state.step)
     }

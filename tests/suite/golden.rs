@@ -88,8 +88,10 @@ fn network_agrees_on(device: &Device, name: &str, path: Kernels, tolerance: f32,
         let difference = (out - &io["eps"])?;
         Ok((difference.sqr()?.mean_all()?, (&difference * (2.0 / difference.elem_count() as f64))?))
     };
+    let tracked: Vec<Tensor> = model.ema.tensors().map(|weight| kernels::tracked(path, weight).unwrap()).collect();
+    let net = UNet::new(&model.config, &model.ema.with_tensors(tracked.iter().cloned()), path).unwrap();
     let output = || net.forward(&x.as_detached_tensor(), &t, None);
-    let (own_loss, own) = kernels::gradients(path, &vars, output, loss_of).unwrap();
+    let (own_loss, own) = kernels::gradients(path, &tracked, output, loss_of).unwrap();
     assert_close("loss", &own_loss.reshape(1).unwrap(), &io["loss"], tolerance);
     for ((name, weight), own) in weights.iter().zip(&own) {
         assert!(!own.track_op(), "the gradient of {name} keeps the maps of its step alive");

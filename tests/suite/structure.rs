@@ -51,7 +51,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     (
         "train",
         &["diffusion", "kernels", "model", "data", "checkpoint", "error"],
-        &["candle_core", "serde", "serde_json"],
+        &["candle_core", "serde", "serde_json", "tempfile"],
     ),
     ("monitor", &["diffusion", "export", "error"], &["crc32c", "image", "prost"]),
     (
@@ -67,7 +67,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     ),
 ];
 
-const OUTSIDE: [&str; 28] = [
+const OUTSIDE: [&str; 29] = [
     "candle_core",
     "candle_nn",
     "clap",
@@ -95,6 +95,7 @@ const OUTSIDE: [&str; 28] = [
     "safetensors",
     "serde",
     "serde_json",
+    "tempfile",
     "webp_animation",
 ];
 
