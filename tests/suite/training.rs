@@ -154,6 +154,29 @@ fn a_run_on_fast_kernels_follows_one_on_exact_kernels() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test --release --test suite within_noise -- --ignored --nocapture"]
+fn runs_on_fast_and_exact_kernels_end_within_noise_of_each_other() {
+    let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
+    let run = |path, seed| {
+        let plan = RunConfig { batch: 32, seed, ..small_run(1000) }.validate().unwrap();
+        let mut trainer = Trainer::new(plan, compute(2, path)).unwrap();
+        while !trainer.is_done() {
+            trainer.step(&data).unwrap();
+        }
+        let last: Vec<f64> = trainer.history().recent().rev().take(300).map(|step| f64::from(step.loss)).collect();
+        trainer.evaluate(&data, &data).unwrap();
+        (last.iter().sum::<f64>() / 300.0, f64::from(trainer.history().evaluations()[0].train))
+    };
+    let (fast, exact, others) = (run(Path::Fast, 3), run(Path::Exact, 3), [4, 5, 6].map(|seed| run(Path::Fast, seed)));
+    println!("mean loss of 300 steps, loss on fixed images: fast {fast:?}, exact {exact:?}, other seeds {others:?}");
+    let noise = |of: fn(&(f64, f64)) -> f64| {
+        let all = [&others[..], &[fast]].concat();
+        all.iter().map(of).fold(f64::MIN, f64::max) - all.iter().map(of).fold(f64::MAX, f64::min)
+    };
+    assert!((fast.0 - exact.0).abs() < noise(|run| run.0) && (fast.1 - exact.1).abs() < noise(|run| run.1));
+}
+
+#[test]
 fn a_run_whose_settings_change_on_the_way_resumes_to_the_same_bytes() {
     let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
     let of_v = RunConfig {
