@@ -10,6 +10,10 @@ use std::io::{BufReader, BufWriter, Read, Seek, Write};
 /// them: a training needs much memory as it is.
 const IN_MEMORY: usize = 1 << 26;
 
+/// Steps between two states in memory, and on disk, which is spared.
+const EVERY: u64 = 100;
+const EVERY_ON_DISK: u64 = 500;
+
 /// Weights and all of one step.
 pub(super) struct Good {
     slots: Kept,
@@ -31,6 +35,11 @@ impl Good {
         let numbers: usize = slots.iter().flat_map(Slot::tensors).map(Tensor::elem_count).sum();
         let kept = if numbers <= in_memory { None } else { write(slots).ok().map(Kept::Disk) };
         Self { slots: kept.unwrap_or_else(|| Kept::Memory(slots.to_vec())), state: state.clone() }
+    }
+
+    /// Whether `step` is one whose state takes the place of this.
+    pub(super) fn gives_way_to(&self, step: u64) -> bool {
+        step.is_multiple_of(if matches!(self.slots, Kept::Memory(_)) { EVERY } else { EVERY_ON_DISK })
     }
 
     /// What was kept; `like` are slots of the same network.
@@ -90,6 +99,7 @@ mod tests {
         for (in_memory, on_disk) in [(48, false), (47, true)] {
             let good = Good::keeping(&slots, &state, in_memory);
             assert_eq!(matches!(good.slots, Kept::Disk(_)), on_disk);
+            assert_eq!([50, 100, 500].map(|step| good.gives_way_to(step)), [false, !on_disk, true]);
             let like: Vec<Slot> = slots.iter().map(|s| Slot::new(s.param.zeros_like().unwrap()).unwrap()).collect();
             let (back, state) = good.restore(&like).unwrap();
             assert_eq!((values(&back), state.step), (values(&slots), 7));

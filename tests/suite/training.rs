@@ -168,7 +168,7 @@ fn runs_on_fast_and_exact_kernels_end_within_noise_of_each_other() {
         (last.iter().sum::<f64>() / 300.0, f64::from(trainer.history().evaluations()[0].train))
     };
     let (fast, exact, others) = (run(Path::Fast, 3), run(Path::Exact, 3), [4, 5, 6].map(|seed| run(Path::Fast, seed)));
-    println!("mean loss of 300 steps, loss on fixed images: fast {fast:?}, exact {exact:?}, other seeds {others:?}");
+    eprintln!("mean loss of 300 steps, loss on fixed images: fast {fast:?}, exact {exact:?}, other seeds {others:?}");
     let noise = |of: fn(&(f64, f64)) -> f64| {
         let all = [&others[..], &[fast]].concat();
         all.iter().map(of).fold(f64::MIN, f64::max) - all.iter().map(of).fold(f64::MAX, f64::min)
