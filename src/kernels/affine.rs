@@ -3,10 +3,10 @@
 use super::elementwise;
 use super::layout::{self, Strip, add_pixels};
 use super::matrix::{Matrix, PANEL, Panels, multiply};
-use super::memory::{Reader, part, slice, storage, tensor, written};
-use super::tape::{Fused, apply_fused, wants_gradient, with_known};
+use super::memory::{Numbers, Reader, part, tensor, written};
+use super::tape::{Fused, OfThree, apply_fused, wants_gradient, with_known};
 use super::threads::{self, for_each};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
 /// Most rows of x that one task takes.
@@ -36,71 +36,68 @@ pub(super) fn affine(
         return affine(&[&layout::concat(x)?], weight, bias, addend, prepared);
     }
     let op = |strips| Affine { prepared: prepared.clone(), strips };
-    let forward = |op: &Affine| {
-        let shape = layout::shape_of_all(x)?;
-        let readers: Vec<Reader> = x.iter().map(|x| Reader::new(x)).collect();
-        let (weight_data, bias, addend) = (Reader::new(weight), Reader::new(bias), addend.map(Reader::new));
-        let addend = addend.as_ref().map(Reader::slice).transpose()?;
-        let sizes = sizes(&shape, weight.shape())?;
-        let y = op.forward(&Strip::all(&readers, &shape)?, sizes, weight_data.slice()?, bias.slice()?, addend)?;
-        tensor(y, with_channels(&shape, sizes.0))
-    };
     let apart = || {
-        let y = layout::concat(x)?.apply_op3(weight, bias, op(1))?;
-        addend.map_or_else(|| Ok(y.clone()), |addend| elementwise::add(&y, addend))
+        let y = layout::concat(x)?.apply_op3(weight, bias, OfThree(op(1)))?;
+        match addend {
+            Some(addend) => elementwise::add(&y, addend),
+            None => Ok(y),
+        }
     };
-    apply_fused(&[x, &[weight, bias], addend.as_slice()].concat(), op(x.len()), forward, apart)
+    apply_fused(&[x, &[weight, bias], addend.as_slice()].concat(), op(x.len()), apart)
 }
 
 fn pixels(x: &Tensor) -> usize {
     x.dims().iter().rev().skip(1).product()
 }
 
-/// The operation of [`affine`].
+/// The operation of [`affine`], of the tensors that make up the input, the weight, the bias and perhaps the addend.
 pub(super) struct Affine {
     pub prepared: Arc<Prepared>,
     /// Tensors that make up the input.
     pub strips: usize,
 }
 
-impl Affine {
-    fn forward(
-        &self,
-        strips: &[Strip],
-        (co, ci): (usize, usize),
-        weight: &[f32],
-        bias: &[f32],
-        addend: Option<&[f32]>,
-    ) -> Result<Vec<f32>> {
-        let panels = self.prepared.forward.get_or_init(|| Panels::pack(Matrix::new(weight, co, ci, ci).t()));
-        let rows = strips.iter().map(|strip| strip.x.len()).sum::<usize>() / ci;
-        if bias.len() != co || addend.is_some_and(|addend| addend.len() != rows * co) {
-            bail!("{rows} x {co} numbers do not fit a bias of {} or what is to be added", bias.len());
+impl Fused for Affine {
+    fn name(&self) -> &'static str {
+        "affine"
+    }
+
+    fn forward(&self, arguments: &[Numbers]) -> Result<(Vec<f32>, Shape)> {
+        let (x, others) = arguments.split_at(self.strips);
+        let [weight, bias, addend @ ..] = others else { bail!("a linear map without a weight") };
+        let (strips, shape) = Strip::all(x)?;
+        let (co, ci) = sizes(&shape, weight.shape)?;
+        let mut dims = shape.into_dims();
+        dims.last_mut().into_iter().for_each(|c| *c = co);
+        let shape = Shape::from(dims);
+        if bias.data.len() != co || addend.iter().any(|addend| *addend.shape != shape) {
+            bail!("a bias of {} numbers or what is to be added does not fit {shape:?}", bias.data.len());
         }
+        let panels = self.prepared.forward.get_or_init(|| Panels::pack(Matrix::new(weight.data, co, ci, ci).t()));
+        let rows = shape.elem_count() / co;
         // no number depends on how rows are shared out
         let shares = (rows * ci * co).div_ceil(SHARE).clamp(1, threads::count());
         let parts = rows.div_ceil(CHUNK).next_multiple_of(shares).min(rows);
         // SAFETY: the parts cover all rows; each is first filled with what the products are added to.
-        Ok(unsafe {
+        let y = unsafe {
             written(rows * co, |y| {
                 for_each(parts, |i| {
                     let rows = part(rows, parts, i);
-                    let y = fill_rows(y.ptr(rows.start * co), rows.len(), bias);
-                    if let Some(addend) = addend {
-                        y.iter_mut().zip(&addend[rows.start * co..rows.end * co]).for_each(|(y, a)| *y += a);
+                    let y = fill_rows(y.ptr(rows.start * co), rows.len(), bias.data);
+                    for addend in addend {
+                        y.iter_mut().zip(&addend.data[rows.start * co..rows.end * co]).for_each(|(y, a)| *y += a);
                     }
-                    for strip in strips {
+                    for strip in &strips {
                         let c = strip.channels.len();
                         let x = Matrix::new(strip.pixels(&rows), rows.len(), c, c);
                         multiply(y, co, x, &panels.part(strip.channels.clone(), 0..co), true);
                     }
                 });
             })
-        })
+        };
+        Ok((y, shape))
     }
-}
 
-impl Fused for Affine {
     fn gradients(
         &self,
         arguments: &[Tensor],
@@ -109,12 +106,11 @@ impl Fused for Affine {
     ) -> Result<Vec<Option<Tensor>>> {
         let (x, others) = arguments.split_at(self.strips);
         let [weight, bias, addend @ ..] = others else { bail!("a linear map without a weight") };
-        let shape = layout::shape_of_all(&x.iter().collect::<Vec<_>>())?;
-        let (co, ci) = sizes(&shape, weight.shape())?;
         let grad = grad.contiguous()?;
         let (w_data, grad_data) = (Reader::new(weight), Reader::new(&grad));
         let readers: Vec<Reader> = x.iter().map(Reader::new).collect();
-        let strips = Strip::all(&readers, &shape)?;
+        let (strips, shape) = Strip::all(&readers.iter().map(Reader::numbers).collect::<Result<Vec<_>>>()?)?;
+        let (co, ci) = sizes(&shape, weight.shape())?;
         let dy = grad_data.slice()?;
         let rows = dy.len() / co;
         let mut gradients = Vec::with_capacity(arguments.len());
@@ -159,49 +155,6 @@ impl Fused for Affine {
         gradients.extend(addend.iter().map(|addend| wants_gradient(addend).then(|| grad.clone())));
         known.into_iter().zip(gradients).map(|(known, grad)| with_known(known, grad)).collect()
     }
-}
-
-impl CustomOp3 for Affine {
-    fn name(&self) -> &'static str {
-        "affine"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        weight: &CpuStorage,
-        lw: &Layout,
-        bias: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let sizes = sizes(lx.shape(), lw.shape())?;
-        let strip = Strip { x: slice(x, lx)?, channels: 0..sizes.1 };
-        let y = self.forward(&[strip], sizes, slice(weight, lw)?, slice(bias, lb)?, None)?;
-        Ok(storage(y, with_channels(lx.shape(), sizes.0)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let mut all = self.gradients(&[x.clone(), weight.clone(), bias.clone()], grad, vec![None; 3])?.into_iter();
-        let mut next = || all.next().flatten();
-        Ok((next(), next(), next()))
-    }
-}
-
-/// The shape of `x` with other channels.
-fn with_channels(x: &Shape, c: usize) -> Shape {
-    let mut dims = x.dims().to_vec();
-    if let Some(last) = dims.last_mut() {
-        *last = c;
-    }
-    dims.into()
 }
 
 /// (out, in).

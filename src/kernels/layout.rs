@@ -1,9 +1,9 @@
 //! Moving numbers about: NCHW and NHWC, concatenation, nearest-neighbour upsampling.
 
-use super::memory::{Reader, part, slice, storage, tensor, written};
+use super::memory::{Numbers, Reader, part, slice, storage, tensor, written};
 use super::tape::{apply1, apply2, wants_gradient};
 use super::threads::{self, for_each};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 
 /// [n, c, h, w] to [n, h, w, c].
@@ -75,17 +75,19 @@ pub(super) struct Strip<'a> {
 }
 
 impl<'a> Strip<'a> {
-    /// The channels of one map after the other; `shape` is that of all.
-    pub(super) fn all(maps: &'a [Reader<'a>], shape: &Shape) -> Result<Vec<Self>> {
-        let pixels = shape.elem_count() / shape.dims().last().copied().unwrap_or(1).max(1);
-        let mut first = 0;
-        let next = |map: &'a Reader| {
-            let x = map.slice()?;
-            let channels = first..first + x.len() / pixels.max(1);
-            first = channels.end;
-            Ok(Self { x, channels })
-        };
-        maps.iter().map(next).collect()
+    /// The channels, the last dimension, of one map after the other; and the shape of a map that has them all.
+    pub(super) fn all(maps: &[Numbers<'a>]) -> Result<(Vec<Self>, Shape)> {
+        let split = |map: &Numbers<'a>| map.shape.dims().split_last();
+        let Some((_, pixels)) = maps.first().and_then(split) else { bail!("no map with channels") };
+        let (mut strips, mut end) = (Vec::new(), 0);
+        for map in maps {
+            let Some((c, _)) = split(map).filter(|(_, same)| *same == pixels) else {
+                bail!("maps of shapes {:?} and {:?} have not the same pixels", maps[0].shape, map.shape);
+            };
+            strips.push(Self { x: map.data, channels: end..end + c });
+            end += c;
+        }
+        Ok((strips, [pixels, &[end]].concat().into()))
     }
 
     /// What it holds of these pixels.
@@ -95,25 +97,9 @@ impl<'a> Strip<'a> {
     }
 }
 
-/// The shape of a map that has the channels of all of these, the last dimension.
-pub(super) fn shape_of_all(maps: &[&Tensor]) -> Result<Shape> {
-    let mut dims = maps.first().map_or(vec![], |map| map.dims().to_vec());
-    for map in maps.iter().skip(1) {
-        match (dims.split_last_mut(), map.dims().split_last()) {
-            (Some((c, pixels)), Some((more, same))) if *pixels == *same => *c += more,
-            _ => candle_core::bail!(
-                "maps of shapes {:?} and {:?} have not the same pixels",
-                maps[0].shape(),
-                map.shape()
-            ),
-        }
-    }
-    Ok(dims.into())
-}
-
 /// The channels of one map after the other, in one map.
 pub(super) fn concat(maps: &[&Tensor]) -> Result<Tensor> {
-    let Some((first, rest)) = maps.split_first() else { candle_core::bail!("no maps to concatenate") };
+    let Some((first, rest)) = maps.split_first() else { bail!("no maps to concatenate") };
     rest.iter().try_fold((*first).clone(), |all, map| apply2(&all, map, Concat))
 }
 
@@ -129,7 +115,7 @@ impl CustomOp2 for Concat {
         let (n, h, w, c) = la.shape().dims4()?;
         let (nb, hb, wb, d) = lb.shape().dims4()?;
         if (n, h, w) != (nb, hb, wb) {
-            candle_core::bail!("cannot concatenate maps of shapes {:?} and {:?}", la.shape(), lb.shape());
+            bail!("cannot concatenate maps of shapes {:?} and {:?}", la.shape(), lb.shape());
         }
         let rows = n * h;
         let parts = rows.min(threads::count());

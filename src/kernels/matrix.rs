@@ -127,8 +127,8 @@ pub(super) fn multiply(c: &mut [f32], c_row: usize, a: Matrix, b: &Panels<'_>, a
         Data::Matrix(data) => data.as_ptr(),
     };
     let (rows, cols, depth) = (a.rows, b.cols, a.cols);
-    // SAFETY: the sizes were checked here and in `Matrix::new`; panels that are copies are padded to PANEL columns,
-    // others need not be.
+    // SAFETY: the sizes were checked here and in `Matrix::new`; all panels are PANEL wide: padded copies, parts of such, or
+    // a matrix of whole panels.
     unsafe { gemm(rows, cols, depth, a.data.as_ptr(), a.row, a.col, b_ptr, b.row, b.panel, c.as_mut_ptr(), c_row, add) }
 }
 

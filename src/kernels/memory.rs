@@ -30,6 +30,17 @@ impl<'a> Reader<'a> {
             _ => bail!("a CPU kernel was given a tensor of another device"),
         }
     }
+
+    pub(super) fn numbers(&self) -> Result<Numbers<'_>> {
+        Ok(Numbers { data: self.slice()?, shape: self.layout.shape() })
+    }
+}
+
+/// The numbers of a contiguous CPU tensor, with its shape.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers<'a> {
+    pub data: &'a [f32],
+    pub shape: &'a Shape,
 }
 
 /// A CPU tensor that owns `data`.

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{D, Result, Tensor, Var};
 use std::sync::Arc;
 
 mod affine;
@@ -107,7 +107,8 @@ impl Map {
 
     /// (n, c, h, w).
     pub fn dims(&self) -> Result<(usize, usize, usize, usize)> {
-        let (n, a, b, c) = layout::shape_of_all(&self.strips())?.dims4()?;
+        let (n, a, b, _) = self.strips[0].dims4()?;
+        let c = self.strips.iter().map(|strip| strip.dim(D::Minus1)).sum::<Result<usize>>()?;
         Ok(match self.path {
             Path::Candle => (n, a, b, c),
             Path::Fast | Path::Exact => (n, c, a, b),
@@ -287,7 +288,8 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() { elementwise::silu(x) } else { x.silu() }
 }
 
-/// `weight` as a network is built on whose [`gradients`] are wanted: on candle's path a copy that its graph tracks.
+/// `weight` as a network is built on whose [`gradients`] are wanted: on candle's path a copy that its graph tracks, on ours
+/// the weight itself, which must be contiguous and a tensor of its own.
 pub fn tracked(path: Path, weight: &Tensor) -> Result<Tensor> {
     match path {
         Path::Candle => Ok(Var::from_tensor(weight)?.into_inner()),
@@ -295,8 +297,8 @@ pub fn tracked(path: Path, weight: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// A loss and its gradients for [`tracked`] `weights`. `output` runs a network on `path`, all on the calling thread; `loss` tells how
-/// good its result is, and the gradient of that for the result.
+/// A loss and its gradients for [`tracked`] `weights`. `output` runs a network on `path`, all on the calling thread; `loss`
+/// tells how good its result is, and the gradient of that for the result.
 ///
 /// # Errors
 /// Those of `output` and `loss`, and if a weight has no part in the output.

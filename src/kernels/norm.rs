@@ -1,11 +1,11 @@
 //! Group normalisation (Wu & He 2018) with or without SiLU, in one operation each way.
 
 use super::layout::{self, Strip};
-use super::memory::{Reader, Target, part, slice, storage, tensor, written};
+use super::memory::{Numbers, Reader, Target, part, tensor, written};
 use super::pixels::{RUN, SumProducts, finish_gradient, normalise, sum, sum_squares};
-use super::tape::{Fused, apply_fused, wants_gradient, with_known};
+use super::tape::{Fused, OfThree, apply_fused, wants_gradient, with_known};
 use super::threads::{self, for_each};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -24,16 +24,11 @@ pub(super) fn group_norm(
 ) -> Result<Tensor> {
     let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
     let op = || GroupNorm { groups, eps, silu, moments: OnceLock::new() };
-    let forward = |op: &GroupNorm| {
-        let shape = layout::shape_of_all(x)?;
-        let readers: Vec<Reader> = x.iter().map(|x| Reader::new(x)).collect();
-        let (weight, bias) = (Reader::new(&weight), Reader::new(&bias));
-        tensor(op.forward(&Strip::all(&readers, &shape)?, &shape, weight.slice()?, bias.slice()?)?, shape)
-    };
-    let apart = || layout::concat(x)?.apply_op3(&weight, &bias, op());
-    apply_fused(&[x, &[&weight, &bias]].concat(), op(), forward, apart)
+    let apart = || layout::concat(x)?.apply_op3(&weight, &bias, OfThree(op()));
+    apply_fused(&[x, &[&weight, &bias]].concat(), op(), apart)
 }
 
+/// The operation of [`group_norm`], of the maps, the weight and the bias.
 struct GroupNorm {
     groups: usize,
     eps: f64,
@@ -52,64 +47,33 @@ impl GroupNorm {
         Ok((n, h * w, c))
     }
 
-    fn forward(&self, strips: &[Strip], shape: &Shape, weight: &[f32], bias: &[f32]) -> Result<Vec<f32>> {
-        let (n, pixels, c) = self.sizes(shape)?;
-        if weight.len() != c || bias.len() != c {
-            bail!("group norm of {c} channels has {} scales and {} shifts", weight.len(), bias.len());
-        }
-        let mut moments = vec![0.0; 2 * n * c];
-        let (mean, rstd) = moments.split_at_mut(n * c);
-        let (mean, rstd) = (Target::new(mean), Target::new(rstd));
-        // SAFETY: the images cover the output and the moments, and each task has an image of its own.
-        let y = unsafe {
-            written(n * pixels * c, |y| {
-                for_each(n, |i| {
-                    let (mean, rstd) = (mean.part(i * c, c), rstd.part(i * c, c));
-                    self.find_moments(strips, i * pixels..(i + 1) * pixels, mean, rstd);
-                    let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
-                    let parts = pixels.div_ceil(PART).min(threads::count());
-                    for_each(parts, |k| {
-                        let part = part(pixels, parts, k);
-                        let part = i * pixels + part.start..i * pixels + part.end;
-                        for strip in strips {
-                            let (channels, y) = (strip.channels.clone(), y.ptr(part.start * c + strip.channels.start));
-                            let (scale, shift) = (&scale[channels.clone()], &shift[channels]);
-                            normalise(strip.pixels(&part), scale, shift, self.silu, y, c);
-                        }
-                    });
-                });
-            })
-        };
-        // a second forward pass of the same operation finds the same moments
-        self.moments.get_or_init(|| moments);
-        Ok(y)
-    }
-
-    /// Sums within a run of pixels are made in f32, those of runs in f64.
     fn find_moments(&self, strips: &[Strip], image: Range<usize>, mean: &mut [f32], rstd: &mut [f32]) {
-        let mut sums = vec![0.0; mean.len()];
-        let mut run_sums = vec![0.0; mean.len()];
-        for strip in strips {
-            let (run_sums, sums) = (&mut run_sums[strip.channels.clone()], &mut sums[strip.channels.clone()]);
-            for run in strip.pixels(&image).chunks(RUN * run_sums.len()) {
-                sum(run, run_sums);
-                flush(run_sums, sums);
-            }
-        }
-        for (to, from) in mean.iter_mut().zip(mean_by_group(&sums, self.groups, image.len())) {
+        for (to, from) in mean.iter_mut().zip(self.means(strips, &image, |run, _, sums| sum(run, sums))) {
             *to = from as f32;
         }
-        sums.fill(0.0);
-        for strip in strips {
-            let (run_sums, sums) = (&mut run_sums[strip.channels.clone()], &mut sums[strip.channels.clone()]);
-            for run in strip.pixels(&image).chunks(RUN * run_sums.len()) {
-                sum_squares(run, &mean[strip.channels.clone()], run_sums);
-                flush(run_sums, sums);
-            }
-        }
-        for (to, from) in rstd.iter_mut().zip(mean_by_group(&sums, self.groups, image.len())) {
+        let squares = |run: &[f32], of: Range<usize>, sums: &mut [f32]| sum_squares(run, &mean[of], sums);
+        for (to, from) in rstd.iter_mut().zip(self.means(strips, &image, squares)) {
             *to = (1.0 / (from + self.eps).sqrt()) as f32;
         }
+    }
+
+    /// For each channel the mean over its group in an image of what `add` adds up: runs of pixels in f32, their sums in f64.
+    fn means(
+        &self,
+        strips: &[Strip],
+        image: &Range<usize>,
+        add: impl Fn(&[f32], Range<usize>, &mut [f32]),
+    ) -> Vec<f64> {
+        let c = strips.last().map_or(0, |strip| strip.channels.end);
+        let (mut sums, mut run_sums) = (vec![0.0; c], vec![0.0; c]);
+        for strip in strips {
+            let of = || strip.channels.clone();
+            for run in strip.pixels(image).chunks(RUN * strip.channels.len()) {
+                add(run, of(), &mut run_sums[of()]);
+                flush(&mut run_sums[of()], &mut sums[of()]);
+            }
+        }
+        mean_by_group(&sums, self.groups, image.len())
     }
 
     /// The gradients for each strip, with what is `known` of it already, then those for `weight` and `bias`.
@@ -142,6 +106,46 @@ impl GroupNorm {
 }
 
 impl Fused for GroupNorm {
+    fn name(&self) -> &'static str {
+        "group-norm"
+    }
+
+    fn forward(&self, arguments: &[Numbers]) -> Result<(Vec<f32>, Shape)> {
+        let [x @ .., weight, bias] = arguments else { bail!("a group norm of nothing") };
+        let (strips, shape) = Strip::all(x)?;
+        let (weight, bias) = (weight.data, bias.data);
+        let (n, pixels, c) = self.sizes(&shape)?;
+        if weight.len() != c || bias.len() != c {
+            bail!("group norm of {c} channels has {} scales and {} shifts", weight.len(), bias.len());
+        }
+        let mut moments = vec![0.0; 2 * n * c];
+        let (mean, rstd) = moments.split_at_mut(n * c);
+        let (mean, rstd) = (Target::new(mean), Target::new(rstd));
+        // SAFETY: the images cover the output and the moments, and each task has an image of its own.
+        let y = unsafe {
+            written(n * pixels * c, |y| {
+                for_each(n, |i| {
+                    let (mean, rstd) = (mean.part(i * c, c), rstd.part(i * c, c));
+                    self.find_moments(&strips, i * pixels..(i + 1) * pixels, mean, rstd);
+                    let (scale, shift) = scale_and_shift(weight, bias, mean, rstd);
+                    let parts = pixels.div_ceil(PART).min(threads::count());
+                    for_each(parts, |k| {
+                        let part = part(pixels, parts, k);
+                        let part = i * pixels + part.start..i * pixels + part.end;
+                        for strip in &strips {
+                            let (channels, y) = (strip.channels.clone(), y.ptr(part.start * c + strip.channels.start));
+                            let (scale, shift) = (&scale[channels.clone()], &shift[channels]);
+                            normalise(strip.pixels(&part), scale, shift, self.silu, y, c);
+                        }
+                    });
+                });
+            })
+        };
+        // a second forward pass of the same operation finds the same moments
+        self.moments.get_or_init(|| moments);
+        Ok((y, shape))
+    }
+
     fn gradients(
         &self,
         arguments: &[Tensor],
@@ -151,52 +155,18 @@ impl Fused for GroupNorm {
         let [x @ .., weight, bias] = arguments else { bail!("a group norm of nothing") };
         let grad = grad.contiguous()?;
         let readers: Vec<Reader> = x.iter().map(Reader::new).collect();
+        let (strips, shape) = Strip::all(&readers.iter().map(Reader::numbers).collect::<Result<Vec<_>>>()?)?;
         let (weight, bias, dy) = (Reader::new(weight), Reader::new(bias), Reader::new(&grad));
-        let readers_known: Vec<_> = known[..x.len()].iter().map(|known| known.as_ref().map(Reader::new)).collect();
-        let of_strips = readers_known.iter().map(|known| known.as_ref().map(Reader::slice).transpose());
+        let readers: Vec<_> = known[..x.len()].iter().map(|known| known.as_ref().map(Reader::new)).collect();
+        let of_strips = readers.iter().map(|known| known.as_ref().map(Reader::slice).transpose());
         let of_strips: Vec<_> = of_strips.collect::<Result<_>>()?;
-        let others = [weight.slice()?, bias.slice()?, dy.slice()?];
-        let gradients = self.backward(&Strip::all(&readers, grad.shape())?, &of_strips, grad.shape(), others)?;
+        let gradients = self.backward(&strips, &of_strips, &shape, [weight.slice()?, bias.slice()?, dy.slice()?])?;
         let give = |(i, data): (usize, Vec<f32>)| {
             let of = &arguments[i];
             let gradient = wants_gradient(of).then(|| tensor(data, of.shape())).transpose()?;
             if i < x.len() { Ok(gradient) } else { with_known(known[i].clone(), gradient) }
         };
         gradients.into_iter().enumerate().map(give).collect()
-    }
-}
-
-impl CustomOp3 for GroupNorm {
-    fn name(&self) -> &'static str {
-        "group-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        weight: &CpuStorage,
-        lw: &Layout,
-        bias: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let strip = Strip { x: slice(x, lx)?, channels: 0..lx.shape().dims4()?.3 };
-        let y = self.forward(&[strip], lx.shape(), slice(weight, lw)?, slice(bias, lb)?)?;
-        Ok(storage(y, lx.shape()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let arguments = [x.clone(), weight.clone(), bias.clone()];
-        let mut all = self.gradients(&arguments, grad, vec![None; 3])?.into_iter();
-        let mut next = || all.next().flatten();
-        Ok((next(), next(), next()))
     }
 }
 

@@ -1,10 +1,12 @@
 //! Gradients of our own operations, without candle's graph: at each of its edges candle clears a whole map and adds to it.
 //!
-//! Operations stay candle custom ops, with gradients that candle's `backward` may use as well. Inside [`gradients`] they
-//! are noted down as they run on this thread, and their gradients are taken in the opposite order.
+//! Operations are candle custom ops, with gradients that candle's `backward` may use as well, or [`Fused`] ones, which it runs
+//! one by one. Inside [`gradients`] they are noted down as they run on this thread, and their gradients are taken in the
+//! opposite order.
 
 use super::elementwise;
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Result, Tensor, TensorId, bail};
+use super::memory::{Numbers, Reader, slice, storage, tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, TensorId, bail};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
@@ -35,12 +37,60 @@ enum Operation {
 
 /// Several operations in one, which candle's graph has no room for: it runs them one by one.
 pub(super) trait Fused {
+    fn name(&self) -> &'static str;
+
+    /// The numbers and the shape of the result.
+    ///
+    /// # Errors
+    /// If the arguments do not fit each other.
+    fn forward(&self, arguments: &[Numbers]) -> Result<(Vec<f32>, Shape)>;
+
     /// The gradients for the arguments, each with what is known of it from elsewhere, if anything is.
     ///
     /// # Errors
     /// If an argument is not what the operation ran on.
     fn gradients(&self, arguments: &[Tensor], grad: &Tensor, known: Vec<Option<Tensor>>)
     -> Result<Vec<Option<Tensor>>>;
+}
+
+/// A fused operation of three arguments, which candle's graph has room for.
+pub(super) struct OfThree<F>(pub F);
+
+impl<F: Fused + Send + Sync> CustomOp3 for OfThree<F> {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        y: &CpuStorage,
+        ly: &Layout,
+        z: &CpuStorage,
+        lz: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let arguments = [
+            Numbers { data: slice(x, lx)?, shape: lx.shape() },
+            Numbers { data: slice(y, ly)?, shape: ly.shape() },
+            Numbers { data: slice(z, lz)?, shape: lz.shape() },
+        ];
+        let (data, shape) = self.0.forward(&arguments)?;
+        Ok(storage(data, shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        y: &Tensor,
+        z: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut all = self.0.gradients(&[x.clone(), y.clone(), z.clone()], grad, vec![None; 3])?.into_iter();
+        let mut next = || all.next().flatten();
+        Ok((next(), next(), next()))
+    }
 }
 
 /// The sum of what is there.
@@ -131,18 +181,19 @@ pub(super) fn apply3<C: CustomOp3 + Send + Sync + 'static>(
     Ok(result)
 }
 
-/// The result of `forward`, noted down as one of `op`. Where candle tracks an argument instead, that of `apart`.
+/// The result of `op`, noted down. Where candle tracks an argument instead, that of `apart`.
 pub(super) fn apply_fused<F: Fused + 'static>(
     arguments: &[&Tensor],
     op: F,
-    forward: impl FnOnce(&F) -> Result<Tensor>,
     apart: impl FnOnce() -> Result<Tensor>,
 ) -> Result<Tensor> {
     let recording = recording(arguments);
     if !recording && arguments.iter().any(|x| x.track_op()) {
         return apart();
     }
-    let result = forward(&op)?;
+    let readers: Vec<Reader> = arguments.iter().map(|x| Reader::new(x)).collect();
+    let (data, shape) = op.forward(&readers.iter().map(Reader::numbers).collect::<Result<Vec<_>>>()?)?;
+    let result = tensor(data, shape)?;
     if recording {
         note(Operation::Fused(Box::new(op), arguments.iter().map(|x| (*x).clone()).collect()), &result);
     }
@@ -169,7 +220,7 @@ impl Drop for Recording {
 /// `loss` says how good its result is, with the gradient of that.
 ///
 /// # Errors
-/// Those of `output` and `loss`, and if a weight has no part in the output.
+/// Those of `output` and `loss`, if the gradient is not of the output's shape, and if a weight has no part in the output.
 pub(super) fn gradients<L>(
     weights: &[Tensor],
     output: impl FnOnce() -> Result<Tensor>,
@@ -179,6 +230,9 @@ pub(super) fn gradients<L>(
     let output = output()?;
     TAPE.with_borrow_mut(|tape| tape.recording = false);
     let (loss, grad) = loss(&output)?;
+    if grad.shape() != output.shape() {
+        bail!("an output of shape {:?} has a gradient of shape {:?}", output.shape(), grad.shape());
+    }
     let mut known = HashMap::from([(output.id(), grad)]);
     drop(output);
     // entries go as soon as they are done with, and what they hold

@@ -1,5 +1,6 @@
 //! A convolution by itself, to be measured: [`Trial`].
 
+use super::tape::OfThree;
 use super::{Path, Window, affine, conv};
 use candle_core::{CustomOp3, Device, Result, Tensor, Var};
 
@@ -15,7 +16,7 @@ pub struct Trial {
 
 enum Op {
     Conv(conv::Conv),
-    Affine(affine::Affine),
+    Affine(OfThree<affine::Affine>),
 }
 
 /// Whether the fast path doubles the pixels of a convolution with so many channels itself, not beforehand.
@@ -40,7 +41,7 @@ impl Trial {
                 candle_core::bail!("pixels of {ci} channels are not doubled on the way to {co} on the path {path:?}")
             }
             Some(window) => Op::Conv(conv::Conv { window, path, prepared: Default::default(), keeps: true }),
-            None => Op::Affine(affine::Affine { prepared: Default::default(), strips: 1 }),
+            None => Op::Affine(OfThree(affine::Affine { prepared: Default::default(), strips: 1 })),
         };
         let tensor = |(data, shape): Operand| Tensor::from_vec(data, &shape, &Device::Cpu);
         let (x, weight, grad) = (tensor(x)?, tensor(weight)?, tensor(grad)?);

@@ -181,7 +181,7 @@ impl Slabs {
     }
 
     /// # Safety
-    /// Point, tile and channel must exist.
+    /// Point, tile and channel must exist; or the tile is one past the last, of a point that no tile uses.
     #[inline(always)]
     unsafe fn at(&mut self, point: usize, tile: usize, channel: usize) -> *mut f32 {
         // SAFETY: the caller's contract.
