@@ -13,10 +13,10 @@ const CHUNK: usize = 1 << 14;
 pub struct Adam {
     /// The gradient is multiplied by this (clipping).
     pub grad_scale: f32,
-    /// β₁ and 1 − β₁, each rounded.
-    pub beta1: [f32; 2],
-    /// β₂ and 1 − β₂: the difference of the rounded numbers would be off by 1e-5.
-    pub beta2: [f32; 2],
+    /// β₁.
+    pub beta1: f32,
+    /// β₂.
+    pub beta2: f32,
     /// ε.
     pub eps: f32,
     /// α / (1 − β₁ᵗ).
@@ -137,8 +137,8 @@ unsafe fn adam_at<V: Simd>(i: usize, grad: &[f32], from: [&[f32]; 4], to: [*mut 
         let g = V::load(grad.as_ptr().add(i)).mul(V::splat(grad_scale));
         let (p, m) = (V::load(from[0].as_ptr().add(i)), V::load(from[1].as_ptr().add(i)));
         let (v, ema) = (V::load(from[2].as_ptr().add(i)), V::load(from[3].as_ptr().add(i)));
-        let m = V::splat(beta1[0]).mul_add(m, V::splat(beta1[1]).mul(g));
-        let v = V::splat(beta2[0]).mul_add(v, V::splat(beta2[1]).mul(g).mul(g));
+        let m = V::splat(beta1).mul_add(m, V::splat(1.0 - beta1).mul(g));
+        let v = V::splat(beta2).mul_add(v, V::splat(1.0 - beta2).mul(g).mul(g));
         let step = m.div(v.sqrt().mul_add(V::splat(root), V::splat(eps)));
         let p = V::splat(-rate).mul_add(step, p);
         let ema = V::splat(ema_decay).mul_add(ema, V::splat(1.0 - ema_decay).mul(p));

@@ -43,14 +43,27 @@ fn evaluate(inputs: &[Tensor], path: Path, f: Operation) -> Vec<Tensor> {
     all
 }
 
-/// Compares the value and all gradients on `path` with candle's, within `max` and `rms` of the reference's size.
+/// The same as a network is trained: without candle's graph on our kernels.
+fn evaluate_as_trained(inputs: &[Tensor], path: Path, f: Operation) -> Vec<Tensor> {
+    let inputs: Vec<Tensor> = inputs.iter().map(|x| tracked(path, x).unwrap()).collect();
+    let loss = |y: &Tensor| Ok((y.clone(), random(y.dims(), 99, 1.0, 0.0)));
+    let (y, gradients) = super::gradients(path, &inputs, || f(&inputs, path), loss).unwrap();
+    [vec![y], gradients].concat()
+}
+
+/// Compares the value and all gradients on `path`, by candle's graph and as trained, with candle's, within `max` and `rms`
+/// of the reference's size.
 fn compare(name: &str, inputs: &[Tensor], path: Path, (max, rms): (f64, f64), f: Operation) {
     let want = evaluate(inputs, Path::Candle, f);
-    let got = evaluate(inputs, path, f);
-    for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-        let (worst, typical) = errors(got, want);
-        let what = if i == 0 { "value".to_owned() } else { format!("gradient {i}") };
-        assert!(worst <= max && typical <= rms, "{name} {path:?}, {what}: max {worst:.2e}, rms {typical:.2e}");
+    let ways = [("by candle's graph", evaluate(inputs, path, f)), ("as trained", evaluate_as_trained(inputs, path, f))];
+    for (way, got) in ways {
+        assert_eq!(got.len(), want.len());
+        for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+            let (worst, typical) = errors(got, want);
+            let what = if i == 0 { "value".to_owned() } else { format!("gradient {i}") };
+            let good = worst <= max && typical <= rms;
+            assert!(good, "{name} {path:?} {way}, {what}: max {worst:.2e}, rms {typical:.2e}");
+        }
     }
 }
 
@@ -257,14 +270,42 @@ fn attention_and_layout() {
             let [q, k, v] = [0, 1, 2].map(|i| Map::from_nchw(&x[i], path).unwrap());
             attention(&q, &k, &v, heads)?.to_nchw()
         });
-        let inputs = [&inputs[..2], &[random(&[2, 2 * c + 5, h, w], 4, 1.0, 0.0)]].concat();
-        compare(&format!("layout {c}"), &inputs, Path::Fast, DIRECT, &|x, path| {
+        let mask = random(&[2, 2 * c + 5, h, w], 4, 1.0, 0.0);
+        compare(&format!("layout {c}"), &inputs[..2], Path::Fast, DIRECT, &|x, path| {
             let (a, b) = (Map::from_nchw(&x[0], path)?, Map::from_nchw(&x[1], path)?);
             let extra = Map::from_nchw(&random(&[2, 5, h, w], 5, 1.0, 0.0), path)?;
             let all = a.add(&b)?.scale(0.7)?.concat(&extra)?.concat(&b)?;
             assert_eq!(all.dims()?, (2, 2 * c + 5, h, w));
-            (all.mask(&x[2].detach())?.to_nchw()? + &x[2])?.add(&x[2])
+            all.mask(&mask)?.to_nchw()
         });
+    }
+}
+
+/// Channels that lie apart, and maps that several layers read, or one layer twice.
+#[test]
+fn concatenations() {
+    for channels in [&[16, 8][..], &[7, 17], &[17, 7], &[32, 16, 8], &[5], &[12, 12]] {
+        let c: usize = channels.iter().sum();
+        let groups = if c.is_multiple_of(8) { 8 } else { 1 };
+        let mut inputs = vec![
+            random(&[c], 20, 1.0, 0.0),
+            random(&[c], 21, 1.0, 0.0),
+            random(&[c, c], 22, 0.2, 0.0),
+            random(&[c], 23, 1.0, 0.0),
+        ];
+        inputs.extend(channels.iter().enumerate().map(|(i, c)| random(&[2, *c, 5, 6], i, 1.5, 0.3)));
+        for twice in [false, true] {
+            compare(&format!("{channels:?}, twice {twice}"), &inputs, Path::Fast, DIRECT, &|x, path| {
+                let maps = x[4..].iter().map(|x| Map::from_nchw(x, path)).collect::<Result<Vec<_>>>()?;
+                let (first, rest) = maps.split_first().unwrap();
+                let x_in = rest.iter().try_fold(first.clone(), |all, map| all.concat(map))?;
+                let conv = Conv1x1::new(x[2].clone(), x[3].clone());
+                let y = conv.forward(&GroupNorm::new(x[0].clone(), x[1].clone(), groups, 1e-6).forward_silu(&x_in)?)?;
+                // what is read twice, what is added to itself, and what is beside itself
+                let y = conv.forward_plus(&x_in, if twice { &x_in } else { &y })?.concat(&y)?.concat(&y)?;
+                Map::from_nchw(&y.to_nchw()?, path)?.to_nchw()
+            });
+        }
     }
 }
 
@@ -317,6 +358,8 @@ fn everything(x: &Tensor, path: Path) -> Result<Tensor> {
     let h = h.add(&Conv3x3::new(w(&[64, 64, 3, 3], 7), w(&[64], 8), Window::Same).forward(&h)?)?;
     let h = h.add(&attention(&h, &h, &h, 2)?)?;
     let h = Conv1x1::new(w(&[32, 64], 9), w(&[32], 10)).forward(&h)?;
+    let both = GroupNorm::new(w(&[64], 14), w(&[64], 15), 8, 1e-6).forward(&h.concat(&h.scale(0.5)?)?)?;
+    let h = Conv1x1::new(w(&[32, 64], 16), w(&[32], 17)).forward_plus(&both, &h)?;
     let h = Conv3x3::new(w(&[32, 32, 3, 3], 12), w(&[32], 13), Window::Doubled).forward(&h)?;
     let h = h.concat(&h)?;
     Conv3x3::new(w(&[1, 64, 3, 3], 11), w(&[1], 12), Window::Same).forward(&h)?.to_nchw()
@@ -393,11 +436,12 @@ fn adam_follows_its_algorithm() {
     let len = 40_003;
     let mut inputs: Vec<Tensor> = (0..5).map(|i| random(&[len], i, 1.0, 0.0)).collect();
     inputs[3] = (inputs[3].sqr().unwrap() + 0.01).unwrap();
-    let (step, alpha, beta1, beta2, eps) = (3, 0.01, 0.9, 0.999, 1e-8);
+    let (step, alpha, eps) = (3, 0.01, 1e-8);
+    let [beta1, beta2] = [0.9f32, 0.999].map(f64::from);
     let numbers = optimizer::Adam {
         grad_scale: 0.5,
-        beta1: [beta1, 1.0 - beta1].map(|b| b as f32),
-        beta2: [beta2, 1.0 - beta2].map(|b| b as f32),
+        beta1: beta1 as f32,
+        beta2: beta2 as f32,
         eps: eps as f32,
         rate: (alpha / (1.0 - f64::powi(beta1, step))) as f32,
         root: (1.0 / (1.0 - f64::powi(beta2, step)).sqrt()) as f32,

@@ -3,9 +3,9 @@
 use crate::kernels::optimizer;
 use candle_core::{Result, Tensor};
 
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
-const EPS: f64 = 1e-8;
+const BETA1: f32 = 0.9;
+const BETA2: f32 = 0.999;
+const EPS: f32 = 1e-8;
 
 /// The numbers of one update.
 #[derive(Clone, Copy, Debug)]
@@ -23,12 +23,12 @@ pub struct Update {
 impl Update {
     /// α / (1 − β₁ᵗ).
     fn rate(&self) -> f64 {
-        self.learning_rate / (1.0 - BETA1.powf(self.step as f64))
+        self.learning_rate / (1.0 - f64::from(BETA1).powf(self.step as f64))
     }
 
     /// √(1 − β₂ᵗ).
     fn root(&self) -> f64 {
-        (1.0 - BETA2.powf(self.step as f64)).sqrt()
+        (1.0 - f64::from(BETA2).powf(self.step as f64)).sqrt()
     }
 }
 
@@ -101,9 +101,9 @@ impl Slot {
     fn update(&mut self, grad: &Tensor, u: &Update) -> Result<[f64; 2]> {
         let numbers = optimizer::Adam {
             grad_scale: u.grad_scale as f32,
-            beta1: [BETA1, 1.0 - BETA1].map(|b| b as f32),
-            beta2: [BETA2, 1.0 - BETA2].map(|b| b as f32),
-            eps: EPS as f32,
+            beta1: BETA1,
+            beta2: BETA2,
+            eps: EPS,
             rate: u.rate() as f32,
             root: (1.0 / u.root()) as f32,
             ema_decay: u.ema_decay as f32,
@@ -118,11 +118,13 @@ impl Slot {
     fn update_by_candle(&mut self, grad: &Tensor, u: &Update) -> Result<[Tensor; 2]> {
         let Self { param: old, m, v, ema } = &*self;
         let g = (grad * u.grad_scale)?;
-        let m = ((m * BETA1)? + (&g * (1.0 - BETA1))?)?;
-        let v = ((v * BETA2)? + (g.sqr()? * (1.0 - BETA2))?)?;
-        let param = (old - (&m / ((v.sqrt()? / u.root())? + EPS)?)?.affine(u.rate(), 0.0)?)?;
+        let [beta1, beta2, eps] = [BETA1, BETA2, EPS].map(f64::from);
+        let m = ((m * beta1)? + (&g * (1.0 - beta1))?)?;
+        let v = ((v * beta2)? + (g.sqr()? * (1.0 - beta2))?)?;
+        let param = (old - (&m / ((v.sqrt()? / u.root())? + eps)?)?.affine(u.rate(), 0.0)?)?;
         let squares = [sum_squares(&param)?, sum_squares(&(&param - old)?)?];
-        let ema = ((ema * u.ema_decay)? + (&param * (1.0 - u.ema_decay))?)?;
+        // d ema + (1 − d) param, in which the two factors, rounded, would not add up to 1
+        let ema = (ema + ((&param - ema)? * (1.0 - u.ema_decay))?)?;
         *self = Self { param, m, v, ema };
         Ok(squares)
     }
@@ -186,6 +188,24 @@ mod tests {
             let (apart, size) = (largest(&(&ours - &theirs).unwrap()), largest(&theirs));
             // one rounding a step
             assert!(apart <= 20.0 * f32::EPSILON * size, "{apart} apart, where the largest is {size}");
+        }
+    }
+
+    #[test]
+    fn the_average_of_what_stays_stays() {
+        let mut kernels = Slot::new(Tensor::new(&[1f32, -0.3, 123.0], &Device::Cpu).unwrap()).unwrap();
+        let mut candle = kernels.clone();
+        let before = kernels.param.to_vec1::<f32>().unwrap();
+        let grad = kernels.param.zeros_like().unwrap();
+        for step in 1..=20_000 {
+            let update = Update { step, learning_rate: 1e-3, grad_scale: 1.0, ema_decay: 0.9999 };
+            kernels.update(&grad, &update).unwrap();
+            candle.update_by_candle(&grad, &update).unwrap();
+        }
+        for ema in [kernels.ema, candle.ema] {
+            for (now, before) in ema.to_vec1::<f32>().unwrap().iter().zip(&before) {
+                assert!((now / before - 1.0).abs() < 1e-6, "{now} where {before} was");
+            }
         }
     }
 

@@ -10,9 +10,8 @@ use std::io::{BufReader, BufWriter, Read, Seek, Write};
 /// them: a training needs much memory as it is.
 const IN_MEMORY: usize = 1 << 26;
 
-/// Steps between two states in memory, and on disk, which is spared.
+/// Steps between two states.
 const EVERY: u64 = 100;
-const EVERY_ON_DISK: u64 = 500;
 
 /// Weights and all of one step.
 pub(super) struct Good {
@@ -32,14 +31,21 @@ impl Good {
     }
 
     fn keeping(slots: &[Slot], state: &State, in_memory: usize) -> Self {
-        let numbers: usize = slots.iter().flat_map(Slot::tensors).map(Tensor::elem_count).sum();
-        let kept = if numbers <= in_memory { None } else { write(slots).ok().map(Kept::Disk) };
-        Self { slots: kept.unwrap_or_else(|| Kept::Memory(slots.to_vec())), state: state.clone() }
+        let fits = slots.iter().flat_map(Slot::tensors).map(Tensor::elem_count).sum::<usize>() <= in_memory;
+        let in_memory = || Kept::Memory(slots.to_vec());
+        let on_disk = |file| match file {
+            Ok(file) => Kept::Disk(file),
+            Err(e) => {
+                log::warn!("the last good state of the run stays in memory: {e}");
+                in_memory()
+            }
+        };
+        Self { slots: if fits { in_memory() } else { on_disk(write(slots)) }, state: state.clone() }
     }
 
-    /// Whether `step` is one whose state takes the place of this.
-    pub(super) fn gives_way_to(&self, step: u64) -> bool {
-        step.is_multiple_of(if matches!(self.slots, Kept::Memory(_)) { EVERY } else { EVERY_ON_DISK })
+    /// Whether the state after `step` steps takes the place of the one before.
+    pub(super) fn is_due(step: u64) -> bool {
+        step.is_multiple_of(EVERY)
     }
 
     /// What was kept; `like` are slots of the same network.
@@ -70,12 +76,22 @@ impl Good {
 }
 
 fn write(slots: &[Slot]) -> Result<File> {
-    let mut file = BufWriter::new(tempfile::tempfile()?);
+    // on many machines what lies in the usual place for temporary files lies in memory
+    let file = if cfg!(unix) { tempfile::tempfile_in("/var/tmp") } else { tempfile::tempfile() };
+    let mut file = BufWriter::new(file.or_else(|_| tempfile::tempfile())?);
     for tensor in slots.iter().flat_map(Slot::tensors) {
         let bytes: Vec<u8> = tensor.flatten_all()?.to_vec1::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect();
         file.write_all(&bytes)?;
     }
     Ok(file.into_inner().map_err(std::io::IntoInnerError::into_error)?)
+}
+
+#[cfg(test)]
+impl Good {
+    /// One whose file was cut off.
+    pub(super) fn unreadable(state: &State) -> Self {
+        Self { slots: Kept::Disk(tempfile::tempfile().unwrap()), state: state.clone() }
+    }
 }
 
 #[cfg(test)]
@@ -99,7 +115,6 @@ mod tests {
         for (in_memory, on_disk) in [(48, false), (47, true)] {
             let good = Good::keeping(&slots, &state, in_memory);
             assert_eq!(matches!(good.slots, Kept::Disk(_)), on_disk);
-            assert_eq!([50, 100, 500].map(|step| good.gives_way_to(step)), [false, !on_disk, true]);
             let like: Vec<Slot> = slots.iter().map(|s| Slot::new(s.param.zeros_like().unwrap()).unwrap()).collect();
             let (back, state) = good.restore(&like).unwrap();
             assert_eq!((values(&back), state.step), (values(&slots), 7));

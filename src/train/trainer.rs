@@ -23,6 +23,7 @@ use crate::model::compute::Compute;
 use crate::model::{Dropout, Network, Params, UNet};
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -57,6 +58,8 @@ pub struct Trainer {
     range: ((u8, u8), f64),
     /// Held-out images at the last evaluation.
     held_out: usize,
+    /// Whether weights have moved to no numbers, and the last good state could not be read back.
+    lost: bool,
 }
 
 /// A run at one moment, to be saved while it goes on.
@@ -152,6 +155,7 @@ impl Trainer {
             silent: Vec::new(),
             range: ((0, 255), 1.0),
             held_out: 0,
+            lost: false,
         })
     }
 
@@ -293,7 +297,17 @@ impl Trainer {
     }
 
     /// All that a resumed run needs to end with the same bytes.
+    ///
+    /// # Errors
+    /// If the weights are lost: what was saved before shall stay.
     pub fn checkpoint(&self) -> Result<Checkpoint> {
+        if self.lost {
+            return Err(Error::new(
+                "cannot save the run",
+                "its weights in memory are lost",
+                "resume from its last save",
+            ));
+        }
         self.snapshot().checkpoint()
     }
 
@@ -387,7 +401,9 @@ impl Trainer {
             ema_decay: run.ema_decay_at(step),
         };
         let well = || self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
-        if self.good.as_ref().is_none_or(|good| good.gives_way_to(self.state.step) && well()) {
+        if self.good.is_none() || Good::is_due(self.state.step) && well() {
+            // first, since two may be more than the disk takes
+            self.good = None;
             self.good = Some(Good::new(&self.slots, &self.state));
         }
         // each old weight goes as the new one comes, and what was prepared from them before that
@@ -397,8 +413,10 @@ impl Trainer {
             Ok(moved) => moved,
             Err(e) => {
                 // some weights have moved and others have not
-                self.go_back();
-                return Err(e.into());
+                return Err(match self.go_back() {
+                    Ok(_) => e.into(),
+                    Err(back) => self.lost(&e, &back),
+                });
             }
         };
         if let Some(i) = moved.iter().position(|[weights, _]| !weights.is_finite()) {
@@ -478,10 +496,11 @@ impl Trainer {
     }
 
     /// To the last good state, if there is one; its step.
-    fn go_back(&mut self) -> Option<u64> {
-        (self.slots, self.state) = self.good.take()?.restore(&self.slots).ok()?;
+    fn go_back(&mut self) -> candle_core::Result<Option<u64>> {
+        let Some(good) = self.good.take() else { return Ok(None) };
+        (self.slots, self.state) = good.restore(&self.slots)?;
         self.plan.run = self.state.run.clone();
-        Some(self.state.step)
+        Ok(Some(self.state.step))
     }
 
     /// Goes back to the last good state; from the state of the step before, the same batch would most often fail again.
@@ -489,11 +508,47 @@ impl Trainer {
         let names: Vec<&str> = self.template.iter().map(|(name, _)| name).collect();
         let (why, rate) = (culprit.words(self.state.step + 1, &names), self.plan.run.learning_rate);
         let hint = match self.go_back() {
-            Some(step) => {
+            Ok(Some(step)) => {
                 format!("the run is back at step {step}, its last good state; go on with a learning rate below {rate}")
             }
-            None => "the run is as it was; go on from an older save, or with a lower learning rate".to_owned(),
+            Err(e) if matches!(culprit, Culprit::Weight(_)) => return self.lost(&why, &e),
+            Ok(None) | Err(_) => {
+                "the run is as it was; go on from an older save, or with a lower learning rate".to_owned()
+            }
         };
         Error { kind: Kind::Diverged, ..Error::new("training stopped", why, hint) }
+    }
+
+    /// Says so of the weights, and remembers it.
+    fn lost(&mut self, why: &impl Display, back: &candle_core::Error) -> Error {
+        self.lost = true;
+        let why = format!("{why}, and its last good state cannot be read back: {back}");
+        Error::new("training stopped", why, "resume from its last save")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Dataset;
+
+    #[test]
+    fn a_run_whose_last_good_state_is_gone_is_not_saved_once_its_weights_are_no_numbers() {
+        let plan = RunConfig { preset: "digits16".into(), batch: 4, ..RunConfig::default() }.validate().unwrap();
+        let (source, shape) = plan.data_place();
+        let data = Dataset::load(&source, shape, &|_, _| true).unwrap();
+        let compute = Arc::new(Compute::new(Device::Cpu, 1, || ()).unwrap());
+        let mut run = Trainer::new(plan, compute).unwrap();
+        run.step(&data).unwrap();
+        // before the weights have moved, nothing is lost
+        run.good = Some(Good::unreadable(&run.state));
+        let e = run.diverged(&Culprit::Loss(f64::NAN, None));
+        assert!(e.kind == Kind::Diverged && run.checkpoint().is_ok(), "{e}");
+        run.good = Some(Good::unreadable(&run.state));
+        run.plan.run.learning_rate = f64::MAX;
+        let e = run.step(&data).unwrap_err();
+        assert!(e.kind == Kind::Failed && e.to_string().contains("cannot be read back"), "{e}");
+        assert_eq!(run.steps_done(), 1);
+        assert!(run.checkpoint().is_err_and(|e| e.to_string().contains("resume from its last save")));
     }
 }
