@@ -175,9 +175,18 @@ pub(super) fn field(number: Number, value: &mut f64) -> DragValue<'_> {
     match number {
         Number::EmaDecay => drag.speed(1e-5).max_decimals(7),
         Number::LearningRate => drag.custom_formatter(|v, _| format!("{v:.1e}")),
-        _ if number.is_count() => drag.max_decimals(0),
+        _ if number.is_count() => drag.max_decimals(0).custom_formatter(|v, _| counted(v)).custom_parser(uncounted),
         _ => drag,
     }
+}
+
+/// 20000 as "20,000"; what is no count, as it was typed.
+fn counted(v: f64) -> String {
+    if (0.0..1e15).contains(&v) { numbers::thousands(v.round() as u64) } else { v.to_string() }
+}
+
+fn uncounted(text: &str) -> Option<f64> {
+    text.replace([',', ' '], "").parse().ok()
 }
 
 /// What that number is for, and its bounds.
@@ -220,4 +229,18 @@ fn path_field(ui: &mut Ui, text: &mut String, name: &str, usage: PathUse, out: &
             out.push(UiAction::AskPath(usage));
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_can_be_typed() {
+        for (v, shown) in [(20_000.0, "20,000"), (0.0, "0"), (-5.0, "-5"), (2e20, "200000000000000000000")] {
+            assert_eq!((counted(v), uncounted(shown)), (shown.to_owned(), Some(v)));
+        }
+        assert_eq!(uncounted("1 000"), Some(1000.0));
+        assert_eq!(uncounted("many"), None);
+    }
 }

@@ -294,7 +294,9 @@ impl ScheduleView {
         section(ui, "Schedule of the forward film");
         let mut edited = config;
         ui.horizontal_wrapped(|ui| {
+            // all four beside each other
             ui.spacing_mut().item_spacing.x = 2.0;
+            ui.spacing_mut().button_padding.x = GRID;
             for kind in BetaSchedule::ALL {
                 if ui.selectable_label(edited.kind == kind, name(kind)).on_hover_text(kind.name()).clicked() {
                     edited.kind = kind;
