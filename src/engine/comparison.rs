@@ -30,6 +30,8 @@ pub struct CompareRequest {
 pub struct Comparison {
     /// Doses of noise in x_t.
     pub doses: usize,
+    /// ᾱ_t.
+    pub alpha_bar: f64,
     /// Where x_0 comes from, in words.
     pub source: String,
     /// x_0.
@@ -102,6 +104,7 @@ impl Comparer {
         };
         Ok(Comparison {
             doses,
+            alpha_bar: schedule.alpha_bar(doses),
             source: self.source.clone(),
             x_start: self.x_start.clone(),
             noise: self.noise.clone(),

@@ -106,7 +106,9 @@ mod tests {
 
     #[test]
     fn only_the_newest_film_is_begun_and_every_save() {
-        let scrubbing = (1..=50).map(forward).chain([Command::Save(51, "a".into()), Command::Save(52, "b".into())]);
+        let scrubbing = (1..=50)
+            .map(forward)
+            .chain([Command::Save(51, Which::Loaded, "a".into()), Command::Save(52, Which::Loaded, "b".into())]);
         let (got, ended) = pass(scrubbing.chain([forward(53)]).collect());
         assert_eq!(got, ["Save 51", "Save 52", "Forward 53"]);
         assert_eq!(ended, (1..=50).collect::<Vec<_>>());
@@ -115,7 +117,8 @@ mod tests {
     #[test]
     fn what_is_cancelled_before_its_turn_never_begins_but_saves_do() {
         let load = Command::Load(1, Origin::Shipped);
-        let commands = vec![load, forward(2), Command::Save(3, "a".into()), Command::Cancel(3), Command::Cancel(1)];
+        let commands =
+            vec![load, forward(2), Command::Save(3, Which::Loaded, "a".into()), Command::Cancel(3), Command::Cancel(1)];
         let (got, ended) = pass(commands);
         assert_eq!(got, ["Forward 2", "Save 3", "Cancel 0", "Cancel 0"]);
         assert_eq!(ended, [1]);

@@ -98,8 +98,8 @@ pub enum Command {
     Fetch(JobId, String),
     /// Tell what the runs in that folder write, as it grows, without ever touching it; ends another watch.
     Watch(JobId, PathBuf),
-    /// Save the training under way or else the loaded model as a diffusers folder.
-    Save(JobId, PathBuf),
+    /// Save that model as a diffusers folder.
+    Save(JobId, Which, PathBuf),
     /// Write a film into a file; ends an export under way.
     Export(JobId, Box<ExportRequest>),
     /// Look for the recipe of a film in that file.
@@ -127,7 +127,7 @@ impl Command {
             | Self::Load(job, _)
             | Self::Fetch(job, _)
             | Self::Watch(job, _)
-            | Self::Save(job, _)
+            | Self::Save(job, ..)
             | Self::Export(job, _)
             | Self::ReadRecipe(job, _)
             | Self::ReadRuns(job, _)
@@ -354,8 +354,8 @@ pub enum Event {
     Fetched(JobId, PathBuf),
     /// All that was read of watched runs.
     Watched(JobId, Arc<Watched>),
-    /// Saved into this folder.
-    Saved(JobId, PathBuf),
+    /// That model was saved into this folder.
+    Saved(JobId, Which, PathBuf),
     /// How far both samplers of a race have come; cumulative.
     Race(JobId, Box<[Lane; 2]>),
     /// The recipe inside that file, if it holds one.

@@ -289,6 +289,8 @@ impl Worker<'_> {
             }
             Command::Train(job, request) => {
                 self.end_training();
+                // it may be of the training before
+                self.comparer = None;
                 self.guard(job, |w| {
                     let last = w.training.as_ref();
                     w.training = Some(TrainingJob::start(job, *request, last, &w.compute, &w.readings.cache, w.out)?);
@@ -306,9 +308,9 @@ impl Worker<'_> {
                     training.change(&changes, self.out);
                 }
             }
-            Command::Save(job, dir) => {
-                if self.guard(job, |w| w.save(&dir)) {
-                    self.out.send(Event::Saved(job, dir));
+            Command::Save(job, which, dir) => {
+                if self.guard(job, |w| w.save(which, &dir)) {
+                    self.out.send(Event::Saved(job, which, dir));
                     self.out.finished(job, Ok(()));
                 }
             }
@@ -520,7 +522,7 @@ impl Worker<'_> {
         for command in commands {
             let done = match command {
                 Command::Load(_, origin) => self.load(&origin),
-                Command::Save(_, dir) => self.save(&dir),
+                Command::Save(_, which, dir) => self.save(which, &dir),
                 Command::SaveNotes(_, dir, text) => runs::save_notes(&dir, &text),
                 _ => Ok(()),
             };
@@ -530,17 +532,17 @@ impl Worker<'_> {
         }
     }
 
-    /// Saves the training, or else the loaded model; only a save of this session may be replaced.
-    fn save(&mut self, dir: &Path) -> Result<()> {
-        let which = if self.training.is_some() { Which::Training } else { Which::Loaded };
-        let own = self.training.as_ref().is_some_and(|training| training.writes_to(dir));
-        if let Some(training) = self.training.as_mut().filter(|_| own) {
+    /// Saves that model; only a save of this session may be replaced.
+    fn save(&mut self, which: Which, dir: &Path) -> Result<()> {
+        let mut training = self.training.as_mut().filter(|_| which == Which::Training);
+        let own = training.as_ref().is_some_and(|training| training.writes_to(dir));
+        if let Some(training) = training.take_if(|_| own) {
             training.end_saving()?;
         }
         let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
         checkpoint::save(dir, &self.model(which)?.checkpoint)?;
-        match &self.training {
+        match self.training.as_ref().filter(|_| which == Which::Training) {
             Some(_) if own => {}
             Some(training) => training.album().copy_to(dir)?,
             None => checkpoint::drop_snapshots(dir, None)?,

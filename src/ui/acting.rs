@@ -8,7 +8,7 @@ use super::state::{FilmSettings, GRIDS, Phase, RunSettings, Training, next_seed}
 use super::tree::{Growing, Plan, Travel};
 use super::unsaved::{Parting, Unsaved, Wish};
 use super::window::Window;
-use crate::engine::{Command, ForwardSource, Origin, RunConfig, Source, TrainingState, Which, hub};
+use crate::engine::{Command, Error, ForwardSource, Origin, RunConfig, Source, TrainingState, Which, hub};
 use std::path::{Path, PathBuf};
 
 impl Window {
@@ -46,6 +46,16 @@ impl Window {
                 let source = ForwardSource::Drawn(bytes);
                 self.set_film(FilmSettings { source, ..self.state.settings.clone() });
             }
+            A::BringBack if self.state.playback.doses() == 0 => {
+                let why = "at t = 0 it holds no noise";
+                let hint = "move the playhead towards noise first";
+                self.state.fail(&Error::usage("cannot bring the picture back", why, hint));
+            }
+            A::BringBack if self.state.settings.schedule.is_some() => {
+                let why = "it drowned on another schedule than the model knows";
+                let hint = "choose “As trained” in the schedule view (F7)";
+                self.state.fail(&Error::usage("cannot bring the picture back", why, hint));
+            }
             A::BringBack => {
                 let from = Some(self.state.playback.doses());
                 self.film.drawing = None;
@@ -82,6 +92,7 @@ impl Window {
             A::SaveNotes(dir, notes) => self.save_notes(dir, notes),
             A::StartFrom(run) => {
                 self.leave_runs();
+                self.stop_watch();
                 self.state.run = *run;
                 self.preferences.run_settings = true;
                 self.view = View::Training;
@@ -171,7 +182,14 @@ impl Window {
     /// Computes what the changed settings change.
     fn set_film(&mut self, settings: FilmSettings) {
         let old = std::mem::replace(&mut self.state.settings, settings);
+        if self.state.settings.which != old.which {
+            self.state.fit_settings();
+        }
         let new = &self.state.settings;
+        let redrawn = matches!(new.source, ForwardSource::Drawn(_));
+        if new.which != old.which || new.source != old.source && !redrawn {
+            self.film.drawing = None;
+        }
         let (sample, drown) =
             (new.sample_request() != old.sample_request(), new.forward_request() != old.forward_request());
         if drown {
@@ -188,11 +206,7 @@ impl Window {
 
     /// [c, h, w] of the pictures of the chosen model.
     fn shape(&self) -> Option<[usize; 3]> {
-        let model = match self.state.settings.which {
-            Which::Loaded => self.state.model.as_ref(),
-            Which::Training => self.state.training.as_ref()?.model.as_ref(),
-        };
-        model.map(|model| model.shape)
+        self.state.chosen_model().map(|model| model.shape)
     }
 
     fn sample(&mut self) {
@@ -268,6 +282,7 @@ impl Window {
             self.state.runs.folder = runs.display().to_string();
         }
         self.state.training = Some(training);
+        self.stop_watch();
         self.state.banners.retain(|banner| !banner.diverged);
         self.preferences.run_settings = false;
     }
@@ -276,6 +291,13 @@ impl Window {
         let job = self.state.new_job();
         self.state.file_jobs.push(job);
         self.commands.push(Command::Load(job, origin));
+    }
+
+    /// Whether it is the training that is saved, not the loaded model.
+    fn saves_training(&self) -> bool {
+        let asked = self.unsaved.is_some() || self.view == View::Training || self.state.model.is_none();
+        let at_risk = |t: &Training| t.phase == Phase::Busy || t.unsaved().is_some();
+        self.state.training.as_ref().is_some_and(|t| asked || at_risk(t))
     }
 
     fn use_path(&mut self, usage: PathUse, path: PathBuf) {
@@ -290,7 +312,8 @@ impl Window {
                 if let Some(unsaved) = &mut self.unsaved {
                     unsaved.saving = Some(job);
                 }
-                self.commands.push(Command::Save(job, path));
+                let which = if self.saves_training() { Which::Training } else { Which::Loaded };
+                self.commands.push(Command::Save(job, which, path));
             }
             PathUse::Watch => self.watch(path),
             PathUse::OpenImage => {

@@ -303,7 +303,7 @@ pub fn table() -> Vec<Entry> {
             A::AskPath(PathUse::SaveModel),
             Window,
             "Save model…",
-            "Save the training under way, or else the loaded model, as a diffusers folder",
+            "Save the training that runs or no folder holds, or else the loaded model, as a diffusers folder",
             Some((COMMAND, Key::S)),
         ),
         entry(

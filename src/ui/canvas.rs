@@ -44,6 +44,11 @@ impl Canvas {
         }
     }
 
+    /// Whether pictures of this shape can be drawn on it.
+    pub fn fits(&self, shape: [usize; 3]) -> bool {
+        self.shape == shape
+    }
+
     /// Draws the canvas into `area`, its tools under it. Returns the picture when a stroke ends or all is cleared.
     pub fn ui(&mut self, ui: &mut Ui, area: Rect) -> Option<Arc<[u8]>> {
         let mut tools = area;

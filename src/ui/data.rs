@@ -71,7 +71,11 @@ impl Window {
     /// Asks for the data of the next training, unless they are there or on their way.
     pub(super) fn look_at_data(&mut self, again: bool) {
         let config = &self.state.run.config;
-        let Ok(plan) = config.validate() else { return };
+        let plan = match config.validate() {
+            Ok(plan) => plan,
+            Err(e) if again => return self.state.fail(&e),
+            Err(_) => return,
+        };
         let (_, shape) = plan.data_place();
         let request = LookRequest { data: config.source(), shape, again: false };
         let data = &self.state.data;

@@ -181,7 +181,8 @@ impl ExportDialog {
         style::segments(ui, &ways, &mut self.way);
         let [from, to] = state.playback.marks();
         let reached = state.extent().reached.filter(|_| self.sides[1]).unwrap_or(0);
-        let range = [from.unwrap_or(state.playback.steps()), to.unwrap_or(0).max(reached)];
+        let image = to.unwrap_or(0).max(reached);
+        let range = [from.unwrap_or(state.playback.steps()).max(image), image];
         ui.horizontal(|ui| {
             let number = |ui: &mut Ui, name: &str, tooltip: &str, value: DragValue<'_>| {
                 let label = ui.label(name);
@@ -201,8 +202,9 @@ impl ExportDialog {
         ui.add_space(GRID);
         ui.horizontal(|ui| {
             let path = typed_path(&self.path);
-            let ready = path.is_some() && (state.forward.film.is_some() || state.reverse.film.is_some());
+            let ready = path.is_some() && state.reverse.film.is_some();
             let go = ui.add_enabled_ui(ready, |ui| style::primary(ui, "Export")).inner;
+            let go = go.on_disabled_hover_text("There is no film yet, or no file is named");
             if go.on_hover_text("Write the file").clicked()
                 && let Some(path) = path
             {

@@ -143,7 +143,10 @@ impl FilmView {
         let p = style::palette(ui);
         let doses = state.forward_doses(doses);
         heading(ui, "Forward", "data → noise", |ui| {
-            let source = state.forward.source.as_deref().unwrap_or("…");
+            let source = match &self.drawing {
+                Some(_) => "your drawing",
+                None => state.forward.source.as_deref().unwrap_or("…"),
+            };
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if !state.presenting {
                     source_menu(ui, state, out);
@@ -182,7 +185,7 @@ impl FilmView {
                 if let Some(by) = state.source_at(doses) {
                     let (kind, rest) = whose(by);
                     let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
-                    let mut says = format!("{}, {} {calls} calls per picture", by.model, by.calls);
+                    let mut says = format!("{}, {rest}, {} {calls} calls per picture", by.model, by.calls);
                     let mut steps = format!("{} {}", by.sampler, by.calls);
                     if let Some(from) = &by.from {
                         says = format!("{says}, from {from}");
@@ -193,7 +196,8 @@ impl FilmView {
                     if state.branches.chosen() != ROOT {
                         says = format!("{says}, branch “{}”", state.branches.name(state.branches.chosen()));
                     }
-                    let texts = [format!("{rest} · {steps}"), format!("{rest} · {}", by.sampler), rest];
+                    let short = rest.trim_start_matches("step ").to_owned();
+                    let texts = [format!("{rest} · {steps}"), format!("{rest} · {}", by.sampler), rest, short];
                     style::badge_of(ui, kind, &texts.each_ref().map(String::as_str)).on_hover_text(says);
                 }
             });

@@ -33,9 +33,11 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     ui.label(RichText::new("Film settings").font(style::semibold(style::LARGE)));
     section(ui, "Model");
     let training = state.training.as_ref().is_some_and(|t| t.model.is_some());
-    let loaded = state.model.as_ref().map_or("Loaded", |m| m.name.as_str());
+    // an underscore of a name is no index
+    let loaded = state.model.as_ref().map_or_else(|| "Loaded".to_owned(), |m| m.name.replace('_', "__"));
     if training {
-        let models = [(Which::Loaded, loaded, "The loaded model"), (Which::Training, "In training", "As it is now")];
+        let models =
+            [(Which::Loaded, loaded.as_str(), "The loaded model"), (Which::Training, "In training", "As it is now")];
         style::segments(ui, &models, &mut s.which);
     } else if let Some(model) = &state.model {
         let step = model.step.map_or_else(String::new, |n| format!(", step {}", numbers::thousands(n)));
@@ -69,7 +71,7 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 
 /// The choice of what predicts, in a model that is there.
 pub fn predictor(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
-    let raw = s.which == Which::Training || state.model.as_ref().is_some_and(|m| m.has_raw);
+    let raw = state.chosen_model().is_some_and(|m| m.has_raw);
     let predictors = [
         (Predictor::Ema, "EMA", "The moving average of the weights over training: what one samples with"),
         (Predictor::Raw, "Raw", "The weights as the optimiser left them"),

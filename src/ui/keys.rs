@@ -4,8 +4,8 @@ use super::actions::{Entry, Scope, UiAction, View, table};
 use egui::{Key, KeyboardShortcut, Popup};
 
 /// Takes the shortcuts that were pressed out of the input. While a widget has the keyboard, keys that it may want for
-/// itself are left to it; one that acts closes an open menu.
-pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
+/// itself are left to it; one that acts closes an open menu. `watching`: whether the training view shows another's run.
+pub fn pressed(ctx: &egui::Context, view: View, watching: bool, out: &mut Vec<UiAction>) {
     let (text, widget) = (ctx.text_edit_focused(), ctx.memory(|m| m.focused().is_some()));
     let menu = Popup::is_any_open(ctx);
     let mut entries = table();
@@ -17,6 +17,11 @@ pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
             let here = match scope {
                 Scope::Window => true,
                 Scope::In(View::Film) => view.has_timeline(),
+                // what is watched stands in the place of the own training
+                Scope::In(View::Training) if watching => {
+                    let free = matches!(action, UiAction::ToggleLog | UiAction::StartLecture | UiAction::StartTraining);
+                    free && view == View::Training
+                }
                 Scope::In(other) => other == view,
             };
             let Some(keys) = keys.filter(|_| here) else { continue };
@@ -27,7 +32,8 @@ pub fn pressed(ctx: &egui::Context, view: View, out: &mut Vec<UiAction>) {
             );
             // typing is undone by its own field
             let text_own = plain || keys.logical_key == Key::Z;
-            let left = text_own && text || plain && widgets_own && widget || menu && keys.logical_key == Key::Escape;
+            let ends = (menu || text) && keys.logical_key == Key::Escape;
+            let left = text_own && text || plain && widgets_own && widget || ends;
             if !left && input.consume_shortcut(&keys) {
                 out.push(action);
             }

@@ -138,7 +138,7 @@ impl NoiseView {
             Rect::from_min_size(min, half.max(vec2(1.0, 1.0)))
         };
         ui.painter().vline(middle.x, area.shrink2(vec2(0.0, GRID)).y_range(), Stroke::new(1.0, p.hairline));
-        let alpha_bar = state.forward.film.as_ref().map_or(1.0, |(_, film)| film.schedule().alpha_bar(c.doses));
+        let alpha_bar = c.alpha_bar;
         let number = |v: f64| Part::Number(format!("{v:.3}"));
         let time = format!("{:>4}", c.doses);
         let data = [

@@ -129,6 +129,10 @@ impl RunsView {
         let frame = egui::Frame::new().fill(style::palette(ui).background).inner_margin(egui::Margin::same(16));
         egui::CentralPanel::default().frame(frame).show(ui, |ui| {
             self.bar(ui, state, out);
+            if state.runs.job.is_none() {
+                // those of another folder, and those that are gone
+                self.ticked.retain(|dir| state.runs.listed.iter().any(|run| run.dir == *dir));
+            }
             ui.add_space(GRID);
             if state.runs.listed.is_empty() {
                 let (headline, reason) = match (&state.runs.job, state.runs.read) {

@@ -127,7 +127,7 @@ fn warning(signal_left: f64) -> Option<String> {
 impl ScheduleView {
     /// Draws the view for the state at `doses` of the timeline.
     pub fn ui(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
-        let Some(model) = &state.model else {
+        let Some(model) = state.chosen_model() else {
             style::placeholder(ui, "No model", "Open a model to see its schedule", None, out);
             return;
         };

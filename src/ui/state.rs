@@ -288,6 +288,28 @@ impl AppState {
         self.last_job
     }
 
+    /// The model that films are made with.
+    pub fn chosen_model(&self) -> Option<&Arc<ModelInfo>> {
+        match self.settings.which {
+            Which::Loaded => self.model.as_ref(),
+            Which::Training => self.training.as_ref()?.model.as_ref(),
+        }
+    }
+
+    /// Takes out of the settings what the chosen model has not.
+    pub(super) fn fit_settings(&mut self) {
+        let Some(model) = self.chosen_model().cloned() else { return };
+        let (s, values) = (&mut self.settings, model.shape.iter().product::<usize>());
+        if matches!(&s.source, ForwardSource::Drawn(bytes) if bytes.len() != values) {
+            s.source = ForwardSource::Data;
+        }
+        if !model.has_raw && s.predictor == Predictor::Raw {
+            s.predictor = Predictor::Ema;
+        }
+        let steps = model.schedule.steps();
+        (s.steps, s.from) = (s.steps.filter(|k| *k <= steps), s.from.filter(|t| *t <= steps));
+    }
+
     /// What the network behind the reverse film predicts.
     pub fn predicts(&self) -> PredictionType {
         let model = match self.reverse.made.as_ref().map(|made| made.which) {
@@ -310,17 +332,20 @@ impl AppState {
                     // it was drawn on another model's grid
                     self.settings.source = ForwardSource::Data;
                 }
-                if !model.has_raw && self.settings.predictor == Predictor::Raw {
-                    self.settings.predictor = Predictor::Ema;
-                }
-                self.settings.steps = self.settings.steps.filter(|k| *k <= model.schedule.steps());
                 self.model = Some(model);
+                self.fit_settings();
                 self.noise.forget();
                 return Some(self.awaited().unwrap_or(UiAction::Restart));
             }
             Event::TrainingStarted(job, model) => {
                 if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
                     t.model = Some(model);
+                    if self.settings.which == Which::Training {
+                        // films and predictions of the training before
+                        self.fit_settings();
+                        self.noise.forget();
+                        return Some(UiAction::Restart);
+                    }
                 }
             }
             Event::Forward(job, film, source) => {
@@ -369,9 +394,9 @@ impl AppState {
                     t.snapshots.push(snapshot);
                 }
             }
-            Event::Saved(job, path) => {
+            Event::Saved(job, which, path) => {
                 if self.file_jobs.contains(&job) {
-                    if let Some(t) = &mut self.training {
+                    if let Some(t) = self.training.as_mut().filter(|_| which == Which::Training) {
                         t.saved();
                     }
                     self.notify(Severity::Info, "Model saved".into(), path.display().to_string());

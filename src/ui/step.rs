@@ -157,7 +157,11 @@ impl StepView {
                     self.form = Some(form);
                 }
             }
-            let n = state.shown().film.as_ref().map_or(1, |(_, film)| film.n());
+            let film = match self.process {
+                Process::Reverse => &state.shown().film,
+                Process::Forward => &state.forward.film,
+            };
+            let n = film.as_ref().map_or(1, |(_, film)| film.n());
             self.picture = self.picture.min(n - 1);
             let label = ui.label("Picture");
             let mut number = self.picture + 1;

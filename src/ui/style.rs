@@ -413,12 +413,13 @@ pub fn badge_of(ui: &mut Ui, kind: &str, texts: &[&str]) -> Response {
     response
 }
 
-/// A line of text in which `_` lowers the character after it: an index.
+/// A line of text in which `_` lowers the character after it, an index; two of them are one to read.
 pub fn indexed(text: &str, size: f32, color: Color32) -> LayoutJob {
-    let mut job = LayoutJob::default();
+    let (mut job, text) = (LayoutJob::default(), text.replace("__", "\0"));
     let mut write = |text: &str, size: f32, line_height: Option<f32>| {
         let font_id = FontId::proportional(size);
-        job.append(text, 0.0, TextFormat { font_id, color, line_height, valign: Align::BOTTOM, ..Default::default() });
+        let text = text.replace('\0', "_");
+        job.append(&text, 0.0, TextFormat { font_id, color, line_height, valign: Align::BOTTOM, ..Default::default() });
     };
     // letters stand in the middle of a taller line, at whose bottom an index stands
     let tall = text.contains('_').then_some(1.5 * size);

@@ -132,7 +132,7 @@ pub const ORACLE_EPS: Symbol = symbol(
     Mark::None,
     "*",
     |p| p.oracle,
-    "ε*, the noise that the exact oracle of the data finds in x_t: no network can have a lower loss on these data",
+    "ε*, the noise that the exact oracle of the data finds in x_t: on the images that it knows, no network can have a lower loss",
 );
 /// The oracle's x_0.
 pub const ORACLE_XSTART: Symbol = symbol(

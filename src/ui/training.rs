@@ -11,7 +11,7 @@ use super::signals::SignalCurves;
 use super::snapshots::{self, SnapshotsView};
 use super::state::{AppState, Phase, Training};
 use super::style::{self, GRID};
-use crate::engine::{Kind, PredictionType};
+use crate::engine::{Kind, PredictionType, RunConfig};
 use egui::{Align, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
 
 /// What the upper part of the view shows.
@@ -148,10 +148,16 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
         style::button(ui, &UiAction::StopTraining, out);
     } else {
         let slower = go_on_slower(ui, training, true, out);
+        // it was not made from the form
+        let lecture = training.request.config == RunConfig::lecture();
+        if !slower && lecture {
+            style::labelled_button(ui, "Digits again", &UiAction::StartLecture, true, out);
+        }
         ui.add_enabled_ui(state.run.config.validate().is_ok(), |ui| {
-            style::labelled_button(ui, "Start again", &UiAction::StartTraining, !slower, out);
+            let label = if lecture { "Start training" } else { "Start again" };
+            style::labelled_button(ui, label, &UiAction::StartTraining, !slower && !lecture, out);
         });
-        if !slower {
+        if !slower && !lecture {
             style::button(ui, &UiAction::StartLecture, out);
         }
         style::button(ui, &UiAction::AskPath(PathUse::SaveModel), out);

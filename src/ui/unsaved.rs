@@ -87,8 +87,10 @@ impl Window {
         if ctx.input(|i| i.viewport().close_requested()) && unsaved && self.closing == Closing::No {
             ctx.send_viewport_cmd(ViewportCommand::CancelClose);
             ctx.send_viewport_cmd(ViewportCommand::Minimized(false));
-            if self.unsaved.is_none() {
-                self.unsaved = Some(Unsaved { wish: Wish::Close, shown: false, saving: None });
+            match &mut self.unsaved {
+                // also where it is being asked for another reason
+                Some(unsaved) => unsaved.wish = Wish::Close,
+                None => self.unsaved = Some(Unsaved { wish: Wish::Close, shown: false, saving: None }),
             }
         }
     }

@@ -49,6 +49,7 @@ impl Window {
         self.stop_watch();
         let job = self.state.new_job();
         self.view = View::Training;
+        self.state.presenting = false;
         self.state.watching = Some(Watching { job, path: path.clone(), seen: None });
         self.commands.push(Command::Watch(job, path));
     }

@@ -5,7 +5,7 @@ use super::step::{self, Process};
 use super::style;
 use crate::diffusion::Images;
 use crate::diffusion::terms::{self, Factor, Form, Term};
-use crate::engine::{SamplerKind, Schedule, ScheduleConfig, Spacing};
+use crate::engine::{JobId, SamplerKind, Schedule, ScheduleConfig, Spacing};
 use egui::{RichText, Ui, Vec2b, vec2};
 use egui_plot::{Line, PlotPoint, PlotPoints, VLine};
 
@@ -15,6 +15,7 @@ const POINTS: usize = 250;
 /// What the curves on screen were made from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Key {
+    film: JobId,
     process: Process,
     form: Form,
     kind: Option<SamplerKind>,
@@ -45,9 +46,10 @@ impl WeightsView {
             Process::Reverse => (&state.shown().film, doses),
             Process::Forward => (&state.forward.film, state.forward_doses(doses)),
         };
-        let Some((_, film)) = film else { return };
+        let Some((job, film)) = film else { return };
         let made = state.made_at(doses);
         let key = Key {
+            film: *job,
             process,
             form,
             kind: made.map(|made| made.sample_request().sampler),

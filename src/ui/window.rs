@@ -120,7 +120,11 @@ impl Window {
             self.saved_before(*job, outcome);
             self.let_go_of_row(*job);
         }
-        if let Some(action) = self.state.apply(event) {
+        let loaded = matches!(event, Event::ModelChanged(_));
+        let action = self.state.apply(event);
+        let shape = self.state.chosen_model().map(|model| model.shape);
+        self.film.drawing.take_if(|canvas| loaded || shape.is_some_and(|shape| !canvas.fits(shape)));
+        if let Some(action) = action {
             self.act(action);
         }
         self.grow();
@@ -145,7 +149,7 @@ impl Window {
         let mut out = Vec::new();
         self.hold_close(ui.ctx());
         if self.path.is_none() && self.unsaved.is_none() && self.parting.is_none() && self.export.is_none() {
-            keys::pressed(ui.ctx(), self.view, &mut out);
+            keys::pressed(ui.ctx(), self.view, self.state.watching.is_some(), &mut out);
         }
         dropped_files(ui, &mut out);
         self.play(ui);

@@ -1,6 +1,6 @@
 //! A picture of one's own, and its way back.
 
-use crate::support::{film, provenance, tell, with_films};
+use crate::support::{Gui, film, model, provenance, tell, with_films};
 use ddpm_film::engine::{Command, Event, ForwardSource, Provenance};
 use egui::{Key, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
@@ -70,4 +70,33 @@ fn the_model_brings_the_picture_back_from_the_playhead() {
     gui.run();
     let commands = gui.state_mut().take_commands();
     assert!(matches!(commands.as_slice(), [Command::Sample(_, r)] if r.from.is_none()), "{commands:?}");
+}
+
+#[test]
+fn a_picture_without_noise_is_not_brought_back() {
+    let mut gui = with_films(1280.0, 720.0);
+    gui.state_mut().state.playback.seek(0);
+    gui.state_mut().take_commands();
+    gui.key_press(Key::V);
+    gui.run();
+    gui.get_by_label("cannot bring the picture back");
+    assert!(gui.state_mut().take_commands().is_empty() && gui.state().state.settings.from.is_none());
+}
+
+#[test]
+fn a_drawing_goes_when_another_picture_or_model_comes() {
+    let mut gui = with_films(1280.0, 720.0);
+    let draws = |gui: &Gui| gui.query_by_role_and_label(Role::Canvas, "Your picture").is_some();
+    gui.key_press(Key::W);
+    gui.run();
+    gui.get_by_label("DATA · your drawing");
+    tell(&mut gui, Event::Recipe(7, "/tmp/photo.png".into(), None));
+    gui.run();
+    assert!(!draws(&gui) && matches!(gui.state().state.settings.source, ForwardSource::File(_)));
+    gui.key_press(Key::W);
+    gui.run();
+    assert!(draws(&gui));
+    tell(&mut gui, Event::ModelChanged(model()));
+    gui.run();
+    assert!(!draws(&gui));
 }

@@ -31,6 +31,7 @@ fn answer(gui: &mut Gui, job: JobId, doses: usize) {
     };
     let comparison = Comparison {
         doses,
+        alpha_bar: 0.25,
         source: "MNIST".into(),
         x_start: images.clone(),
         noise: images.clone(),

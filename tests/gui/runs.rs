@@ -134,3 +134,17 @@ fn the_folder_is_remembered() {
     let again = ddpm_film::ui::Window::new(gui.state().preferences());
     assert_eq!(again.state.runs.folder, "/runs");
 }
+
+#[test]
+fn ticks_of_another_folder_are_gone() {
+    let (mut gui, _) = read();
+    gui.get_by_label("Curve of new").click();
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::Enter);
+    gui.run();
+    let job = gui.state_mut().take_commands().iter().find_map(Command::job).unwrap();
+    tell(&mut gui, Event::Run(job, run("elsewhere", 60, 1500)));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.run();
+    gui.get_by_label("No curve chosen");
+}

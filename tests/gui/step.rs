@@ -8,7 +8,7 @@ use ddpm_film::diffusion::sampler::Sampler;
 use ddpm_film::engine::{
     Event, Frame, ModelInfo, Outcome, PredictionType, SamplerKind, Schedule, ScheduleConfig, Trajectory, Variance,
 };
-use egui::{Key, Modifiers};
+use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
 
@@ -218,4 +218,28 @@ fn the_ends_of_the_film_and_small_windows_are_no_trouble() {
         gui.key_press_modifiers(Modifiers::NONE, Key::F8);
         gui.run_steps(3);
     }
+}
+
+#[test]
+fn a_forward_film_of_fewer_pictures_than_the_reverse_one_is_taken_apart() {
+    let mut gui = at_a_step();
+    gui.get_by_label("Forward").click();
+    gui.run();
+    gui.get_by_role_and_label(Role::SpinButton, "Picture").click();
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    gui.event(egui::Event::Text("4".into()));
+    gui.key_press(Key::Enter);
+    gui.run();
+    gui.state_mut().take_commands();
+    // 9, 16, 64, 1: the last one is there before the reverse film is
+    for _ in 0..4 {
+        gui.key_press(Key::G);
+        gui.run();
+    }
+    let (_, Some(job)) = film_jobs(&mut gui) else { panic!("the forward film is drowned again") };
+    let film = Trajectory::forward(schedule(), &noise_images(1, Purpose::Pick, 0, 0, 1, [1, 8, 8]), 3);
+    tell(&mut gui, Event::Forward(job, Arc::new(film), "MNIST".into()));
+    gui.run();
+    assert_eq!(gui.get_by_role_and_label(Role::SpinButton, "Picture").value().as_deref(), Some("1 of 1"));
 }

@@ -4,8 +4,8 @@ use crate::support::{Gui, bare, model, schedule, tell, with_films};
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::timesteps::Sample;
 use ddpm_film::engine::{
-    Changes, Command, Error, Evaluation, Event, Finding, Floor, Frame, History, JobId, Kind, Metrics, Outcome,
-    Snapshot, StepStats, TrainingState, Trajectory, Verdict,
+    Changes, Command, Error, Evaluation, Event, Finding, Floor, ForwardSource, Frame, History, JobId, Kind, Metrics,
+    ModelInfo, Outcome, RunConfig, ScheduleConfig, Snapshot, StepStats, TrainingState, Trajectory, Verdict, Which,
 };
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::state::Phase;
@@ -136,7 +136,7 @@ fn a_run_that_diverged_goes_on_with_half_the_rate_at_one_press() {
     let (mut gui, job) = running();
     let save = |gui: &mut Gui| {
         gui.state_mut().state.file_jobs.push(9);
-        tell(gui, Event::Saved(9, "/tmp/model".into()));
+        tell(gui, Event::Saved(9, Which::Training, "/tmp/model".into()));
         tell(gui, Event::Finished(9, Outcome::Done));
     };
     let e = Error {
@@ -291,10 +291,7 @@ fn a_film_of_the_training_can_be_asked_for_while_it_runs() {
     gui.get_by_label("In training").click();
     gui.run();
     let commands = gui.state_mut().take_commands();
-    assert!(
-        commands.iter().any(|c| matches!(c, Command::Sample(_, r) if r.which == ddpm_film::engine::Which::Training)),
-        "{commands:?}"
-    );
+    assert!(commands.iter().any(|c| matches!(c, Command::Sample(_, r) if r.which == Which::Training)), "{commands:?}");
 }
 
 #[test]
@@ -307,9 +304,9 @@ fn saving_names_the_folder_and_says_when_it_is_done() {
     gui.get_by_label("Save").click();
     gui.run();
     let commands = gui.state_mut().take_commands();
-    let [Command::Save(job, path)] = commands.as_slice() else { panic!("{commands:?}") };
+    let [Command::Save(job, Which::Loaded, path)] = commands.as_slice() else { panic!("{commands:?}") };
     let (job, path) = (*job, path.clone());
-    tell(&mut gui, Event::Saved(job, path));
+    tell(&mut gui, Event::Saved(job, Which::Loaded, path));
     tell(&mut gui, Event::Finished(job, Outcome::Done));
     gui.run();
     gui.get_by_label("Model saved");
@@ -363,7 +360,7 @@ fn closing_waits_for_the_save_and_asks_again_if_it_fails() {
         gui.get_by_label("Save").click();
         gui.run();
         let commands = gui.state_mut().take_commands();
-        let [Command::Save(job, _)] = commands.as_slice() else { panic!("{commands:?}") };
+        let [Command::Save(job, Which::Training, _)] = commands.as_slice() else { panic!("{commands:?}") };
         assert!(gui.query_by_label("This training is not saved").is_none() && !leaves(gui));
         *job
     };
@@ -375,7 +372,7 @@ fn closing_waits_for_the_save_and_asks_again_if_it_fails() {
     assert!(!leaves(&mut gui));
     gui.get_by_label("This training is not saved");
     let job = ask_and_save(&mut gui);
-    tell(&mut gui, Event::Saved(job, "/tmp/model".into()));
+    tell(&mut gui, Event::Saved(job, Which::Training, "/tmp/model".into()));
     tell(&mut gui, Event::Finished(job, Outcome::Done));
     assert!(leaves(&mut gui) && closes(&mut gui));
 }
@@ -396,7 +393,7 @@ fn several_file_jobs_keep_their_own_results() {
     }
     assert_eq!(gui.state().state.file_jobs, jobs);
     assert!(gui.state().state.training.as_ref().unwrap().unsaved().is_some());
-    tell(&mut gui, Event::Saved(jobs[0], "/tmp/a".into()));
+    tell(&mut gui, Event::Saved(jobs[0], Which::Training, "/tmp/a".into()));
     tell(&mut gui, Event::Finished(jobs[0], Outcome::Done));
     tell(
         &mut gui,
@@ -407,6 +404,29 @@ fn several_file_jobs_keep_their_own_results() {
     gui.get_by_label("why (/tmp/b)");
     assert!(gui.state().state.file_jobs.is_empty());
     assert!(gui.state().state.training.as_ref().unwrap().unsaved().is_none(), "it is in /tmp/a");
+    // from now on the loaded model is what is saved, and that is no save of the training
+    let saves = |gui: &mut Gui| {
+        gui.key_press(Key::F2);
+        gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
+        gui.run();
+        gui.event(egui::Event::Text("/tmp/d".into()));
+        gui.run();
+        gui.get_by_label("Save").click();
+        gui.run();
+        match gui.state_mut().take_commands().as_slice() {
+            [.., Command::Save(job, which, _)] => (*job, *which),
+            commands => panic!("{commands:?}"),
+        }
+    };
+    let (job, which) = saves(&mut gui);
+    assert_eq!(which, Which::Loaded);
+    gui.state_mut().state.training.as_mut().unwrap().metrics = Some(metrics(2000, TrainingState::Running));
+    tell(&mut gui, Event::Saved(job, which, "/tmp/d".into()));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    assert!(gui.state().state.training.as_ref().unwrap().unsaved().is_some());
+    let (job, which) = saves(&mut gui);
+    assert_eq!(which, Which::Training, "of its last steps no file holds anything");
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
     // what the worker could not even be asked is over, too
     gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
     gui.run();
@@ -512,4 +532,91 @@ fn the_upper_part_shows_loss_timesteps_signals_and_the_doctor() {
     tell(&mut gui, Event::Metrics(job, metrics(300, TrainingState::Running)));
     gui.run();
     gui.get_by_label("Nothing is wrong with this run");
+}
+
+#[test]
+fn what_does_not_fit_another_training_gives_way_when_films_are_made_of_it() {
+    let (mut gui, job) = running();
+    gui.key_press(Key::F2);
+    gui.key_press(Key::F4);
+    gui.run();
+    gui.get_by_label("In training").click();
+    gui.run();
+    let of_training = |gui: &mut Gui| {
+        let commands = gui.state_mut().take_commands();
+        let forward = commands.iter().find_map(|c| if let Command::Forward(_, r) = c { Some(r.clone()) } else { None });
+        let sample = commands.iter().find_map(|c| if let Command::Sample(_, r) = c { Some(r.clone()) } else { None });
+        let (forward, sample) = (forward.expect("a forward film"), sample.expect("a reverse film"));
+        assert_eq!((forward.which, sample.which), (Which::Training, Which::Training));
+        (forward, sample)
+    };
+    of_training(&mut gui);
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    // a drawing of 8 x 8, and more steps and a later start than the next network knows
+    let settings = &mut gui.state_mut().state.settings;
+    settings.source = ForwardSource::Drawn(vec![0; 64].into());
+    (settings.steps, settings.from) = (Some(40), Some(30));
+    gui.key_press(Key::F3);
+    gui.run();
+    gui.get_by_label("Start again").click();
+    gui.run();
+    gui.get_by_label("Discard").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    let job = commands.iter().find_map(|c| if let Command::Train(job, _) = c { Some(*job) } else { None }).unwrap();
+    let schedule_config = ScheduleConfig { steps: 20, ..Default::default() };
+    let schedule = Arc::new(ddpm_film::engine::Schedule::new(&schedule_config).unwrap());
+    let next = ModelInfo { shape: [1, 16, 16], schedule, schedule_config, ..model().as_ref().clone() };
+    tell(&mut gui, Event::TrainingStarted(job, Arc::new(next)));
+    let (forward, sample) = of_training(&mut gui);
+    assert_eq!((forward.source, sample.steps, sample.from), (ForwardSource::Data, None, None));
+    // the schedule view is that of the films
+    gui.key_press(Key::F7);
+    gui.run();
+    assert_eq!(gui.get_by_role_and_label(Role::SpinButton, "T").value().as_deref(), Some("20"));
+}
+
+#[test]
+fn the_training_of_the_lecture_is_not_followed_by_that_of_the_form() {
+    let mut gui = with_films(1280.0, 800.0);
+    gui.state_mut().take_commands();
+    gui.key_press(Key::F3);
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::L);
+    gui.run();
+    let job = gui.state_mut().take_commands().iter().find_map(Command::job).unwrap();
+    tell(&mut gui, Event::TrainingStarted(job, model()));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.run();
+    gui.get_by_label("Digits again").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(
+        matches!(&commands[..], [Command::Train(_, request)] if request.config == RunConfig::lecture()),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn closing_while_another_training_is_asked_about_closes() {
+    let (mut gui, job) = running();
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
+    gui.run();
+    gui.get_by_label("Start again").click();
+    gui.run();
+    gui.get_by_label("This training is not saved");
+    assert!(!closes(&mut gui));
+    gui.get_by_label("Discard").click();
+    assert!(leaves(&mut gui) && closes(&mut gui));
+    assert!(!gui.state_mut().take_commands().iter().any(|c| matches!(c, Command::Train(..))));
+}
+
+#[test]
+fn the_name_of_a_model_keeps_its_underscores() {
+    let (mut gui, _) = running();
+    tell(&mut gui, Event::ModelChanged(Arc::new(ModelInfo { name: "my_run_2".into(), ..model().as_ref().clone() })));
+    gui.key_press(Key::F2);
+    gui.key_press(Key::F4);
+    gui.run();
+    gui.get_by_label("my_run_2");
 }

@@ -66,3 +66,22 @@ fn a_folder_that_cannot_be_watched_is_one_message() {
     gui.get_by_label("No training yet");
     assert_eq!(gui.state().state.banners.len(), 1);
 }
+
+#[test]
+fn keys_of_the_own_training_rest_while_another_run_is_watched() {
+    let tmp = tempfile::tempdir().unwrap();
+    let (mut gui, job) = watching(tmp.path());
+    for (modifiers, key) in
+        [(Modifiers::NONE, Key::Space), (Modifiers::COMMAND, Key::Period), (Modifiers::NONE, Key::S)]
+    {
+        gui.key_press_modifiers(modifiers, key);
+        gui.run();
+    }
+    assert!(gui.state_mut().take_commands().is_empty());
+    // a training that begins takes the place of what is watched
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::L);
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(matches!(commands[..], [Command::Train(..), Command::Cancel(stopped)] if stopped == job), "{commands:?}");
+    gui.get_by_label("Starting");
+}

@@ -168,7 +168,7 @@ fn what_cannot_be_done_is_said_and_the_worker_lives_on() {
     fails(&sample(|r| r.which = Which::Training), "trained");
     fails(&sample(|r| r.sampler = SamplerKind::Ddim { eta: 2.0 }), "eta");
     fails(&|job| Command::Load(job, Origin::Folder("/nonexistent/model".into())), "/nonexistent/model");
-    fails(&|job| Command::Save(job, "/proc/model".into()), "/proc/model");
+    fails(&|job| Command::Save(job, Which::Loaded, "/proc/model".into()), "/proc/model");
     let bad = |config: RunConfig| {
         move |job| {
             Command::Train(
@@ -195,9 +195,9 @@ fn saves_that_were_asked_for_before_the_end_are_made() {
     let engine = engine(1);
     // behind a film, and behind a model that cannot be read
     engine.send(Command::Sample(engine.new_job(), SampleRequest { steps: None, ..request(1) })).unwrap();
-    engine.send(Command::Save(engine.new_job(), dirs[0].clone())).unwrap();
+    engine.send(Command::Save(engine.new_job(), Which::Loaded, dirs[0].clone())).unwrap();
     engine.send(Command::Load(engine.new_job(), Origin::Folder("/nonexistent/model".into()))).unwrap();
-    engine.send(Command::Save(engine.new_job(), dirs[1].clone())).unwrap();
+    engine.send(Command::Save(engine.new_job(), Which::Loaded, dirs[1].clone())).unwrap();
     drop(engine);
     for dir in dirs {
         let model = ddpm_film::checkpoint::load(&dir, &candle_core::Device::Cpu).unwrap();

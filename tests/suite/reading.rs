@@ -95,7 +95,7 @@ fn what_is_about_a_training_waits_until_its_data_are_read() {
     engine.send(look(looking, dir.path(), false)).unwrap();
     engine.send(train(training, dir.path().display().to_string())).unwrap();
     engine.send(Command::SetTraining(TrainingState::Paused)).unwrap();
-    engine.send(Command::Save(saving, out.path().join("model"))).unwrap();
+    engine.send(Command::Save(saving, Which::Training, out.path().join("model"))).unwrap();
     let events = until(&engine, |e| finished(e, saving));
     assert!(events.iter().any(|e| finished(e, looking)), "one reading served both");
     let last = events.iter().rev().find_map(|e| if let Event::Metrics(_, m) = e { Some(m.clone()) } else { None });

@@ -1,5 +1,6 @@
 //! Snapshots of a training: the same ones after a stop, whatever lies in their folder.
 
+use ddpm_film::engine::Which;
 use ddpm_film::engine::{
     Changes, Command, DeviceChoice, Engine, Event, JobId, Options, Outcome, RunConfig, Snapshot, TrainRequest,
 };
@@ -119,7 +120,7 @@ fn a_run_in_memory_keeps_its_snapshots_and_a_save_by_hand_writes_them() {
     assert_eq!(steps(&train(&engine, request(Some(&in_folder), 22, false))), [0, 21]);
     assert_eq!(steps(&train(&engine, request(None, 22, false))), [0, 21]);
     let save = engine.new_job();
-    engine.send(Command::Save(save, by_hand.clone())).unwrap();
+    engine.send(Command::Save(save, Which::Training, by_hand.clone())).unwrap();
     assert_eq!(wait(&engine, save).outcome, Outcome::Done);
     assert!(files(&by_hand) == files(&in_folder));
 }
