@@ -32,15 +32,8 @@ impl Good {
 
     fn keeping(slots: &[Slot], state: &State, in_memory: usize) -> Self {
         let fits = slots.iter().flat_map(Slot::tensors).map(Tensor::elem_count).sum::<usize>() <= in_memory;
-        let in_memory = || Kept::Memory(slots.to_vec());
-        let on_disk = |file| match file {
-            Ok(file) => Kept::Disk(file),
-            Err(e) => {
-                log::warn!("the last good state of the run stays in memory: {e}");
-                in_memory()
-            }
-        };
-        Self { slots: if fits { in_memory() } else { on_disk(write(slots)) }, state: state.clone() }
+        let on_disk = if fits { None } else { write(slots).ok().map(Kept::Disk) };
+        Self { slots: on_disk.unwrap_or_else(|| Kept::Memory(slots.to_vec())), state: state.clone() }
     }
 
     /// Whether the state after `step` steps takes the place of the one before.

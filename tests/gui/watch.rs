@@ -83,5 +83,5 @@ fn keys_of_the_own_training_rest_while_another_run_is_watched() {
     gui.run();
     let commands = gui.state_mut().take_commands();
     assert!(matches!(commands[..], [Command::Train(..), Command::Cancel(stopped)] if stopped == job), "{commands:?}");
-    gui.get_by_label("Starting");
+    assert!(gui.query_by_label("Stop watching").is_none() && gui.query_all_by_label("Starting").count() > 0);
 }

@@ -3,7 +3,7 @@
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
     Command, CompareRequest, Comparison, DeviceChoice, Engine, Event, ForwardSource, Options, Origin, Outcome,
-    Predictor, Which,
+    Predictor, RunConfig, TrainRequest, Which,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,6 +53,7 @@ fn noise_prediction_error_loss_and_the_picture_that_follows_agree() {
         let ac = schedule.alphas_cumprod[c.doses - 1];
         let (a, b) = (ac.sqrt(), (1.0 - ac).sqrt());
         assert!(c.noise == all[0].noise && c.x_start == all[0].x_start, "they are the same at every t");
+        assert_eq!(c.alpha_bar, ac);
         assert!(far(&c.x_t, a, &c.x_start, b, &c.noise) < 1e-6);
         for p in [&c.predicted, &c.oracle] {
             assert!(far(&p.error, 1.0, &p.eps, -1.0, &c.noise) < 1e-6);
@@ -73,4 +74,23 @@ fn noise_prediction_error_loss_and_the_picture_that_follows_agree() {
     for doses in [0, 1001] {
         assert!(compare(&engine, request(doses)).unwrap_err().contains("1 to 1000"));
     }
+}
+
+#[test]
+fn another_training_is_another_answer_at_the_same_step() {
+    let engine = Engine::start(Options { device: DeviceChoice::Cpu, threads: 2, model: None }, || ()).unwrap();
+    let answers = [0, 1].map(|seed| {
+        let config = RunConfig { preset: "digits16".into(), steps: 1, batch: 4, seed, ..RunConfig::default() };
+        let request = TrainRequest { config, out: None, resume: None, save_every: None, preview_share: None };
+        let job = engine.new_job();
+        engine.send(Command::Train(job, Box::new(request))).unwrap();
+        while !matches!(
+            engine.wait(Duration::from_secs(120)).unwrap().expect("an event"),
+            Event::Finished(id, Outcome::Done) if id == job
+        ) {}
+        compare(&engine, CompareRequest { which: Which::Training, ..self::request(500) }).unwrap()
+    });
+    assert_eq!(answers[0].x_start, answers[1].x_start);
+    assert_ne!(answers[0].predicted.by.hash, answers[1].predicted.by.hash);
+    assert_ne!(answers[0].predicted.eps, answers[1].predicted.eps);
 }

@@ -5,6 +5,7 @@ use candle_core::Device;
 use ddpm_film::checkpoint;
 use ddpm_film::engine::{
     Changes, Command, DeviceChoice, Engine, Event, JobId, Kind, Metrics, Options, Outcome, RunConfig, TrainRequest,
+    Which,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,7 +85,7 @@ fn an_update_that_overflows_stops_the_run_and_half_the_rate_goes_on() {
     let change = half.last.history.changes().last().unwrap();
     assert_eq!((change.after, change.to), (2, 0.5));
     let job = engine.new_job();
-    engine.send(Command::Save(job, by_hand.clone())).unwrap();
+    engine.send(Command::Save(job, Which::Training, by_hand.clone())).unwrap();
     assert_eq!(until_finished(&engine, job).1, Outcome::Done);
 
     let same = train(&engine, 3, Some(dir.clone()), Some(0.5));
@@ -98,7 +99,7 @@ fn a_run_in_memory_goes_on_as_if_it_had_not_stopped() {
     let engine = engine();
     let save = |name: &str| {
         let (job, dir) = (engine.new_job(), tmp.path().join(name));
-        engine.send(Command::Save(job, dir.clone())).unwrap();
+        engine.send(Command::Save(job, Which::Training, dir.clone())).unwrap();
         assert_eq!(until_finished(&engine, job).1, Outcome::Done);
         raw(&dir)
     };

@@ -215,22 +215,24 @@ fn a_save_goes_into_the_folder_of_its_own_run_and_never_into_that_of_another() {
     let job = engines[0].new_job();
     let request = TrainRequest { config, out: Some(dir.clone()), resume: None, save_every: None, preview_share: None };
     engines[0].send(Command::Train(job, Box::new(request))).unwrap();
-    let save = |engine: &Engine| {
+    let save = |engine: &Engine, which: Which| {
         let job = engine.new_job();
-        engine.send(Command::Save(job, dir.clone())).unwrap();
+        engine.send(Command::Save(job, which, dir.clone())).unwrap();
         until_finished(engine, job).1
     };
-    assert_eq!(save(&engines[0]), Outcome::Done);
-    let Outcome::Failed(e) = save(&engines[1]) else { panic!("two programs wrote into one folder") };
+    assert_eq!(save(&engines[0], Which::Training), Outcome::Done);
+    let Outcome::Failed(e) = save(&engines[0], Which::Loaded) else { panic!("a model replaced a run") };
+    assert!(e.to_string().contains("another run is writing there"), "{e}");
+    let Outcome::Failed(e) = save(&engines[1], Which::Loaded) else { panic!("two programs wrote into one folder") };
     assert!(e.to_string().contains("another run is writing there"), "{e}");
     engines[0].send(Command::Cancel(job)).unwrap();
     assert_eq!(until_finished(&engines[0], job).1, Outcome::Cancelled);
-    let Outcome::Failed(e) = save(&engines[1]) else { panic!("a run was replaced") };
+    let Outcome::Failed(e) = save(&engines[1], Which::Loaded) else { panic!("a run was replaced") };
     assert!(e.to_string().contains("would be replaced"), "{e}");
     let dir = tmp.path().join("by hand");
     for _ in 0..2 {
         let job = engines[1].new_job();
-        engines[1].send(Command::Save(job, dir.clone())).unwrap();
+        engines[1].send(Command::Save(job, Which::Loaded, dir.clone())).unwrap();
         assert_eq!(until_finished(&engines[1], job).1, Outcome::Done);
     }
 }
