@@ -217,15 +217,19 @@ impl Algorithm {
         let left = rect.left() + if line.indent { 56.0 } else { 36.0 };
         let parts: Vec<Part> = line.pieces.iter().map(|(part, _)| part.clone()).collect();
         let place = Rect::from_min_max(pos2(left, rect.top()), rect.max);
-        let mut under = None;
+        let (mut under, mut end) = (None, left);
         for (k, (piece, at, tooltip)) in symbols::write(ui, &parts, style::BODY, place).into_iter().enumerate() {
+            end = at.right();
             let id = ui.scope_id().with(("piece", i, k));
             if ui.interact(at, id, Sense::hover()).on_hover_text(tooltip).hovered() {
                 under = line.pieces.get(piece).and_then(|(_, factor)| *factor);
             }
         }
-        let right = rect.right_center() - vec2(8.0, 0.0);
-        ui.painter().text(right, Align2::RIGHT_CENTER, &line.now, style::mono(style::SMALL), p.text);
+        let now = ui.painter().layout_no_wrap(line.now.clone(), style::mono(style::SMALL), p.text);
+        let place = Align2::RIGHT_CENTER.anchor_size(rect.right_center() - vec2(8.0, 0.0), now.size());
+        if place.left() > end + 8.0 {
+            ui.painter().galley(place.min, now, p.text);
+        }
         let marks = [(here, ", current"), (has_lit, ", highlighted")];
         let marks: String = marks.into_iter().filter_map(|(on, text)| on.then_some(text)).collect();
         let spoken = format!("Line {}{marks}: {}", i + 1, line.now);

@@ -106,7 +106,11 @@ impl Curve {
             .grid_color(p.hairline)
             .y_axis_min_width(56.0)
             .x_axis_label("training step")
-            .y_axis_label("loss (mean squared error of the noise)")
+            .y_axis_label(if ui.available_height() > LABEL_FROM {
+                "loss (mean squared error of the noise)"
+            } else {
+                "loss"
+            })
             .label_formatter(hover)
             .show_crosshair(false)
             .allow_scroll(false)
@@ -190,12 +194,19 @@ fn number(v: f64) -> String {
     }
 }
 
+/// Height from which the axis has room for its whole name.
+const LABEL_FROM: f32 = 330.0;
+/// Width from which the slider has room beside the choices.
+const SLIDER_FROM: f32 = 600.0;
+
 /// Draws the choices above the curve. Returns what changed.
 pub fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {
     let mut s = settings;
-    ui.add(egui::Slider::new(&mut s.smoothing, 0.0..=0.99).text("Smoothing").show_value(false))
-        .on_hover_text("Weight of the past in the smoothed curve");
-    ui.add_space(BODY);
+    if ui.available_width() > SLIDER_FROM {
+        ui.add(egui::Slider::new(&mut s.smoothing, 0.0..=0.99).text("Smoothing").show_value(false))
+            .on_hover_text("Weight of the past in the smoothed curve");
+        ui.add_space(BODY);
+    }
     let axes = [(true, "Logarithmic", "Loss axis (L)"), (false, "Linear", "Loss axis (L)")];
     style::segments(ui, &axes, &mut s.log);
     ui.add_space(BODY);

@@ -25,6 +25,8 @@ use egui::{
 
 /// Room beside the name of a side from which its direction stands there too, and still leaves all of the badge.
 const WAY_FROM: f32 = 620.0;
+/// And its name, beside whose picture it is.
+const NAME_FROM: f32 = 330.0;
 /// Height of the line that names a side.
 const HEADING: f32 = 32.0;
 /// Height of the room for the pictures from which the chain is shown under them.
@@ -33,6 +35,8 @@ const CHAIN_FROM: f32 = 440.0;
 const EQUATION: f32 = 34.0;
 /// Width of the room for the button beside it.
 const BRING_BACK: f32 = 112.0;
+/// Width from which it has room beside the equation.
+const BRING_BACK_FROM: f32 = 380.0;
 
 /// What the film view keeps for itself.
 #[derive(Default)]
@@ -169,7 +173,8 @@ impl FilmView {
         }
         if let Some((_, film)) = &state.forward.film {
             let rest = below(ui, area);
-            if doses > 0 && state.settings.schedule.is_none() && !state.presenting {
+            let room = rest.width() > BRING_BACK_FROM && !state.presenting;
+            if doses > 0 && state.settings.schedule.is_none() && room {
                 bring_back(ui, rest, "Bring back", &UiAction::BringBack, out);
             }
             equations::forward(ui, rest, film.schedule(), doses);
@@ -197,7 +202,15 @@ impl FilmView {
                         says = format!("{says}, branch “{}”", state.branches.name(state.branches.chosen()));
                     }
                     let short = rest.trim_start_matches("step ").to_owned();
-                    let texts = [format!("{rest} · {steps}"), format!("{rest} · {}", by.sampler), rest, short];
+                    let weights = short.rsplit(' ').next().unwrap_or_default().to_owned();
+                    let texts = [
+                        format!("{rest} · {steps}"),
+                        format!("{rest} · {}", by.sampler),
+                        rest,
+                        short,
+                        weights,
+                        String::new(),
+                    ];
                     style::badge_of(ui, kind, &texts.each_ref().map(String::as_str)).on_hover_text(says);
                 }
             });
@@ -302,7 +315,9 @@ fn heading(ui: &mut Ui, name: &str, way: &str, rest: impl FnOnce(&mut Ui)) {
     ui.allocate_ui_with_layout(size, egui::Layout::left_to_right(egui::Align::Center), |ui| {
         ui.set_min_size(size);
         ui.spacing_mut().interact_size.y = 28.0;
-        ui.label(RichText::new(name).font(style::semibold(style::LARGE)));
+        if ui.available_width() > NAME_FROM {
+            ui.label(RichText::new(name).font(style::semibold(style::LARGE)));
+        }
         if ui.available_width() > WAY_FROM {
             ui.label(RichText::new(way).color(style::palette(ui).weak));
         }

@@ -54,6 +54,9 @@ impl Window {
 }
 
 /// The view of a race.
+/// Width from which a lane has room for large numbers.
+const HUGE_FROM: f32 = 500.0;
+
 #[derive(Default)]
 pub struct RaceView {
     atlases: [Atlas; 2],
@@ -101,15 +104,16 @@ impl RaceView {
     fn lane(&mut self, ui: &mut Ui, job: JobId, i: usize, lane: &Lane) {
         let p = style::palette(ui);
         let ([calls, all], sampler) = (lane.calls, lane.by.sampler);
+        let (size, gap) = if ui.available_width() > HUGE_FROM { (style::HUGE, 3.0) } else { (style::LARGE, 1.0) };
         ui.horizontal(|ui| {
-            ui.label(RichText::new(sampler).font(style::semibold(style::HUGE)));
-            ui.add_space(3.0 * GRID);
+            ui.label(RichText::new(sampler).font(style::semibold(size)));
+            ui.add_space(gap * GRID);
             let text = format!("{calls:>4} of {all}");
             let says = "Network calls for each picture";
-            style::readout(ui, "Calls", &text, "0000 of 0000", style::HUGE, says);
-            ui.add_space(3.0 * GRID);
+            style::readout(ui, "Calls", &text, "0000 of 0000", size, says);
+            ui.add_space(gap * GRID);
             let seconds = format!("{:.1} s", lane.time.as_secs_f64());
-            style::readout(ui, "Time", &seconds, "000.0 s", style::HUGE, "What its calls took");
+            style::readout(ui, "Time", &seconds, "000.0 s", size, "What its calls took");
         });
         if self.holds[i] != Some((job, calls)) {
             self.holds[i] = Some((job, calls));

@@ -93,6 +93,9 @@ enum Hold {
     Playhead,
 }
 
+/// Width from which the name of the view has room beside its curves.
+const NAME_FROM: f32 = 600.0;
+
 /// What the window calls a schedule.
 pub(super) fn name(kind: BetaSchedule) -> &'static str {
     match kind {
@@ -135,12 +138,14 @@ impl ScheduleView {
         let share = doses as f64 / state.playback.steps().max(1) as f64;
         let fill = style::palette(ui).background;
         let frame = egui::Frame::new().fill(fill).inner_margin(egui::Margin { left: 16, right: 0, top: 0, bottom: 0 });
-        Panel::right("schedule-settings").resizable(false).exact_size(WIDTH + 32.0).frame(frame).show(ui, |ui| {
+        Panel::right("schedule-settings").resizable(false).exact_size(WIDTH + 56.0).frame(frame).show(ui, |ui| {
             ScrollArea::vertical().show(ui, |ui| self.side(ui, state, model, config, doses, out));
         });
         ui.horizontal(|ui| {
-            ui.label(RichText::new("Noise schedule").font(style::semibold(style::LARGE)));
-            ui.add_space(GRID);
+            if ui.available_width() > NAME_FROM {
+                ui.label(RichText::new("Noise schedule").font(style::semibold(style::LARGE)));
+                ui.add_space(GRID);
+            }
             style::segments(ui, &Curve::ALL, &mut self.curve);
         });
         let edited = self.plot(ui, config, share, |share| {

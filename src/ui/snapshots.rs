@@ -24,6 +24,9 @@ const SLIDERS: f32 = style::CONTROL + GRID;
 const COLUMNS: usize = 4;
 
 /// Where a person has moved the sliders.
+/// Width that it takes to say what samples cost.
+const COST: f32 = 150.0;
+
 #[derive(Default)]
 pub struct SnapshotsView {
     /// Whether EMA and raw stand in the middle of the view.
@@ -96,7 +99,7 @@ impl SnapshotsView {
             if training.phase == Phase::Busy {
                 style::button(ui, &UiAction::SampleNow, out);
             }
-            if let Some(metrics) = &training.metrics {
+            if let Some(metrics) = training.metrics.as_ref().filter(|_| ui.available_width() > COST) {
                 let text = format!("samples cost {:.1} %", 100.0 * metrics.preview_share);
                 ui.label(RichText::new(text).color(style::palette(ui).weak)).on_hover_text(
                     "Of the time of training. Regular samples wait so that they stay within 5 %; pictures of the steps that \

@@ -26,10 +26,13 @@ const PRODUCT: f32 = 0.4;
 const VALUE: f32 = 20.0;
 /// Share of the width that the algorithm takes, and the most that it takes.
 const LISTING: f32 = 0.38;
+const LISTING_LEAST: f32 = 400.0;
 const LISTING_WIDEST: f32 = 620.0;
 const LISTING_HEIGHT: f32 = 240.0;
 /// Share of the rest that the pixel takes.
 const PROBE: f32 = 0.55;
+/// Width from which the weights have room beside it.
+const WEIGHTS_FROM: f32 = 560.0;
 
 /// Which way the step goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +98,7 @@ impl StepView {
         let mut lit = None;
         let area = ui.available_rect_before_wrap();
         let (mut top, mut bottom) = (area, area);
-        top.set_bottom(area.top() + (area.height() - LISTING_HEIGHT).clamp(area.height() * 0.56, area.height() * 0.65));
+        top.set_bottom(area.top() + (area.height() - LISTING_HEIGHT).clamp(area.height() * 0.5, area.height() * 0.65));
         bottom.set_top(top.bottom() + GRID);
         if self.equations.is_empty() {
             let (headline, why) = self.nothing(state, doses);
@@ -109,7 +112,9 @@ impl StepView {
             lit = self.strip(ui, place, i, state.predicts()).or(lit);
         }
         let (mut left, mut right) = (bottom, bottom);
-        left.set_right(bottom.left() + (bottom.width() * LISTING).min(LISTING_WIDEST));
+        left.set_right(
+            bottom.left() + (bottom.width() * LISTING).clamp(LISTING_LEAST.min(bottom.width()), LISTING_WIDEST),
+        );
         right.set_left(left.right() + 2.0 * GRID);
         let lines = match self.process {
             Process::Reverse => algorithm::sampling(state, doses, form, self.equations.first()),
@@ -123,14 +128,18 @@ impl StepView {
             out.push(UiAction::Seek(target));
         }
         let (mut probe, mut weights) = (right, right);
-        probe.set_right(right.left() + right.width() * PROBE - GRID);
+        if right.width() > WEIGHTS_FROM {
+            probe.set_right(right.left() + right.width() * PROBE - GRID);
+        }
         weights.set_left(probe.right() + 2.0 * GRID);
         ui.scope_builder(UiBuilder::new().max_rect(probe).id_salt("probe"), |ui| {
             self.pixel.ui(ui, state, self.process, self.picture, doses, self.lit);
         });
-        ui.scope_builder(UiBuilder::new().max_rect(weights).id_salt("weights"), |ui| {
-            self.weights.ui(ui, state, self.process, form, doses, self.lit);
-        });
+        if right.width() > WEIGHTS_FROM {
+            ui.scope_builder(UiBuilder::new().max_rect(weights).id_salt("weights"), |ui| {
+                self.weights.ui(ui, state, self.process, form, doses, self.lit);
+            });
+        }
         if lit != self.lit {
             self.lit = lit;
             ui.ctx().request_repaint_after(std::time::Duration::from_millis(1));

@@ -18,6 +18,8 @@ impl Window {
                 if ui.available_width() > NAME_FROM {
                     ui.label(RichText::new("ddpm-film").font(style::semibold(style::LARGE)));
                     ui.add_space(style::GRID);
+                } else {
+                    ui.spacing_mut().button_padding.x = style::GRID;
                 }
                 let views = [
                     (View::Film, "Film", "Watch the film run both ways (F2)"),

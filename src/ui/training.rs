@@ -14,6 +14,9 @@ use super::style::{self, GRID};
 use crate::engine::{Kind, PredictionType, RunConfig};
 use egui::{Align, Layout, Margin, Panel, RichText, ScrollArea, Ui, vec2};
 
+/// Width that the buttons of a run that is over take.
+const ALL_BUTTONS: f32 = 410.0;
+
 /// What the upper part of the view shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Tab {
@@ -148,6 +151,8 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
         style::button(ui, &UiAction::StopTraining, out);
     } else {
         let slower = go_on_slower(ui, training, true, out);
+        // the others have keys, too
+        let room = ui.available_width() > ALL_BUTTONS;
         // it was not made from the form
         let lecture = training.request.config == RunConfig::lecture();
         if !slower && lecture {
@@ -157,10 +162,12 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
             let label = if lecture { "Start training" } else { "Start again" };
             style::labelled_button(ui, label, &UiAction::StartTraining, !slower && !lecture, out);
         });
-        if !slower && !lecture {
+        if !slower && !lecture && room {
             style::button(ui, &UiAction::StartLecture, out);
         }
-        style::button(ui, &UiAction::AskPath(PathUse::SaveModel), out);
+        if room {
+            style::button(ui, &UiAction::AskPath(PathUse::SaveModel), out);
+        }
     }
 }
 
@@ -216,7 +223,7 @@ fn numbers(ui: &mut Ui, training: &Training) {
             norm = format!("{:.3}", s.grad_norm);
         }
     }
-    ui.horizontal(|ui| {
+    ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = (ui.available_width() * 0.025).clamp(8.0, 40.0);
         style::readout(ui, "Step", &step, &widest, size, "Optimiser steps done");
         style::readout(ui, "Loss", &loss, "0.0000", size, of_loss);
