@@ -135,19 +135,19 @@ fn a_run_killed_at_two_hundred_random_moments_ends_with_the_bytes_of_one_that_ne
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_told_to_end_saves_first() {
-    const STEPS: [&str; 2] = ["--steps", "40"];
+    const STEPS: [&str; 2] = ["--steps", "200"];
     let tmp = workplace();
     let dir = tmp.path();
     trains(dir, &[&STEPS[..], &["--out", "whole"]].concat());
-    let args = [&STEPS[..], &["--out", "run"]].concat();
+    let args = [&STEPS[..], &["--save-every", "1", "--out", "run"]].concat();
     let mut process = Killed(training(dir, &args).stderr(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
-    wait_for("save", || step(&dir.join("run")).is_some());
+    wait_for("save", || step(&dir.join("run")) > Some(0));
     let told = Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap();
     let ended = process.0.wait().unwrap();
     // it may have come to its end first
     assert!(ended.code() == Some(130) || ended.success() || !told.success(), "{ended}");
     let said = std::io::read_to_string(process.0.stdout.take().unwrap()).unwrap();
-    let saved = format!("step {} of 40 ", step(&dir.join("run")).unwrap());
+    let saved = format!("step {} of 200 ", step(&dir.join("run")).unwrap());
     assert!(said.starts_with(&saved) && said.ends_with(", saved in run\n"), "{said}");
     trains(dir, &[&STEPS[..], &["--out", "run", "--resume"]].concat());
     assert_same_run(&dir.join("run"), &dir.join("whole"));
