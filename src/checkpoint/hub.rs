@@ -1,6 +1,6 @@
 //! Models of the Hugging Face hub, fetched into the cache that all its programs share; what is there needs no network.
 
-use super::{CONFIG, Files, SCHEDULER, WEIGHTS, most_weights, read_config};
+use super::{CONFIG, Files, SCHEDULERS, WEIGHTS, most_weights, read_config};
 use crate::error::{Error, Result};
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
@@ -72,7 +72,8 @@ impl Hub {
             ));
         }
         let cache = self.cache.model(name.to_owned());
-        if let Some(folder) = cached(&cache) {
+        // another program may have fetched no schedule
+        if let Some(folder) = cached(&cache).filter(|_| SCHEDULERS.iter().any(|path| cache.get(path).is_some())) {
             return Ok(folder);
         }
         let mut api = ApiBuilder::from_cache(self.cache.clone()).with_progress(false);
@@ -80,12 +81,12 @@ impl Hub {
             api = api.with_endpoint(endpoint.clone());
         }
         let api = api.build().map_err(|e| failed(name, &e))?;
-        Fetch { name, repo: api.model(name.to_owned()), progress }.all()?;
+        Fetch { name, cache: &cache, repo: api.model(name.to_owned()), progress }.all()?;
         cached(&cache).ok_or_else(|| cannot(name, "it was changed on the hub meanwhile", "try again"))
     }
 }
 
-/// The folder of a model that is in the cache with its weights, which are fetched last.
+/// The folder of a model that is in the cache with its settings and weights.
 fn cached(cache: &CacheRepo) -> Option<PathBuf> {
     ["", UNET].iter().find_map(|unet| {
         cache.get(&format!("{unet}{WEIGHTS}"))?;
@@ -118,6 +119,7 @@ fn failed(name: &str, e: &ApiError) -> Error {
 
 struct Fetch<'a> {
     name: &'a str,
+    cache: &'a CacheRepo,
     repo: ApiRepo,
     progress: &'a mut dyn FnMut(u64, u64) -> bool,
 }
@@ -159,13 +161,16 @@ impl Progress for &mut Download<'_> {
 impl Fetch<'_> {
     fn all(&mut self) -> Result<()> {
         let name = self.name;
-        let info = self.repo.info().map_err(|e| failed(name, &e))?;
+        let info = match self.repo.info() {
+            Err(_) if cached(self.cache).is_some() => return Ok(()),
+            info => info.map_err(|e| failed(name, &e))?,
+        };
         let has = |path: &str| info.siblings.iter().any(|file| file.rfilename == path);
         let unet = if has(&format!("{UNET}{CONFIG}")) { UNET } else { "" };
         if !has(&format!("{unet}{CONFIG}")) {
             return Err(cannot(name, "it has no config.json", "choose a UNet2DModel or a DDPM pipeline of diffusers"));
         }
-        let config = self.file(&format!("{unet}{CONFIG}"), 1 << 20)?;
+        let config = self.file(&info.sha, &format!("{unet}{CONFIG}"), 1 << 20)?;
         let folder = config.ancestors().nth(Path::new(unet).components().count() + 1).unwrap_or(&config);
         let (_, config) = read_config(&Files::folder(folder)?)?;
         let weights = format!("{unet}{WEIGHTS}");
@@ -173,18 +178,18 @@ impl Fetch<'_> {
             let why = format!("it has no {WEIGHTS}, and pickled .bin weights can run any code");
             return Err(cannot(name, why, "open it in diffusers and save it again with save_pretrained"));
         }
-        for schedule in [format!("scheduler/{SCHEDULER}"), SCHEDULER.to_owned()] {
-            if has(&schedule) {
-                self.file(&schedule, 1 << 20)?;
-                break;
-            }
+        if let Some(schedule) = SCHEDULERS.iter().find(|path| has(path)) {
+            self.file(&info.sha, schedule, 1 << 20)?;
         }
-        self.file(&weights, most_weights(&config)).map(drop)
+        self.file(&info.sha, &weights, most_weights(&config)).map(drop)
     }
 
-    /// Fetches a file that is not in the cache, whole or not at all.
-    fn file(&mut self, path: &str, most: u64) -> Result<PathBuf> {
+    /// The file as it was at that commit, from the cache or else fetched, whole or not at all.
+    fn file(&mut self, commit: &str, path: &str, most: u64) -> Result<PathBuf> {
         let name = self.name;
+        if let Some(file) = self.cache.get(path).filter(|file| file.starts_with(self.cache.pointer_path(commit))) {
+            return Ok(file);
+        }
         let mut download = Download { progress: &mut *self.progress, done: 0, total: 0, most };
         if !(download.progress)(0, 0) {
             return Err(Error::cancelled());

@@ -39,7 +39,8 @@ pub use snapshots::{Snapshot, drop_snapshots, newest_snapshot, read_snapshots, w
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
-const SCHEDULER: &str = "scheduler_config.json";
+/// Where the noise schedule may stand.
+const SCHEDULERS: [&str; 2] = ["scheduler/scheduler_config.json", "scheduler_config.json"];
 const RAW: &str = "film/raw.safetensors";
 const ADAM: &str = "film/adam.safetensors";
 const STATE: &str = "film/state.json";
@@ -93,7 +94,7 @@ pub fn load(dir: &Path, device: &Device) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// As [`load`]; also a sentence that says why an older save was read, if so.
+/// As [`load`]; also a sentence that says why an older save was read, or which schedule was taken for granted, if so.
 ///
 /// # Errors
 /// As [`load`].
@@ -101,8 +102,8 @@ pub fn load_saying(dir: &Path, device: &Device) -> Result<(Checkpoint, Option<St
     if !dir.is_dir() {
         return Err(unreadable("there is no such folder", "choose the folder of a diffusers model").at(dir));
     }
-    let newest = Files::folder(dir).and_then(|files| read(&files, device));
-    let Err(e) = newest else { return Ok((newest?, None)) };
+    let newest = Files::folder(dir).and_then(|files| Ok((read(&files, device)?, assumed(&files))));
+    let Err(e) = newest else { return newest };
     for (copy, words) in [
         (SAVING, "the newest save was cut off while it took its place, but is whole and is used"),
         (PREVIOUS, "the newest save is damaged, so the one before it is used"),
@@ -130,7 +131,8 @@ pub fn read_state(dir: &Path) -> Result<serde_json::Value> {
         serde_json::from_slice(&text).map_err(damaged)
     };
     let newest = read(dir);
-    if newest.is_ok() { newest } else { read(&dir.join(PREVIOUS)).or(newest) }
+    let other = || [SAVING, PREVIOUS].iter().find_map(|copy| read(&dir.join(copy)).ok());
+    if newest.is_ok() { newest } else { other().map_or(newest, Ok) }
 }
 
 /// Reads a checkpoint from memory: pairs of a path inside the folder and the file's bytes.
@@ -184,14 +186,22 @@ fn read(files: &Files, device: &Device) -> Result<Checkpoint> {
 }
 
 fn read_schedule(files: &Files) -> Result<ScheduleSettings> {
-    for path in [format!("scheduler/{SCHEDULER}"), SCHEDULER.to_owned()] {
-        if let Some(text) = files.text(&path)? {
-            let settings: ScheduleSettings = json(files, &path, &text)?;
-            settings.validate().map_err(|e| e.at(files.path(&path)))?;
+    for path in SCHEDULERS {
+        if let Some(text) = files.text(path)? {
+            let settings: ScheduleSettings = json(files, path, &text)?;
+            settings.validate().map_err(|e| e.at(files.path(path)))?;
             return Ok(settings);
         }
     }
     Ok(ScheduleSettings::default())
+}
+
+/// Says so where the schedule of a model is not known.
+fn assumed(files: &Files) -> Option<String> {
+    let known = SCHEDULERS.iter().any(|path| files.has(path));
+    let [path, _] = SCHEDULERS;
+    let words = "the model has no noise schedule, so the linear one and a network that predicts ε are assumed";
+    (!known).then(|| format!("{words}; if that is wrong, add its scheduler ({})", files.path(path).display()))
 }
 
 fn read_training(files: &Files, config: &model::Config, device: &Device) -> Result<Option<Training>> {

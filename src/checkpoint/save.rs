@@ -4,7 +4,7 @@ use super::checksums::Checksums;
 use super::files::Files;
 use super::folder::check_ours;
 use super::{
-    ADAM, CHECKSUMS, CONFIG, Checkpoint, MODEL_INDEX, PLACING, PREVIOUS, RAW, SAVING, SCHEDULER, STATE, WEIGHTS,
+    ADAM, CHECKSUMS, CONFIG, Checkpoint, MODEL_INDEX, PLACING, PREVIOUS, RAW, SAVING, SCHEDULERS, STATE, WEIGHTS,
     tensors,
 };
 use crate::error::{Error, Result};
@@ -27,7 +27,7 @@ const OURS: [&str; 8] = [
     MODEL_INDEX,
     "unet/config.json",
     "unet/diffusion_pytorch_model.safetensors",
-    "scheduler/scheduler_config.json",
+    SCHEDULERS[0],
     RAW,
     ADAM,
     STATE,
@@ -82,7 +82,7 @@ fn write(folder: &Path, checkpoint: &Checkpoint) -> Result<()> {
     file(MODEL_INDEX, described("DDPMPipeline", &index)?)?;
     file(&format!("unet/{CONFIG}"), described("UNet2DModel", &checkpoint.config)?)?;
     file(&format!("unet/{WEIGHTS}"), weights(&checkpoint.ema)?)?;
-    file(&format!("scheduler/{SCHEDULER}"), described("DDPMScheduler", &checkpoint.schedule)?)?;
+    file(SCHEDULERS[0], described("DDPMScheduler", &checkpoint.schedule)?)?;
     if let Some(training) = &checkpoint.training {
         file(RAW, weights(&training.raw)?)?;
         if let Some((m, v)) = &training.adam {

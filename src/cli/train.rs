@@ -2,9 +2,10 @@
 
 use super::Machine;
 use super::session::{Session, progress_bar};
-use crate::engine::{Changes, Command, Event, Metrics, Result, RunConfig, Source, TrainRequest};
+use crate::checkpoint;
+use crate::engine::{Changes, Command, Event, Kind, Metrics, Result, RunConfig, Source, TrainRequest};
 use clap::Args;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,9 @@ pub(super) struct TrainArgs {
     /// Mirror images at random, left and right [default: on for pictures, off for digits]
     #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
     flip: Option<bool>,
-    /// Optimiser steps in all
-    #[arg(long, default_value_t = RunConfig::default().steps)]
-    steps: u64,
+    /// Optimiser steps in all [default: 20000; with --resume that of the run]
+    #[arg(long)]
+    steps: Option<u64>,
     /// Images per step
     #[arg(long, default_value_t = RunConfig::default().batch)]
     batch: usize,
@@ -64,6 +65,7 @@ pub(super) struct TrainArgs {
 
 pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     let usual = RunConfig::default();
+    let of_the_run = args.resume.then(|| steps_of(&args.out)).flatten();
     let config = RunConfig {
         preset: args.preset.clone(),
         data: Source::join(args.data.iter().map(String::as_str)),
@@ -71,7 +73,7 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
         prediction_type: args.prediction_type.clone(),
         flip: args.flip,
         seed: args.seed,
-        steps: args.steps,
+        steps: args.steps.or(of_the_run).unwrap_or(usual.steps),
         batch: args.batch,
         learning_rate: args.lr.unwrap_or(usual.learning_rate),
         warmup: args.warmup,
@@ -96,6 +98,7 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
             Event::Ready { device } => bar.println(format!("training on {device}")),
             Event::Progress { done, total, .. } => bar.set_message(format!("reading the data: {done} of {total}")),
             Event::Metrics(_, m) => {
+                bar.set_length(m.total);
                 bar.set_position(m.step);
                 bar.set_message(words(&m));
                 if bar.is_hidden() && logged.elapsed() > Duration::from_secs(30) {
@@ -108,17 +111,23 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
         },
     );
     bar.finish_and_clear();
+    let saved = result.as_ref().err().is_none_or(|e| e.kind == Kind::Cancelled);
     if let Some(m) = last {
         let loss = m.history.mean_loss(500).unwrap_or(f32::NAN);
         println!(
-            "step {} of {} after {:.1} s, loss {loss:.5} (mean of the last 500 steps), saved in {}",
+            "step {} of {} after {:.1} s, loss {loss:.5} (mean of the last 500 steps){}",
             m.step,
             m.total,
             begun.elapsed().as_secs_f64(),
-            args.out.display()
+            if saved { format!(", saved in {}", args.out.display()) } else { String::new() }
         );
     }
     result
+}
+
+/// Steps in all of the run in that folder; what is wrong with it is said when the run goes on.
+fn steps_of(dir: &Path) -> Option<u64> {
+    checkpoint::read_state(dir).ok()?["run"]["steps"].as_u64()
 }
 
 fn words(m: &Metrics) -> String {

@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 /// Pictures that one film may show.
 const MOST_PICTURES: usize = 256;
+/// Share of a picture's amplitude past which a state is not taken for static.
+const MOST_LEFT: f64 = 0.2;
 /// The most that one feature map of all pictures of a film may take.
 const MOST_MAP_BYTES: u64 = 4 << 30;
 
@@ -39,6 +41,21 @@ pub(super) fn check_memory(n: usize, config: &Config) -> Result<()> {
     let [_, h, w] = config.image_shape();
     let why = format!("a feature map of {n} pictures of {w}x{h} takes {} GiB", bytes >> 30);
     Err(Error::usage("cannot make a film", why, "ask for fewer pictures"))
+}
+
+/// Says so where that many steps begin with static at a t where much of a picture should be left, and another number does not.
+fn begins_late(full: &Schedule, steps: usize) -> Option<String> {
+    let first = |k: usize| full.spaced(k, Spacing::Leading).ok()?.timesteps.last().copied();
+    let left = |t: usize| full.alphas_cumprod[t].sqrt();
+    let (all, t) = (full.steps(), first(steps)?);
+    if left(t) <= MOST_LEFT {
+        return None;
+    }
+    let fits = |k: &usize| all.is_multiple_of(*k) && first(*k).is_some_and(|t| left(t) <= MOST_LEFT);
+    let better = (1..=all).filter(fits).min_by_key(|k| k.abs_diff(steps))?;
+    let share = (100.0 * left(t)).round();
+    let what = format!("the film begins with static at t = {t} ({steps} of {all} steps)");
+    Some(format!("{what}, where {share} % of a picture's amplitude should be left; choose {better} steps"))
 }
 
 /// A reverse film under way, or over with frames that may be asked for again.
@@ -73,6 +90,10 @@ impl FilmJob {
         let noise = process::noise_images(request.seed, Purpose::Start, request.first, 0, request.n, shape);
         let mut sampler = Sampler::new(schedule, request.sampler, request.clip, noise)?;
         let mut from = None;
+        // of a request in parts once
+        if request.from.is_none() && request.first == 0 {
+            begins_late(full, steps).into_iter().for_each(|words| with.out.send(Event::Warning(words)));
+        }
         if let Some((source, doses)) = &request.from {
             let (x_start, words) = pictures(source, request.seed, request.first, request.n, model, with)?;
             // the noisiest state of this sampler that is not noisier than asked
@@ -255,4 +276,27 @@ pub(super) fn pictures(
             (repeat(Images::new(1, shape, values)), "your drawing".to_owned())
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::schedule::{BetaSchedule, ScheduleConfig};
+
+    #[test]
+    fn static_where_a_picture_should_be_left_is_said() {
+        let of = |kind, steps| Schedule::new(&ScheduleConfig { kind, steps, ..Default::default() }).unwrap();
+        let cosine = of(BetaSchedule::Cosine, 1000);
+        let said = begins_late(&cosine, 600).unwrap();
+        assert!(
+            said.contains("at t = 599 (600 of 1000 steps), where 58 % of") && said.ends_with("choose 500 steps"),
+            "{said}"
+        );
+        assert!(begins_late(&cosine, 2).unwrap().ends_with("choose 8 steps"));
+        for steps in [1000, 999, 500, 250, 50, 20, 10] {
+            assert_eq!(begins_late(&cosine, steps), None, "{steps}");
+        }
+        // one whose end is no static has no better number
+        assert_eq!(begins_late(&of(BetaSchedule::Linear, 10), 7), None);
+    }
 }

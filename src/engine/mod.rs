@@ -310,8 +310,8 @@ pub struct Metrics {
     pub verdicts: Arc<[Verdict]>,
 }
 
-/// What the worker tells. `Progress` and `Metrics` are cumulative and may be left out when the window is behind; all
-/// else arrives.
+/// What the worker tells. `Progress`, `Metrics` and `Race` are cumulative and may be left out when the window is behind, but
+/// for the last `Race`; all else arrives.
 #[derive(Clone, Debug)]
 pub enum Event {
     /// The worker runs; what computes, in words: "CPU, 2 threads".

@@ -8,14 +8,15 @@ use crate::diffusion::reel::MOST_BRANCHES;
 use crate::error::{Error, Result};
 use crate::model::Params;
 use serde_json::{Value, json};
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
 /// How every recipe begins, in whatever file it lies.
 const MARKER: &str = "{\"ddpm-film\":";
-/// A recipe is looked for in so much of a file.
+/// A recipe is looked for in so much of a file, and in so much of its end.
 const LOOK: u64 = 64 << 20;
+const LOOK_AT_END: u64 = 2 * LONGEST as u64;
 /// Bytes that a recipe may have.
 const LONGEST: usize = 1 << 20;
 
@@ -159,7 +160,16 @@ impl Recipe {
             return Ok(None);
         }
         let mut bytes = Vec::new();
-        std::fs::File::open(path).map_err(unreadable)?.take(LOOK).read_to_end(&mut bytes).map_err(unreadable)?;
+        let mut file = std::fs::File::open(path).map_err(unreadable)?;
+        let read = file.by_ref().take(LOOK).read_to_end(&mut bytes).map_err(unreadable)?;
+        let found = Self::find(&bytes);
+        if found.is_some() || (read as u64) < LOOK {
+            return Ok(found);
+        }
+        // a WebP has it at its end
+        bytes.clear();
+        file.seek(SeekFrom::End(-(LOOK_AT_END as i64))).map_err(unreadable)?;
+        file.take(LOOK_AT_END).read_to_end(&mut bytes).map_err(unreadable)?;
         Ok(Self::find(&bytes))
     }
 
@@ -302,6 +312,18 @@ mod tests {
             gif.extend([0, 0x3b]);
             assert_eq!(Recipe::find(&gif).as_ref(), Some(&recipe));
         }
+    }
+
+    #[test]
+    fn a_recipe_at_the_end_of_a_long_file_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long.webp");
+        let mut file = std::fs::File::create(&path).unwrap();
+        file.seek(SeekFrom::Start(LOOK + 10 * LOOK_AT_END)).unwrap();
+        std::io::Write::write_all(&mut file, recipe().to_text().as_bytes()).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap(), Some(recipe()));
+        file.set_len(LOOK).unwrap();
+        assert_eq!(Recipe::read(&path).unwrap(), None);
     }
 
     #[test]

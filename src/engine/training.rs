@@ -152,9 +152,7 @@ impl TrainingJob {
             Some(last) => last.album.go_on(job, out),
             None => Album::open(training.out_dir.as_deref(), &training.trainer, job, out),
         };
-        if !training.trainer.is_done() {
-            training.draw_if_due()?;
-        }
+        training.draw_if_due()?;
         training.tell(out);
         Ok(training)
     }
@@ -447,6 +445,8 @@ impl TrainingJob {
     }
 
     fn save(&mut self) -> Result<()> {
+        let given_up = self.out_dir.as_ref().filter(|_| self.claim.is_none());
+        let _claim = given_up.map(|dir| self.claim_again(dir)).transpose()?;
         if let Some(dir) = &self.out_dir {
             self.log.iter_mut().for_each(RunLog::sync);
             checkpoint::save(dir, &self.trainer.checkpoint()?)?;
@@ -454,6 +454,19 @@ impl TrainingJob {
             self.saved_step = self.trainer.steps_done();
         }
         self.album.write()
+    }
+
+    /// Claims the folder of a run that is over, where another program may have gone on since.
+    fn claim_again(&self, dir: &Path) -> Result<Claim> {
+        let claim = checkpoint::claim(dir, true)?;
+        let there = checkpoint::read_state(dir).ok().and_then(|state| state["step"].as_u64());
+        match there.filter(|there| *there != self.saved_step && *there > self.step()) {
+            Some(there) => {
+                let why = format!("another program went on there to step {there}, past step {}", self.step());
+                Err(Error::new("cannot save the run", why, "resume from that step").at(dir))
+            }
+            None => Ok(claim),
+        }
     }
 
     /// Saves a state that no file holds yet.

@@ -35,13 +35,18 @@ impl Oracle {
     /// # Errors
     /// If `pixels` holds no image, or not a whole number of them.
     pub fn new(pixels: Arc<Pixels>, shape: [usize; 3], schedule: Arc<Schedule>) -> Result<Self> {
+        Self::of(pixels, shape, schedule, MOST_VALUES)
+    }
+
+    /// One that knows so many pixel values at most.
+    pub(crate) fn of(pixels: Arc<Pixels>, shape: [usize; 3], schedule: Arc<Schedule>, most: usize) -> Result<Self> {
         let (bytes, len) = ((*pixels).as_ref().len(), shape.iter().product::<usize>());
         if len == 0 || bytes == 0 || !bytes.is_multiple_of(len) {
             let why = format!("{bytes} bytes are no images of {shape:?}");
             return Err(Error::new("cannot make an oracle", why, "choose other data"));
         }
         let all = bytes / len;
-        let n = all.min((MOST_VALUES / len).max(1));
+        let n = all.min((most / len).max(1));
         let known = (0..n).map(|i| (i as u128 * all as u128 / n as u128) as usize).collect();
         Ok(Self { pixels, known, shape, schedule })
     }
@@ -49,6 +54,11 @@ impl Oracle {
     /// Number of images it knows.
     pub fn images(&self) -> usize {
         self.known.len()
+    }
+
+    /// Which of all images it knows.
+    pub fn known(&self) -> &[usize] {
+        &self.known
     }
 
     /// x̂_0 = E[x_0 | x_t] for each picture of `x_t` at timestep `t`, which the schedule must have. The same bytes on any

@@ -47,7 +47,11 @@ impl FloorJob {
     /// Those of [`Oracle::new`].
     pub fn new(data: Arc<Dataset>, schedule: Arc<Schedule>) -> Result<Self> {
         let oracle = Oracle::new(Arc::clone(&data) as _, data.shape, Arc::clone(&schedule))?;
-        Ok(Self { oracle, data, schedule, units: 0, sums: vec![[(0.0, 0); 2]; BINS] })
+        Ok(Self::of(oracle, data, schedule))
+    }
+
+    fn of(oracle: Oracle, data: Arc<Dataset>, schedule: Arc<Schedule>) -> Self {
+        Self { oracle, data, schedule, units: 0, sums: vec![[(0.0, 0); 2]; BINS] }
     }
 
     /// Whether nothing is left to do.
@@ -70,7 +74,9 @@ impl FloorJob {
         }
         let t = all.start + (2 * round + 1) * all.len() / (2 * ROUNDS);
         let mut pick = stream(SEED, Purpose::Floor, [self.units as u64, 0]);
-        let picked: Vec<usize> = (0..PICTURES).map(|_| pick.below(self.data.len())).collect();
+        // of an image that the oracle does not know its loss is no floor
+        let known = self.oracle.known();
+        let picked: Vec<usize> = (0..PICTURES).map(|_| known[pick.below(known.len())]).collect();
         let x_start = self.data.images(&picked);
         let noise = process::noise_images(SEED, Purpose::Floor, 1, self.units as u64, PICTURES, self.data.shape);
         let x_t = process::q_sample(&self.schedule, &x_start, &[t; PICTURES], &noise);
@@ -108,6 +114,11 @@ mod tests {
 
     /// Pictures of one pixel each: black or white, so all is known in closed form.
     fn job() -> FloorJob {
+        knowing(2)
+    }
+
+    /// Of the first so many of them.
+    fn knowing(images: usize) -> FloorJob {
         let data = Dataset {
             name: "test".into(),
             shape: [1, 1, 1],
@@ -120,7 +131,9 @@ mod tests {
             skipped: Vec::new(),
             held_out: None,
         };
-        FloorJob::new(Arc::new(data), Arc::new(Schedule::new(&ScheduleConfig::default()).unwrap())).unwrap()
+        let (data, schedule) = (Arc::new(data), Arc::new(Schedule::new(&ScheduleConfig::default()).unwrap()));
+        let oracle = Oracle::of(Arc::clone(&data) as _, data.shape, Arc::clone(&schedule), images).unwrap();
+        FloorJob::of(oracle, data, schedule)
     }
 
     #[test]
@@ -151,6 +164,14 @@ mod tests {
             // 32 pictures of one pixel are few: within a factor of two
             assert!((0.5..2.0).contains(&(at(bin) / expected)), "{bin}: {} {expected}", at(bin));
         }
+    }
+
+    #[test]
+    fn it_is_that_of_the_images_that_the_oracle_knows() {
+        let mut job = knowing(1);
+        (0..BINS).for_each(|_| job.advance().unwrap());
+        let floor = job.floor();
+        assert!(floor.images == 1 && floor.simple.iter().all(|loss| loss.unwrap() < 1e-6), "{floor:?}");
     }
 
     #[test]

@@ -9,6 +9,11 @@ use serde::{Deserialize, Serialize};
 const RECENT: usize = 2048;
 const WHOLE: usize = 2048;
 
+/// The nearest number that can be saved: JSON has no others.
+pub(super) fn finite(value: f64) -> f32 {
+    if value.is_nan() { f32::MAX } else { value.clamp(f32::MIN.into(), f32::MAX.into()) as f32 }
+}
+
 /// What one training step measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepStats {
@@ -127,8 +132,9 @@ impl History {
     }
 
     /// Takes in the next evaluation.
-    pub fn push_evaluation(&mut self, evaluation: Evaluation) {
-        evaluation::push(&mut self.evaluations, evaluation);
+    pub fn push_evaluation(&mut self, Evaluation { step, train, held_out }: Evaluation) {
+        let [train, held_out] = [train, held_out].map(|loss| finite(loss.into()));
+        evaluation::push(&mut self.evaluations, Evaluation { step, train, held_out });
     }
 
     /// Training against held-out images, oldest first.
@@ -192,6 +198,18 @@ fn merge(a: Point, na: u64, b: Point, nb: u64) -> Point {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_history_is_read_back_whatever_was_measured() {
+        let mut h = History::default();
+        for (step, value) in [f32::MAX, f32::MAX, f32::NAN, f32::INFINITY].into_iter().enumerate() {
+            h.push_evaluation(Evaluation { step: step as u64, train: value, held_out: value });
+            let simple = value.min(f32::MAX);
+            h.push_samples(step as u64, &[Sample { t: 1, simple, bits: -simple }; 2], 1000);
+        }
+        let text = serde_json::to_string(&h).unwrap();
+        assert!(serde_json::from_str::<History>(&text).is_ok_and(|back| back == h), "{text}");
+    }
 
     #[test]
     fn a_long_run_stays_bounded_and_keeps_its_mean_and_extremes() {

@@ -1,5 +1,6 @@
 //! The loss by timestep: 64 bins as they are now, and how they came there, in bounded memory.
 
+use super::metrics::finite;
 use super::table;
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +36,7 @@ pub struct Average {
 impl Average {
     fn push(&mut self, value: f32) {
         self.n = (self.n + 1).min(WINDOW);
-        self.mean += (value - self.mean) / self.n as f32;
+        self.mean = finite((self.mean + (value - self.mean) / self.n as f32).into());
     }
 
     /// The average, where there are samples.
@@ -62,7 +63,7 @@ impl Column {
 
     fn merge(&mut self, other: &Self) {
         self.step = other.step;
-        self.sums.iter_mut().zip(&other.sums).for_each(|(a, b)| *a += b);
+        self.sums.iter_mut().zip(&other.sums).for_each(|(a, b)| *a = finite((*a + b).into()));
         self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
     }
 }
@@ -119,7 +120,7 @@ impl TimestepLoss {
             } else {
                 self.decoder.push(sample.bits)
             }
-            column.sums[bin] += sample.simple;
+            column.sums[bin] = finite((column.sums[bin] + sample.simple).into());
             column.counts[bin] += 1;
         }
         match self.columns.last_mut() {

@@ -7,7 +7,7 @@ use super::divergence::Culprit;
 use super::doctor::{self, Signals, Verdict};
 use super::evaluation::{self, Evaluation};
 use super::good::Good;
-use super::metrics::{History, StepStats};
+use super::metrics::{History, StepStats, finite};
 use super::timesteps::Sample;
 use crate::checkpoint::{Checkpoint, ScheduleSettings, Training};
 use crate::data::{Dataset, Source};
@@ -41,7 +41,7 @@ const SILENT: u64 = 100;
 /// Share of the gradient's squared norm that is no gradient at all; rounding makes more.
 const NO_GRADIENT: f64 = 1e-24;
 
-/// A run under way. It knows no files, channels or clocks.
+/// A run under way. It knows no channels or clocks, and no files but that of a large network's last good state.
 pub struct Trainer {
     plan: Plan,
     compute: Arc<Compute>,
@@ -426,10 +426,9 @@ impl Trainer {
         let stats = StepStats {
             step,
             loss: loss as f32,
-            // beyond that there is no number to save
-            grad_norm: norm.min(f32::MAX.into()) as f32,
+            grad_norm: finite(norm),
             learning_rate: learning_rate as f32,
-            update_ratio: (moved / weights).sqrt() as f32,
+            update_ratio: finite((moved / weights).sqrt()),
             ema_decay: update.ema_decay as f32,
         };
         self.state.step = step;
@@ -486,11 +485,7 @@ impl Trainer {
             error.iter_mut().for_each(|e| *e *= share);
             let squares: f64 = error.iter().map(|e| f64::from(*e).powi(2)).sum();
             let bits = bound::bits_per_dim(&self.schedule, t[i], x_start.one(i), error);
-            Sample {
-                t: t[i],
-                simple: (squares / error.len() as f64) as f32,
-                bits: bits.min(f64::from(f32::MAX)) as f32,
-            }
+            Sample { t: t[i], simple: (squares / error.len() as f64) as f32, bits: finite(bits) }
         };
         images.map(of).collect()
     }

@@ -2,7 +2,7 @@
 
 use crate::golden::golden;
 use candle_core::{DType, Device, Tensor};
-use ddpm_film::checkpoint::{Checkpoint, ScheduleSettings, Training, load, load_embedded, save};
+use ddpm_film::checkpoint::{Checkpoint, ScheduleSettings, Training, load, load_embedded, load_saying, save};
 use ddpm_film::model::{Config, Params, SampleSize};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -238,6 +238,21 @@ fn the_first_diffusers_configs_are_accepted() {
     let read = load(dir.path(), &Device::Cpu).unwrap();
     assert_eq!(read.schedule.variance_type, "fixed_large");
     assert_eq!(read.config.mid_block_type.as_deref(), Some("UNetMidBlock2D"));
+}
+
+#[test]
+fn a_schedule_that_is_taken_for_granted_is_said() {
+    let dir = grey();
+    let said = load_saying(dir.path(), &Device::Cpu).unwrap().1.unwrap();
+    assert!(
+        said.contains("no noise schedule") && said.contains("scheduler_config.json") && !said.contains('\n'),
+        "{said}"
+    );
+    fs::write(dir.path().join("scheduler_config.json"), "{}").unwrap();
+    assert_eq!(load_saying(dir.path(), &Device::Cpu).unwrap().1, None);
+    let ours = dir.path().join("ours");
+    save(&ours, &small_checkpoint(1)).unwrap();
+    assert_eq!(load_saying(&ours, &Device::Cpu).unwrap().1, None);
 }
 
 #[test]

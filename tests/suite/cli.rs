@@ -80,6 +80,8 @@ fn a_resumed_run_may_learn_at_another_rate_and_remembers_it() {
     train(&["--steps", "2", "--out", "run"]);
     train(&["--steps", "3", "--out", "run", "--resume", "--lr", "0.001", "--ema", "0.9"]);
     // what is not named stays as it was last
+    let said = train(&["--out", "run", "--resume"]);
+    assert!(said.starts_with("step 3 of 3 "), "{said}");
     train(&["--steps", "4", "--out", "run", "--resume"]);
     let state: serde_json::Value = serde_json::from_slice(&bytes(&dir.join("run"), "film/state.json")).unwrap();
     assert_eq!((&state["run"]["learning_rate"], &state["run"]["ema_decay"]), (&0.001.into(), &0.9.into()));

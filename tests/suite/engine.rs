@@ -3,8 +3,9 @@
 use ddpm_film::checkpoint::{self, Checkpoint, ScheduleSettings};
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, ForwardRequest, ForwardSource, JobId, Options, Origin, Outcome, Predictor,
-    Quantity, RunConfig, SampleRequest, SamplerKind, TrainRequest, TrainingState, Trajectory, Variance, Which,
+    Changes, Command, DeviceChoice, Engine, Event, ForwardRequest, ForwardSource, JobId, Options, Origin, Outcome,
+    Predictor, Quantity, RunConfig, SampleRequest, SamplerKind, TrainRequest, TrainingState, Trajectory, Variance,
+    Which,
 };
 use ddpm_film::model::{Config, Params, SampleSize};
 use std::sync::Arc;
@@ -235,6 +236,43 @@ fn a_save_goes_into_the_folder_of_its_own_run_and_never_into_that_of_another() {
         engines[1].send(Command::Save(job, Which::Loaded, dir.clone())).unwrap();
         assert_eq!(until_finished(&engines[1], job).1, Outcome::Done);
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_over_is_never_saved_over_one_that_went_on_in_its_folder() {
+    let tmp = tempfile::tempdir().unwrap();
+    let [dir, aside] = ["run", "aside"].map(|name| tmp.path().join(name));
+    let request = |steps, resume| {
+        let config = RunConfig { preset: "digits16".into(), steps, batch: 2, preview_every: 0, ..Default::default() };
+        TrainRequest { config, out: Some(dir.clone()), resume, save_every: None, preview_share: None }
+    };
+    let [first, second] = [engine(1), engine(1)];
+    let job = first.new_job();
+    first.send(Command::Train(job, Box::new(request(100_000, None)))).unwrap();
+    let mut step = 0;
+    while step == 0 {
+        if let Some(Event::Metrics(_, m)) = first.wait(Duration::from_secs(120)).unwrap() {
+            step = m.step;
+        }
+    }
+    // its end cannot be saved
+    std::fs::rename(&dir, &aside).unwrap();
+    std::fs::create_dir_all(dir.join("unet/mine")).unwrap();
+    first.send(Command::SetTraining(TrainingState::Paused)).unwrap();
+    first.send(Command::Cancel(job)).unwrap();
+    let (events, outcome) = until_finished(&first, job);
+    assert!(matches!(&outcome, Outcome::Failed(e) if e.to_string().contains("did not write")), "{outcome:?}");
+    let told = events.iter().filter_map(|e| if let Event::Metrics(_, m) = e { Some(m.step) } else { None });
+    let end = told.max().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::rename(&aside, &dir).unwrap();
+
+    let job = second.new_job();
+    second.send(Command::Train(job, Box::new(request(end + 2, Some(Changes::default()))))).unwrap();
+    assert_eq!(until_finished(&second, job).1, Outcome::Done);
+    drop(first);
+    assert_eq!(checkpoint::read_state(&dir).unwrap()["step"], end + 2);
 }
 
 #[test]

@@ -130,6 +130,24 @@ fn a_model_is_fetched_once_and_then_opens_without_the_network() {
 }
 
 #[test]
+fn the_schedule_that_another_program_did_not_want_is_fetched_alone() {
+    for schedule in ["scheduler/scheduler_config.json", "scheduler_config.json"] {
+        let tmp = tempfile::tempdir().unwrap();
+        let hub = |server: &Server| Hub::at(server.endpoint.clone(), tmp.path().into());
+        hub(&serve(&tiny(""), None)).fetch(NAME, &mut |_, _| true).unwrap();
+        let cosine = (schedule.to_owned(), br#"{"beta_schedule": "squaredcos_cap_v2"}"#.to_vec());
+        let server = serve(&[tiny(""), vec![cosine]].concat(), None);
+        for _ in 0..2 {
+            let at = hub(&server).fetch(NAME, &mut |_, _| true).unwrap();
+            assert_eq!(load(&at, &Device::Cpu).unwrap().schedule.beta_schedule, "squaredcos_cap_v2");
+        }
+        let asked = server.requests();
+        assert!(asked.iter().filter(|line| line.contains("revision")).count() == 1, "{asked:?}");
+        assert!(!asked.iter().any(|line| line.contains(WEIGHTS)), "{asked:?}");
+    }
+}
+
+#[test]
 fn a_download_that_is_stopped_goes_on_where_it_was() {
     let tmp = tempfile::tempdir().unwrap();
     let server = serve(&tiny(""), None);

@@ -48,6 +48,7 @@ fn refuses(dir: &Path, args: &[&str], words: &[&str]) {
     let out = train(dir, args);
     let said = String::from_utf8_lossy(&out.stderr);
     let sentences: Vec<&str> = said.lines().filter(|l| l.starts_with("error: ")).collect();
+    assert!(!String::from_utf8_lossy(&out.stdout).contains("saved in"), "{args:?}: {said}");
     assert!(out.status.code() == Some(1) && sentences.len() == 1 && !said.contains("panicked"), "{args:?}: {said}");
     assert!(words.iter().all(|word| sentences[0].contains(word)), "{args:?}: {said}");
 }
@@ -134,17 +135,20 @@ fn a_run_killed_at_two_hundred_random_moments_ends_with_the_bytes_of_one_that_ne
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_told_to_end_saves_first() {
-    const STEPS: [&str; 2] = ["--steps", "40"];
+    const STEPS: [&str; 2] = ["--steps", "200"];
     let tmp = workplace();
     let dir = tmp.path();
     trains(dir, &[&STEPS[..], &["--out", "whole"]].concat());
-    let args = [&STEPS[..], &["--out", "run"]].concat();
-    let mut process = Killed(training(dir, &args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
-    wait_for("save", || step(&dir.join("run")).is_some());
+    let args = [&STEPS[..], &["--save-every", "1", "--out", "run"]].concat();
+    let mut process = Killed(training(dir, &args).stderr(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
+    wait_for("save", || step(&dir.join("run")) > Some(0));
     let told = Command::new("kill").args(["-TERM", &process.0.id().to_string()]).status().unwrap();
     let ended = process.0.wait().unwrap();
     // it may have come to its end first
     assert!(ended.code() == Some(130) || ended.success() || !told.success(), "{ended}");
+    let said = std::io::read_to_string(process.0.stdout.take().unwrap()).unwrap();
+    let saved = format!("step {} of 200 ", step(&dir.join("run")).unwrap());
+    assert!(said.starts_with(&saved) && said.ends_with(", saved in run\n"), "{said}");
     trains(dir, &[&STEPS[..], &["--out", "run", "--resume"]].concat());
     assert_same_run(&dir.join("run"), &dir.join("whole"));
 }
@@ -330,6 +334,9 @@ fn a_run_goes_on_from_a_first_save_that_was_cut_off_though_it_keeps_a_snapshot_f
     }
     fs::copy(run.join("model_index.json"), saving.join("model_index.json")).unwrap();
     fs::create_dir(cut_off.join("film/snapshots")).unwrap();
+    // without --steps to its own end, where it is
+    trains(dir, &["--out", "cut-off", "--resume"]);
+    assert_eq!(step(&cut_off), Some(1));
     trains(dir, &["--steps", "2", "--out", "cut-off", "--resume"]);
     assert_eq!(step(&cut_off), Some(2));
 }

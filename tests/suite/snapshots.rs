@@ -79,6 +79,9 @@ fn a_resumed_run_has_the_snapshots_of_one_that_never_stopped() {
     assert_eq!(steps(&train(&engine, request(Some(&stopped), 21, false))), [0, 21]);
     let of_21 = files(&stopped).remove(1);
     fs::remove_file(stopped.join("film/snapshots").join(&of_21.0)).unwrap();
+    assert_eq!(steps(&train(&engine, request(Some(&stopped), 21, true))), [0, 21]);
+    assert!(files(&stopped).remove(1) == of_21);
+    fs::remove_file(stopped.join("film/snapshots").join(&of_21.0)).unwrap();
     // and a later one lies there whose steps were lost
     let late = files(&whole).remove(1);
     fs::write(stopped.join("film/snapshots").join(late.0.replace("21", "22")), late.1).unwrap();

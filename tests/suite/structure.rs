@@ -51,7 +51,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     (
         "train",
         &["diffusion", "kernels", "model", "data", "checkpoint", "error"],
-        &["candle_core", "serde", "serde_json", "tempfile"],
+        &["candle_core", "serde", "serde_json", "tempfile", "log"],
     ),
     ("monitor", &["diffusion", "export", "error"], &["crc32c", "image", "prost"]),
     (
