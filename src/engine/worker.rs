@@ -42,7 +42,7 @@ pub(super) struct Model {
     pub data: Source,
 }
 
-/// Reads a model; also its short name. `warn` hears why an older save was read, if so.
+/// Reads a model; also its short name. `warn` hears why an older save was read, or which schedule is assumed, if so.
 pub(crate) fn load_model(origin: &Origin, device: &Device, warn: impl FnOnce(String)) -> Result<(Checkpoint, String)> {
     match origin {
         Origin::Shipped => Ok((checkpoint::shipped(device)?, "mnist28".to_owned())),

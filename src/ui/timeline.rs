@@ -176,8 +176,8 @@ impl Timeline {
             }
         }
         if span.growing && track.right() - frontier > 300.0 {
-            let left = span.reached.unwrap_or(span.steps);
-            let text = format!("computing: {} of {} timesteps to come", numbers::thousands(left as u64), span.steps);
+            let [left, steps] = [span.reached.unwrap_or(span.steps), span.steps].map(|n| numbers::thousands(n as u64));
+            let text = format!("computing: {left} of {steps} timesteps to come");
             let at = pos2((frontier + track.right()) / 2.0, track.center().y);
             painter.text(at, Align2::CENTER_CENTER, text, FontId::proportional(style::SMALL), p.weak);
         }

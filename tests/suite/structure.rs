@@ -51,7 +51,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     (
         "train",
         &["diffusion", "kernels", "model", "data", "checkpoint", "error"],
-        &["candle_core", "serde", "serde_json", "tempfile", "log"],
+        &["candle_core", "serde", "serde_json", "tempfile"],
     ),
     ("monitor", &["diffusion", "export", "error"], &["crc32c", "image", "prost"]),
     (
