@@ -1,10 +1,10 @@
 //! Models of the Hugging Face hub, fetched into the cache that all its programs share; what is there needs no network.
 
 use super::{CONFIG, Files, SCHEDULERS, WEIGHTS, most_weights, read_config};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, CacheRepo};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -72,16 +72,23 @@ impl Hub {
             ));
         }
         let cache = self.cache.model(name.to_owned());
-        // another program may have fetched no schedule
-        if let Some(folder) = cached(&cache).filter(|_| SCHEDULERS.iter().any(|path| cache.get(path).is_some())) {
-            return Ok(folder);
+        let there = cached(&cache);
+        if let Some(folder) = there.as_ref().filter(|_| SCHEDULERS.iter().any(|path| cache.get(path).is_some())) {
+            return Ok(folder.clone());
         }
         let mut api = ApiBuilder::from_cache(self.cache.clone()).with_progress(false);
         if let Some(endpoint) = &self.endpoint {
             api = api.with_endpoint(endpoint.clone());
         }
         let api = api.build().map_err(|e| failed(name, &e))?;
-        Fetch { name, cache: &cache, repo: api.model(name.to_owned()), progress }.all()?;
+        if let Some(folder) = there {
+            // another program fetched it without its schedule; of the very version that is there
+            let commit = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let repo = api.repo(Repo::with_revision(name.to_owned(), RepoType::Model, commit));
+            Fetch { name, repo, progress }.schedule()?;
+            return Ok(folder);
+        }
+        Fetch { name, repo: api.model(name.to_owned()), progress }.all()?;
         cached(&cache).ok_or_else(|| cannot(name, "it was changed on the hub meanwhile", "try again"))
     }
 }
@@ -119,7 +126,6 @@ fn failed(name: &str, e: &ApiError) -> Error {
 
 struct Fetch<'a> {
     name: &'a str,
-    cache: &'a CacheRepo,
     repo: ApiRepo,
     progress: &'a mut dyn FnMut(u64, u64) -> bool,
 }
@@ -161,16 +167,13 @@ impl Progress for &mut Download<'_> {
 impl Fetch<'_> {
     fn all(&mut self) -> Result<()> {
         let name = self.name;
-        let info = match self.repo.info() {
-            Err(_) if cached(self.cache).is_some() => return Ok(()),
-            info => info.map_err(|e| failed(name, &e))?,
-        };
+        let info = self.repo.info().map_err(|e| failed(name, &e))?;
         let has = |path: &str| info.siblings.iter().any(|file| file.rfilename == path);
         let unet = if has(&format!("{UNET}{CONFIG}")) { UNET } else { "" };
         if !has(&format!("{unet}{CONFIG}")) {
             return Err(cannot(name, "it has no config.json", "choose a UNet2DModel or a DDPM pipeline of diffusers"));
         }
-        let config = self.file(&info.sha, &format!("{unet}{CONFIG}"), 1 << 20)?;
+        let config = self.file(&format!("{unet}{CONFIG}"), 1 << 20)?;
         let folder = config.ancestors().nth(Path::new(unet).components().count() + 1).unwrap_or(&config);
         let (_, config) = read_config(&Files::folder(folder)?)?;
         let weights = format!("{unet}{WEIGHTS}");
@@ -179,17 +182,24 @@ impl Fetch<'_> {
             return Err(cannot(name, why, "open it in diffusers and save it again with save_pretrained"));
         }
         if let Some(schedule) = SCHEDULERS.iter().find(|path| has(path)) {
-            self.file(&info.sha, schedule, 1 << 20)?;
+            self.file(schedule, 1 << 20)?;
         }
-        self.file(&info.sha, &weights, most_weights(&config)).map(drop)
+        self.file(&weights, most_weights(&config)).map(drop)
     }
 
-    /// The file as it was at that commit, from the cache or else fetched, whole or not at all.
-    fn file(&mut self, commit: &str, path: &str, most: u64) -> Result<PathBuf> {
-        let name = self.name;
-        if let Some(file) = self.cache.get(path).filter(|file| file.starts_with(self.cache.pointer_path(commit))) {
-            return Ok(file);
+    /// Its schedule alone, if it has one and the hub can be reached.
+    fn schedule(&mut self) -> Result<()> {
+        let siblings = self.repo.info().map_or_else(|_| Vec::new(), |info| info.siblings);
+        let has = |path: &&str| siblings.iter().any(|file| file.rfilename == *path);
+        match SCHEDULERS.into_iter().find(has).map(|path| self.file(path, 1 << 20)) {
+            Some(Err(e)) if e.kind == Kind::Cancelled => Err(e),
+            _ => Ok(()),
         }
+    }
+
+    /// Fetches a file that is not in the cache, whole or not at all.
+    fn file(&mut self, path: &str, most: u64) -> Result<PathBuf> {
+        let name = self.name;
         let mut download = Download { progress: &mut *self.progress, done: 0, total: 0, most };
         if !(download.progress)(0, 0) {
             return Err(Error::cancelled());

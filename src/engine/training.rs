@@ -474,7 +474,7 @@ impl TrainingJob {
         if let Err(e) = self.end_saving() {
             log::warn!("{e}");
         }
-        if self.saved_step == self.trainer.steps_done() { Ok(()) } else { self.save() }
+        if self.saved_step == self.trainer.steps_done() || self.trainer.is_lost() { Ok(()) } else { self.save() }
     }
 }
 

@@ -263,6 +263,11 @@ impl Trainer {
         self.state.step
     }
 
+    /// Whether nothing is left of it to save.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Whether all steps are done.
     pub fn is_done(&self) -> bool {
         self.state.step >= self.plan.run.steps
@@ -303,9 +308,9 @@ impl Trainer {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         if self.lost {
             return Err(Error::new(
-                "cannot save the run",
-                "its weights in memory are lost",
-                "resume from its last save",
+                "the weights of this training are lost",
+                "they came to what is no number, and its last good state could not be read back",
+                "go on from its last save, or start again",
             ));
         }
         self.snapshot().checkpoint()
@@ -518,7 +523,7 @@ impl Trainer {
     fn lost(&mut self, why: &impl Display, back: &candle_core::Error) -> Error {
         self.lost = true;
         let why = format!("{why}, and its last good state cannot be read back: {back}");
-        Error::new("training stopped", why, "resume from its last save")
+        Error::new("training stopped", why, "go on from its last save, or start again")
     }
 }
 
@@ -544,6 +549,9 @@ mod tests {
         let e = run.step(&data).unwrap_err();
         assert!(e.kind == Kind::Failed && e.to_string().contains("cannot be read back"), "{e}");
         assert_eq!(run.steps_done(), 1);
-        assert!(run.checkpoint().is_err_and(|e| e.to_string().contains("resume from its last save")));
+        assert!(
+            run.is_lost()
+                && run.checkpoint().is_err_and(|e| e.to_string().contains("weights of this training are lost"))
+        );
     }
 }

@@ -149,7 +149,7 @@ impl Window {
                     self.state.presenting = false;
                 }
             }
-            A::AskPath(usage) => self.path = Some(PathDialog::new(usage)),
+            A::AskPath(usage) => self.ask_path(usage),
             A::UsePath(usage, path) => self.use_path(usage, path),
             A::LoadShipped => self.load(Origin::Shipped),
             A::FetchCifar => self.fetch(hub::CIFAR10),
@@ -293,11 +293,15 @@ impl Window {
         self.commands.push(Command::Load(job, origin));
     }
 
-    /// Whether it is the training that is saved, not the loaded model.
-    fn saves_training(&self) -> bool {
+    /// Asks for a path; what is saved there is decided now.
+    pub(super) fn ask_path(&mut self, usage: PathUse) {
         let asked = self.unsaved.is_some() || self.view == View::Training || self.state.model.is_none();
         let at_risk = |t: &Training| t.phase == Phase::Busy || t.unsaved().is_some();
-        self.state.training.as_ref().is_some_and(|t| asked || at_risk(t))
+        let training = self.state.training.as_ref().filter(|t| t.model.is_some() && (asked || at_risk(t)));
+        self.to_save = if training.is_some() { Which::Training } else { Which::Loaded };
+        let model = training.map_or(self.state.model.as_ref(), |t| t.model.as_ref());
+        let name = model.filter(|_| usage == PathUse::SaveModel).map(|model| model.name.clone());
+        self.path = Some(PathDialog::new(usage, name));
     }
 
     fn use_path(&mut self, usage: PathUse, path: PathBuf) {
@@ -312,8 +316,7 @@ impl Window {
                 if let Some(unsaved) = &mut self.unsaved {
                     unsaved.saving = Some(job);
                 }
-                let which = if self.saves_training() { Which::Training } else { Which::Loaded };
-                self.commands.push(Command::Save(job, which, path));
+                self.commands.push(Command::Save(job, self.to_save, path));
             }
             PathUse::Watch => self.watch(path),
             PathUse::OpenImage => {

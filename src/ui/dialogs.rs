@@ -148,6 +148,8 @@ pub fn question<A: Copy>(
 /// The question for a path: a field to type in, and the system's dialog beside it.
 pub struct PathDialog {
     usage: PathUse,
+    /// What is saved.
+    name: Option<String>,
     text: String,
     system: Option<JoinHandle<Option<PathBuf>>>,
     /// Whether the field has been given the keyboard.
@@ -155,9 +157,9 @@ pub struct PathDialog {
 }
 
 impl PathDialog {
-    /// Asks for a path.
-    pub fn new(usage: PathUse) -> Self {
-        Self { usage, text: String::new(), system: None, focused: false }
+    /// Asks for a path, for what has this name.
+    pub fn new(usage: PathUse, name: Option<String>) -> Self {
+        Self { usage, name, text: String::new(), system: None, focused: false }
     }
 
     fn words(&self) -> (&'static str, &'static str, &'static str) {
@@ -190,7 +192,8 @@ impl PathDialog {
         let (title, help, verb) = self.words();
         let modal = Modal::new(Id::unique("path")).frame(frame(ui)).show(ui.ctx(), |ui| {
             ui.set_width(520.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
-            ui.label(RichText::new(title).font(style::semibold(style::LARGE)));
+            let heading = self.name.as_ref().map_or_else(|| title.to_owned(), |name| format!("{title}: {name}"));
+            ui.label(RichText::new(heading).font(style::semibold(style::LARGE)));
             ui.label(RichText::new(help).color(style::palette(ui).weak));
             let mut enter = false;
             ui.horizontal(|ui| {

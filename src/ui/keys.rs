@@ -32,8 +32,7 @@ pub fn pressed(ctx: &egui::Context, view: View, watching: bool, out: &mut Vec<Ui
             );
             // typing is undone by its own field
             let text_own = plain || keys.logical_key == Key::Z;
-            let ends = (menu || text) && keys.logical_key == Key::Escape;
-            let left = text_own && text || plain && widgets_own && widget || ends;
+            let left = text_own && text || plain && widgets_own && widget || menu && keys.logical_key == Key::Escape;
             if !left && input.consume_shortcut(&keys) {
                 out.push(action);
             }

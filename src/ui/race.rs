@@ -53,10 +53,10 @@ impl Window {
     }
 }
 
-/// The view of a race.
 /// Width from which a lane has room for large numbers.
 const HUGE_FROM: f32 = 500.0;
 
+/// The view of a race.
 #[derive(Default)]
 pub struct RaceView {
     atlases: [Atlas; 2],

@@ -23,10 +23,10 @@ const SLIDERS: f32 = style::CONTROL + GRID;
 /// Pictures of one copy of the weights side by side.
 const COLUMNS: usize = 4;
 
-/// Where a person has moved the sliders.
 /// Width that it takes to say what samples cost.
 const COST: f32 = 150.0;
 
+/// Where a person has moved the sliders.
 #[derive(Default)]
 pub struct SnapshotsView {
     /// Whether EMA and raw stand in the middle of the view.

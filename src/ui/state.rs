@@ -344,7 +344,8 @@ impl AppState {
                         // films and predictions of the training before
                         self.fit_settings();
                         self.noise.forget();
-                        return Some(UiAction::Restart);
+                        // branches of what was there before are kept until a person wants a new film
+                        return (!self.would_lose_branches()).then_some(UiAction::Restart);
                     }
                 }
             }
@@ -403,7 +404,15 @@ impl AppState {
                 }
             }
             Event::Warning(text) => self.notify(Severity::Warning, text, String::new()),
-            Event::Finished(job, outcome) => self.finished(job, &outcome),
+            Event::Finished(job, outcome) => {
+                self.finished(job, &outcome);
+                let never_began = self.training.as_ref().is_some_and(|t| t.job == job && t.model.is_none());
+                if never_began && self.settings.which == Which::Training {
+                    self.settings.which = Which::Loaded;
+                    self.fit_settings();
+                    return (!self.would_lose_branches()).then_some(UiAction::Restart);
+                }
+            }
             Event::Data(job, set) => self.data.arrived(job, set),
             Event::Progress { job, done, total } => {
                 self.data.follow(job, done, total);

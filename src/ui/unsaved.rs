@@ -1,7 +1,7 @@
 //! Before a training that no file holds is lost, or branches of its films, the window asks.
 
 use super::actions::PathUse;
-use super::dialogs::{self, PathDialog};
+use super::dialogs;
 use super::numbers;
 use super::state::{AppState, Phase, Training};
 use super::tree::{Plan, Travel};
@@ -136,8 +136,8 @@ impl Window {
         let words = ["This training is not saved", why.as_str()];
         match dialogs::question(ui, words, &answers, Answer::Cancel, first_frame) {
             Some(Answer::Save) => {
-                self.path = Some(PathDialog::new(PathUse::SaveModel));
                 unsaved.shown = false;
+                self.ask_path(PathUse::SaveModel);
             }
             Some(Answer::Discard) => self.grant(),
             Some(Answer::Cancel) => self.unsaved = None,
@@ -164,6 +164,8 @@ impl Window {
             self.sample_now(parting.plans, parting.way);
         } else if let Some(made) = self.state.reverse.made.clone() {
             self.state.settings = made.beside(&self.state.settings);
+            self.state.fit_settings();
+            self.film.drawing = None;
             self.drown();
         }
     }

@@ -19,7 +19,7 @@ use super::top_bar::next_theme;
 use super::training::TrainingView;
 use super::unsaved::{Closing, Parting, Unsaved};
 use super::watch::WatchView;
-use crate::engine::{Command, Error, Event, JobId, Outcome};
+use crate::engine::{Command, Error, Event, JobId, Outcome, Which};
 use egui::{Ui, ViewportCommand};
 use std::time::Duration;
 
@@ -56,6 +56,8 @@ pub struct Window {
     pub(super) runs: RunsView,
     data: DataView,
     pub(super) path: Option<PathDialog>,
+    /// The model that is saved when a path was chosen for it.
+    pub(super) to_save: Which,
     pub(super) unsaved: Option<Unsaved>,
     pub(super) parting: Option<Parting>,
     pub(super) closing: Closing,
@@ -95,6 +97,7 @@ impl Window {
             runs: RunsView::default(),
             data: DataView::default(),
             path: None,
+            to_save: Which::Loaded,
             unsaved: None,
             parting: None,
             closing: Closing::No,

@@ -59,13 +59,14 @@ fn answer(
     }
     let path = line.split(' ').nth(1).unwrap_or_default();
     note.lock().unwrap().push(format!("{path} {}", range.clone().unwrap_or_default()));
-    if path == format!("/api/models/{NAME}/revision/main") {
+    let revision = if path.contains(COMMIT) { COMMIT } else { "main" };
+    if path == format!("/api/models/{NAME}/revision/{revision}") {
         let siblings: Vec<_> = files.keys().map(|name| serde_json::json!({ "rfilename": name })).collect();
         let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string();
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
         return stream.write_all((head + &body).as_bytes());
     }
-    let file = path.strip_prefix(&format!("/{NAME}/resolve/main/")).and_then(|name| files.get(name));
+    let file = path.strip_prefix(&format!("/{NAME}/resolve/{revision}/")).and_then(|name| files.get(name));
     let (Some(bytes), Some(range)) = (file, range) else {
         return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     };
@@ -143,6 +144,7 @@ fn the_schedule_that_another_program_did_not_want_is_fetched_alone() {
         }
         let asked = server.requests();
         assert!(asked.iter().filter(|line| line.contains("revision")).count() == 1, "{asked:?}");
+        assert!(asked.iter().all(|line| line.contains(COMMIT)), "of another version: {asked:?}");
         assert!(!asked.iter().any(|line| line.contains(WEIGHTS)), "{asked:?}");
     }
 }
