@@ -195,7 +195,7 @@ fn number(v: f64) -> String {
 }
 
 /// Height from which the axis has room for its whole name.
-const LABEL_FROM: f32 = 330.0;
+const LABEL_FROM: f32 = 280.0;
 /// Width from which the slider has room beside the choices.
 const SLIDER_FROM: f32 = 600.0;
 
