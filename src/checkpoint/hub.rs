@@ -2,8 +2,8 @@
 
 use super::{CONFIG, Files, SCHEDULERS, WEIGHTS, most_weights, read_config};
 use crate::error::{Error, Kind, Result};
-use hf_hub::api::Progress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::api::{Progress, RepoInfo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -72,23 +72,23 @@ impl Hub {
             ));
         }
         let cache = self.cache.model(name.to_owned());
-        let there = cached(&cache);
-        if let Some(folder) = there.as_ref().filter(|_| SCHEDULERS.iter().any(|path| cache.get(path).is_some())) {
-            return Ok(folder.clone());
-        }
-        let mut api = ApiBuilder::from_cache(self.cache.clone()).with_progress(false);
-        if let Some(endpoint) = &self.endpoint {
-            api = api.with_endpoint(endpoint.clone());
-        }
-        let api = api.build().map_err(|e| failed(name, &e))?;
-        if let Some(folder) = there {
-            // another program fetched it without its schedule; of the very version that is there
-            let commit = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let repo = api.repo(Repo::with_revision(name.to_owned(), RepoType::Model, commit));
-            Fetch { name, repo, progress }.schedule()?;
+        let repo = |revision: &str| {
+            let mut api = ApiBuilder::from_cache(self.cache.clone()).with_progress(false);
+            if let Some(endpoint) = &self.endpoint {
+                api = api.with_endpoint(endpoint.clone());
+            }
+            let api = api.build().map_err(|e| failed(name, &e))?;
+            Ok::<_, Error>(api.repo(Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned())))
+        };
+        if let Some(folder) = cached(&cache) {
+            if SCHEDULERS.iter().all(|path| cache.get(path).is_none()) {
+                // another program fetched it without its schedule; of the very version that is there
+                let repo = repo(&folder.file_name().unwrap_or_default().to_string_lossy())?;
+                Fetch { name, repo, progress }.schedule()?;
+            }
             return Ok(folder);
         }
-        Fetch { name, repo: api.model(name.to_owned()), progress }.all()?;
+        Fetch { name, repo: repo("main")?, progress }.all()?;
         cached(&cache).ok_or_else(|| cannot(name, "it was changed on the hub meanwhile", "try again"))
     }
 }
@@ -100,6 +100,10 @@ fn cached(cache: &CacheRepo) -> Option<PathBuf> {
         let config = cache.get(&format!("{unet}{CONFIG}"))?;
         config.ancestors().nth(Path::new(unet).components().count() + 1).map(Path::to_owned)
     })
+}
+
+fn lists(info: &RepoInfo, path: &str) -> bool {
+    info.siblings.iter().any(|file| file.rfilename == path)
 }
 
 fn cannot(name: &str, why: impl Into<String>, hint: &str) -> Error {
@@ -168,7 +172,7 @@ impl Fetch<'_> {
     fn all(&mut self) -> Result<()> {
         let name = self.name;
         let info = self.repo.info().map_err(|e| failed(name, &e))?;
-        let has = |path: &str| info.siblings.iter().any(|file| file.rfilename == path);
+        let has = |path: &str| lists(&info, path);
         let unet = if has(&format!("{UNET}{CONFIG}")) { UNET } else { "" };
         if !has(&format!("{unet}{CONFIG}")) {
             return Err(cannot(name, "it has no config.json", "choose a UNet2DModel or a DDPM pipeline of diffusers"));
@@ -189,9 +193,8 @@ impl Fetch<'_> {
 
     /// Its schedule alone, if it has one and the hub can be reached.
     fn schedule(&mut self) -> Result<()> {
-        let siblings = self.repo.info().map_or_else(|_| Vec::new(), |info| info.siblings);
-        let has = |path: &&str| siblings.iter().any(|file| file.rfilename == *path);
-        match SCHEDULERS.into_iter().find(has).map(|path| self.file(path, 1 << 20)) {
+        let Ok(info) = self.repo.info() else { return Ok(()) };
+        match SCHEDULERS.iter().find(|path| lists(&info, path)).map(|path| self.file(path, 1 << 20)) {
             Some(Err(e)) if e.kind == Kind::Cancelled => Err(e),
             _ => Ok(()),
         }

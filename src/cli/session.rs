@@ -1,7 +1,7 @@
 //! An engine driven from the command line.
 
 use super::Machine;
-use crate::engine::{Command, Engine, Error, Event, JobId, Origin, Outcome, Result, TrainingState};
+use crate::engine::{Command, Engine, Error, Event, JobId, Origin, Outcome, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -30,8 +30,6 @@ impl Session {
         let mut cancelled = false;
         loop {
             if self.interrupted.load(Ordering::Relaxed) && !cancelled {
-                // a training that is held tells its last step
-                self.engine.send(Command::SetTraining(TrainingState::Paused))?;
                 self.engine.send(Command::Cancel(job))?;
                 cancelled = true;
             }

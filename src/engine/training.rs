@@ -402,7 +402,8 @@ impl TrainingJob {
         Ok(())
     }
 
-    fn tell(&self, out: &Outbox) {
+    /// Tells its numbers.
+    pub(super) fn tell(&self, out: &Outbox) {
         out.send_or_skip(Event::Metrics(self.job, self.metrics()));
     }
 

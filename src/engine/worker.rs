@@ -471,6 +471,7 @@ impl Worker<'_> {
             && training.is_open()
         {
             let result = training.save_if_due_at_exit();
+            training.tell(out);
             training.halt();
             out.finished(training.job(), result.and(Err(Error::cancelled())));
         }
@@ -534,18 +535,18 @@ impl Worker<'_> {
 
     /// Saves that model; only a save of this session may be replaced.
     fn save(&mut self, which: Which, dir: &Path) -> Result<()> {
-        let mut training = self.training.as_mut().filter(|_| which == Which::Training);
+        let training = self.training.as_mut().filter(|_| which == Which::Training);
         let own = training.as_ref().is_some_and(|training| training.writes_to(dir));
-        if let Some(training) = training.take_if(|_| own) {
+        if let Some(training) = training.filter(|_| own) {
             training.end_saving()?;
         }
         let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
         checkpoint::save(dir, &self.model(which)?.checkpoint)?;
-        match self.training.as_ref().filter(|_| which == Which::Training) {
-            Some(_) if own => {}
-            Some(training) => training.album().copy_to(dir)?,
-            None => checkpoint::drop_snapshots(dir, None)?,
+        match (which, &self.training) {
+            _ if own => {}
+            (Which::Training, Some(training)) => training.album().copy_to(dir)?,
+            _ => checkpoint::drop_snapshots(dir, None)?,
         }
         self.saved.push(place(dir));
         Ok(())

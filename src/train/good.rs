@@ -10,9 +10,6 @@ use std::io::{BufReader, BufWriter, Read, Seek, Write};
 /// them: a training needs much memory as it is.
 const IN_MEMORY: usize = 1 << 26;
 
-/// Steps between two states.
-const EVERY: u64 = 100;
-
 /// Weights and all of one step.
 pub(super) struct Good {
     slots: Kept,
@@ -31,14 +28,9 @@ impl Good {
     }
 
     fn keeping(slots: &[Slot], state: &State, in_memory: usize) -> Self {
-        let fits = slots.iter().flat_map(Slot::tensors).map(Tensor::elem_count).sum::<usize>() <= in_memory;
-        let on_disk = if fits { None } else { write(slots).ok().map(Kept::Disk) };
-        Self { slots: on_disk.unwrap_or_else(|| Kept::Memory(slots.to_vec())), state: state.clone() }
-    }
-
-    /// Whether the state after `step` steps takes the place of the one before.
-    pub(super) fn is_due(step: u64) -> bool {
-        step.is_multiple_of(EVERY)
+        let numbers: usize = slots.iter().flat_map(Slot::tensors).map(Tensor::elem_count).sum();
+        let kept = if numbers <= in_memory { None } else { write(slots).ok().map(Kept::Disk) };
+        Self { slots: kept.unwrap_or_else(|| Kept::Memory(slots.to_vec())), state: state.clone() }
     }
 
     /// What was kept; `like` are slots of the same network.

@@ -34,6 +34,8 @@ fn micro_batch(batch: usize, on: &Device) -> usize {
     if on.is_cpu() { batch.div_ceil(4).clamp(4, 16) } else { batch }
 }
 
+/// Steps between two states that a run can go back to.
+const GOOD_EVERY: u64 = 100;
 /// Past so many times the loss of a network that predicts nothing, in the mean of the last steps, a run is lost.
 const LOST: f32 = 2.0;
 /// Steps without a gradient after which a weight counts as dead.
@@ -406,7 +408,7 @@ impl Trainer {
             ema_decay: run.ema_decay_at(step),
         };
         let well = || self.state.history.mean_loss(16).is_none_or(|loss| loss < LOST * self.blank_loss());
-        if self.good.is_none() || Good::is_due(self.state.step) && well() {
+        if self.good.is_none() || self.state.step.is_multiple_of(GOOD_EVERY) && well() {
             // first, since two may be more than the disk takes
             self.good = None;
             self.good = Some(Good::new(&self.slots, &self.state));

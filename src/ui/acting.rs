@@ -43,8 +43,9 @@ impl Window {
                 };
             }
             A::Drawn(bytes) => {
-                let source = ForwardSource::Drawn(bytes);
+                let (source, canvas) = (ForwardSource::Drawn(bytes), self.film.drawing.take());
                 self.set_film(FilmSettings { source, ..self.state.settings.clone() });
+                self.film.drawing = canvas;
             }
             A::BringBack if self.state.playback.doses() == 0 => {
                 let why = "at t = 0 it holds no noise";
@@ -181,15 +182,11 @@ impl Window {
 
     /// Computes what the changed settings change.
     fn set_film(&mut self, settings: FilmSettings) {
-        let old = std::mem::replace(&mut self.state.settings, settings);
+        let old = self.replace_settings(settings);
         if self.state.settings.which != old.which {
             self.state.fit_settings();
         }
         let new = &self.state.settings;
-        let redrawn = matches!(new.source, ForwardSource::Drawn(_));
-        if new.which != old.which || new.source != old.source && !redrawn {
-            self.film.drawing = None;
-        }
         let (sample, drown) =
             (new.sample_request() != old.sample_request(), new.forward_request() != old.forward_request());
         if drown {
@@ -198,6 +195,14 @@ impl Window {
         if sample {
             self.sample();
         }
+    }
+
+    /// Takes these settings, and tells the former ones. A drawing that is open was of their picture and model.
+    pub(super) fn replace_settings(&mut self, settings: FilmSettings) -> FilmSettings {
+        let old = std::mem::replace(&mut self.state.settings, settings);
+        let new = &self.state.settings;
+        self.film.drawing.take_if(|_| (new.which, &new.source) != (old.which, &old.source));
+        old
     }
 
     pub(super) fn has_model(&self) -> bool {

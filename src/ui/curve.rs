@@ -10,6 +10,11 @@ use egui_plot::{
 };
 use std::sync::Arc;
 
+/// Height from which the axis has room for its whole name.
+const LABEL_FROM: f32 = 280.0;
+/// Width from which the slider has room beside the choices.
+const SLIDER_FROM: f32 = 600.0;
+
 /// How the loss is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -193,11 +198,6 @@ fn number(v: f64) -> String {
         v => format!("{v:.3}"),
     }
 }
-
-/// Height from which the axis has room for its whole name.
-const LABEL_FROM: f32 = 280.0;
-/// Width from which the slider has room beside the choices.
-const SLIDER_FROM: f32 = 600.0;
 
 /// Draws the choices above the curve. Returns what changed.
 pub fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {

@@ -380,8 +380,7 @@ impl Window {
                 } else {
                     version.settings = version.settings.beside(&self.state.settings);
                 }
-                self.film.drawing.take_if(|_| version.settings.source != self.state.settings.source);
-                self.state.settings = version.settings;
+                self.replace_settings(version.settings);
                 self.sample_then(version.plans, way);
                 self.drown();
             }

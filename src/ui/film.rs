@@ -202,7 +202,7 @@ impl FilmView {
                         says = format!("{says}, branch “{}”", state.branches.name(state.branches.chosen()));
                     }
                     let short = rest.trim_start_matches("step ").to_owned();
-                    let weights = short.rsplit(' ').next().unwrap_or_default().to_owned();
+                    let weights = by.oracle_images.map_or(weights(by), |_| "").to_owned();
                     let texts = [
                         format!("{rest} · {steps}"),
                         format!("{rest} · {}", by.sampler),
@@ -302,11 +302,15 @@ pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
         Some(n) => format!("exact oracle of {} images", numbers::thousands(n as u64)),
         None => {
             let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", numbers::thousands(s)));
-            format!("{step} {}", if by.predictor == Predictor::Raw { "raw" } else { "EMA" })
+            format!("{step} {}", weights(by))
         }
     };
     let kind = if by.oracle_images.is_some() { "ORACLE" } else { "MODEL" };
     (kind, rest)
+}
+
+fn weights(by: &engine::Provenance) -> &'static str {
+    if by.predictor == Predictor::Raw { "raw" } else { "EMA" }
 }
 
 fn heading(ui: &mut Ui, name: &str, way: &str, rest: impl FnOnce(&mut Ui)) {

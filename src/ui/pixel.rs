@@ -73,11 +73,7 @@ impl PixelView {
         doses: usize,
         lit: Option<Factor>,
     ) {
-        let (film, doses) = match process {
-            Process::Reverse => (state.shown().film.as_ref(), doses),
-            Process::Forward => (state.forward.film.as_ref(), state.forward_doses(doses)),
-        };
-        let Some((job, film)) = film else { return };
+        let (Some((job, film)), doses) = process.film(state, doses) else { return };
         let [_, h, w] = film.shape();
         let [x, y] = self.pixel([w, h]);
         let at = picture * film.shape().iter().product::<usize>() + y * w + x;

@@ -310,6 +310,13 @@ impl AppState {
         (s.steps, s.from) = (s.steps.filter(|k| *k <= steps), s.from.filter(|t| *t <= steps));
     }
 
+    /// After another model took the place of the chosen one: branches of what was there before are kept until a person wants
+    /// a new film.
+    fn films_anew(&mut self) -> Option<UiAction> {
+        self.fit_settings();
+        (!self.would_lose_branches()).then_some(UiAction::Restart)
+    }
+
     /// What the network behind the reverse film predicts.
     pub fn predicts(&self) -> PredictionType {
         let model = match self.reverse.made.as_ref().map(|made| made.which) {
@@ -342,10 +349,8 @@ impl AppState {
                     t.model = Some(model);
                     if self.settings.which == Which::Training {
                         // films and predictions of the training before
-                        self.fit_settings();
                         self.noise.forget();
-                        // branches of what was there before are kept until a person wants a new film
-                        return (!self.would_lose_branches()).then_some(UiAction::Restart);
+                        return self.films_anew();
                     }
                 }
             }
@@ -409,8 +414,7 @@ impl AppState {
                 let never_began = self.training.as_ref().is_some_and(|t| t.job == job && t.model.is_none());
                 if never_began && self.settings.which == Which::Training {
                     self.settings.which = Which::Loaded;
-                    self.fit_settings();
-                    return (!self.would_lose_branches()).then_some(UiAction::Restart);
+                    return self.films_anew();
                 }
             }
             Event::Data(job, set) => self.data.arrived(job, set),

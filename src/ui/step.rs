@@ -12,7 +12,7 @@ use super::weights::WeightsView;
 use crate::diffusion::Images;
 use crate::diffusion::noise::{self, Purpose};
 use crate::diffusion::terms::{self, Factor, Form, Term};
-use crate::engine::{JobId, PredictionType, Quantity, SamplerKind, Spacing};
+use crate::engine::{JobId, PredictionType, Quantity, SamplerKind, Spacing, Trajectory};
 use egui::{
     Align, Align2, DragValue, FontId, Layout, Rect, Response, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder,
     WidgetInfo, pos2, vec2,
@@ -42,6 +42,16 @@ pub enum Process {
     Reverse,
     /// Towards noise.
     Forward,
+}
+
+impl Process {
+    /// Its film, and the state of it that stands at `doses` of the timeline.
+    pub(super) fn film(self, state: &AppState, doses: usize) -> (Option<&(JobId, Trajectory)>, usize) {
+        match self {
+            Self::Reverse => (state.shown().film.as_ref(), doses),
+            Self::Forward => (state.forward.film.as_ref(), state.forward_doses(doses)),
+        }
+    }
 }
 
 /// A picture as the sum of others.
@@ -127,19 +137,18 @@ impl StepView {
         if let Some(target) = go.and_then(|go| algorithm::target(go, state, doses)) {
             out.push(UiAction::Seek(target));
         }
-        let (mut probe, mut weights) = (right, right);
+        let mut probe = right;
         if right.width() > WEIGHTS_FROM {
             probe.set_right(right.left() + right.width() * PROBE - GRID);
-        }
-        weights.set_left(probe.right() + 2.0 * GRID);
-        ui.scope_builder(UiBuilder::new().max_rect(probe).id_salt("probe"), |ui| {
-            self.pixel.ui(ui, state, self.process, self.picture, doses, self.lit);
-        });
-        if right.width() > WEIGHTS_FROM {
+            let mut weights = right;
+            weights.set_left(probe.right() + 2.0 * GRID);
             ui.scope_builder(UiBuilder::new().max_rect(weights).id_salt("weights"), |ui| {
                 self.weights.ui(ui, state, self.process, form, doses, self.lit);
             });
         }
+        ui.scope_builder(UiBuilder::new().max_rect(probe).id_salt("probe"), |ui| {
+            self.pixel.ui(ui, state, self.process, self.picture, doses, self.lit);
+        });
         if lit != self.lit {
             self.lit = lit;
             ui.ctx().request_repaint_after(std::time::Duration::from_millis(1));
@@ -166,11 +175,7 @@ impl StepView {
                     self.form = Some(form);
                 }
             }
-            let film = match self.process {
-                Process::Reverse => &state.shown().film,
-                Process::Forward => &state.forward.film,
-            };
-            let n = film.as_ref().map_or(1, |(_, film)| film.n());
+            let n = self.process.film(state, doses).0.map_or(1, |(_, film)| film.n());
             self.picture = self.picture.min(n - 1);
             let label = ui.label("Picture");
             let mut number = self.picture + 1;
@@ -198,13 +203,9 @@ impl StepView {
     }
 
     fn update(&mut self, ui: &Ui, state: &AppState, doses: usize, form: Form) {
-        let film = match self.process {
-            Process::Reverse => state.shown().film.as_ref().map(|(job, film)| (*job, film)),
-            Process::Forward => state.forward.film.as_ref().map(|(job, film)| (*job, film)),
-        };
-        let Some((job, film)) = film else { return self.equations.clear() };
-        let (frames, held) = (film.len(), film.at(doses).map(|frame| frame.doses));
-        let key = Key { job, doses, held, frames, picture: self.picture, process: self.process, form };
+        let (Some((job, film)), at) = self.process.film(state, doses) else { return self.equations.clear() };
+        let (frames, held) = (film.len(), film.at(at).map(|frame| frame.doses));
+        let key = Key { job: *job, doses, held, frames, picture: self.picture, process: self.process, form };
         if self.holds == Some(key) {
             return;
         }

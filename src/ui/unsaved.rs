@@ -163,9 +163,8 @@ impl Window {
         if answer == Some(true) {
             self.sample_now(parting.plans, parting.way);
         } else if let Some(made) = self.state.reverse.made.clone() {
-            self.state.settings = made.beside(&self.state.settings);
+            self.replace_settings(made.beside(&self.state.settings));
             self.state.fit_settings();
-            self.film.drawing = None;
             self.drown();
         }
     }

@@ -5,7 +5,7 @@ use super::step::{self, Process};
 use super::style;
 use crate::diffusion::Images;
 use crate::diffusion::terms::{self, Factor, Form, Term};
-use crate::engine::{JobId, SamplerKind, Schedule, ScheduleConfig, Spacing};
+use crate::engine::{JobId, SamplerKind, Schedule, Spacing};
 use egui::{RichText, Ui, Vec2b, vec2};
 use egui_plot::{Line, PlotPoint, PlotPoints, VLine};
 
@@ -20,8 +20,6 @@ struct Key {
     form: Form,
     kind: Option<SamplerKind>,
     steps: Option<usize>,
-    schedule: Option<ScheduleConfig>,
-    full: usize,
 }
 
 /// The schedule plot of one step.
@@ -42,11 +40,7 @@ impl WeightsView {
         doses: usize,
         lit: Option<Factor>,
     ) {
-        let (film, doses) = match process {
-            Process::Reverse => (&state.shown().film, doses),
-            Process::Forward => (&state.forward.film, state.forward_doses(doses)),
-        };
-        let Some((job, film)) = film else { return };
+        let (Some((job, film)), doses) = process.film(state, doses) else { return };
         let made = state.made_at(doses);
         let key = Key {
             film: *job,
@@ -54,8 +48,6 @@ impl WeightsView {
             form,
             kind: made.map(|made| made.sample_request().sampler),
             steps: made.and_then(|made| made.steps),
-            schedule: state.forward.made.as_ref().and_then(|made| made.schedule),
-            full: film.steps(),
         };
         if self.holds != Some(key) {
             self.holds = Some(key);
@@ -131,6 +123,7 @@ fn forward(s: &Schedule, i: usize) -> Vec<Term> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::ScheduleConfig;
 
     #[test]
     fn each_symbol_of_an_equation_has_its_curve_over_the_whole_schedule() {

@@ -1,9 +1,9 @@
 //! The schedule view.
 
-use crate::support::{Gui, STEPS, tell, with_films};
+use crate::support::{Gui, STEPS, tell, type_number, with_films};
 use ddpm_film::diffusion::{noise::Purpose, process};
 use ddpm_film::engine::{BetaSchedule, Command, Event, ForwardRequest, JobId, Schedule, ScheduleConfig, Trajectory};
-use egui::{Key, Modifiers, accesskit::Role};
+use egui::Key;
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
 
@@ -45,14 +45,7 @@ fn the_forward_film_follows_an_edit_and_the_reverse_film_stays() {
     let (_, request) = asked(&mut gui);
     let config = ScheduleConfig { kind: BetaSchedule::Cosine, steps: STEPS, ..Default::default() };
     assert_eq!(request.schedule, Some(config));
-    let field = gui.get_by_role_and_label(Role::SpinButton, "T");
-    field.click();
-    gui.run();
-    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    gui.event(egui::Event::Text("100".into()));
-    gui.run();
-    gui.key_press(Key::Enter);
-    gui.run();
+    type_number(&mut gui, "T", "100");
     let (job, request) = asked(&mut gui);
     assert_eq!(request.schedule, Some(ScheduleConfig { steps: 100, ..config }));
     let schedule = Arc::new(Schedule::new(&request.schedule.unwrap()).unwrap());

@@ -1,6 +1,6 @@
 //! What happens in one step: pictures that add up, the algorithm line by line, one pixel.
 
-use crate::support::{Gui, STEPS, begin, film, film_jobs, model, schedule, tell, with_films};
+use crate::support::{Gui, STEPS, begin, film, film_jobs, model, schedule, tell, type_number, with_films};
 use ddpm_film::diffusion::Images;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process::noise_images;
@@ -225,12 +225,7 @@ fn a_forward_film_of_fewer_pictures_than_the_reverse_one_is_taken_apart() {
     let mut gui = at_a_step();
     gui.get_by_label("Forward").click();
     gui.run();
-    gui.get_by_role_and_label(Role::SpinButton, "Picture").click();
-    gui.run();
-    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
-    gui.event(egui::Event::Text("4".into()));
-    gui.key_press(Key::Enter);
-    gui.run();
+    type_number(&mut gui, "Picture", "4");
     gui.state_mut().take_commands();
     // 9, 16, 64, 1: the last one is there before the reverse film is
     for _ in 0..4 {

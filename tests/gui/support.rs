@@ -8,7 +8,9 @@ use ddpm_film::engine::{
     ScheduleConfig, Trajectory, Variance,
 };
 use ddpm_film::ui::{Preferences, Window, set_up};
+use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::Harness;
+use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
 
 /// T of the films in these tests.
@@ -94,6 +96,17 @@ pub fn begin(gui: &mut Gui, job: JobId, film: Trajectory) {
 
 pub fn tell(gui: &mut Gui, event: Event) {
     gui.state_mut().handle(event);
+}
+
+/// Types another number into the first field of that name.
+pub fn type_number(gui: &mut Gui, name: &str, text: &str) {
+    gui.get_all_by_role_and_label(Role::SpinButton, name).next().unwrap().click();
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    gui.event(egui::Event::Text(text.into()));
+    gui.run();
+    gui.key_press(Key::Enter);
+    gui.run();
 }
 
 /// A window with a model and both films complete, paused at T.

@@ -1,6 +1,6 @@
 //! The training view: from the settings to a finished run.
 
-use crate::support::{Gui, bare, model, schedule, tell, with_films};
+use crate::support::{Gui, bare, model, schedule, tell, type_number, with_films};
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::timesteps::Sample;
 use ddpm_film::engine::{
@@ -294,15 +294,20 @@ fn a_film_of_the_training_can_be_asked_for_while_it_runs() {
     assert!(commands.iter().any(|c| matches!(c, Command::Sample(_, r) if r.which == Which::Training)), "{commands:?}");
 }
 
-#[test]
-fn saving_names_the_folder_and_says_when_it_is_done() {
-    let mut gui = with_films(1280.0, 800.0);
+/// Saves what the window saves, into that folder.
+fn save_as(gui: &mut Gui, path: &str) {
     gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
     gui.run();
-    gui.event(egui::Event::Text("/tmp/model".into()));
+    gui.event(egui::Event::Text(path.into()));
     gui.run();
     gui.get_by_label("Save").click();
     gui.run();
+}
+
+#[test]
+fn saving_names_the_folder_and_says_when_it_is_done() {
+    let mut gui = with_films(1280.0, 800.0);
+    save_as(&mut gui, "/tmp/model");
     let commands = gui.state_mut().take_commands();
     let [Command::Save(job, Which::Loaded, path)] = commands.as_slice() else { panic!("{commands:?}") };
     let (job, path) = (*job, path.clone());
@@ -383,12 +388,7 @@ fn several_file_jobs_keep_their_own_results() {
     tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
     let mut jobs = Vec::new();
     for path in ["/tmp/a", "/tmp/b"] {
-        gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
-        gui.run();
-        gui.event(egui::Event::Text(path.into()));
-        gui.run();
-        gui.get_by_label("Save").click();
-        gui.run();
+        save_as(&mut gui, path);
         jobs.extend(gui.state_mut().take_commands().iter().filter_map(Command::job));
     }
     assert_eq!(gui.state().state.file_jobs, jobs);
@@ -407,12 +407,7 @@ fn several_file_jobs_keep_their_own_results() {
     // from now on the loaded model is what is saved, and that is no save of the training
     let saves = |gui: &mut Gui| {
         gui.key_press(Key::F2);
-        gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
-        gui.run();
-        gui.event(egui::Event::Text("/tmp/d".into()));
-        gui.run();
-        gui.get_by_label("Save").click();
-        gui.run();
+        save_as(gui, "/tmp/d");
         match gui.state_mut().take_commands().as_slice() {
             [.., Command::Save(job, which, _)] => (*job, *which),
             commands => panic!("{commands:?}"),
@@ -428,12 +423,7 @@ fn several_file_jobs_keep_their_own_results() {
     assert_eq!(which, Which::Training, "of its last steps no file holds anything");
     tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
     // what the worker could not even be asked is over, too
-    gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
-    gui.run();
-    gui.event(egui::Event::Text("/tmp/c".into()));
-    gui.run();
-    gui.get_by_label("Save").click();
-    gui.run();
+    save_as(&mut gui, "/tmp/c");
     let job = gui.state_mut().take_commands()[0].job();
     gui.state_mut().refused(job, Error::new("cannot do that now", "the worker is busy", ""));
     assert!(gui.state().state.file_jobs.is_empty());
@@ -476,13 +466,7 @@ fn the_learning_rate_can_be_changed_while_it_runs_and_is_marked() {
     assert!(gui.state_mut().take_commands().is_empty());
     // its bounds are those of the settings before a start
     for (name, typed, least) in [("Learning rate", "0.00000002", 2e-8), ("EMA decay", "0.9999995", 0.999_999_5)] {
-        gui.get_all_by_role_and_label(Role::SpinButton, name).next().unwrap().click();
-        gui.run();
-        gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
-        gui.event(egui::Event::Text(typed.into()));
-        gui.run();
-        gui.key_press(Key::Enter);
-        gui.run();
+        type_number(&mut gui, name, typed);
         let commands = gui.state_mut().take_commands();
         let [Command::Change(changes)] = commands.as_slice() else { panic!("{commands:?}") };
         assert!([changes.learning_rate, changes.ema_decay].contains(&Some(least)), "{changes:?}");
