@@ -3,7 +3,7 @@
 use super::outbox::Outbox;
 use super::reading::DataCache;
 use super::worker::Model;
-use super::{JobId, Predictor, Provenance};
+use super::{JobId, Known, Predictor, Provenance};
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
 use crate::model::compute::Compute;
@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// What predicts the noise.
 pub(super) enum Predicting {
     Network(Box<Network>),
-    Oracle(Oracle),
+    /// With the name of its data.
+    Oracle(Oracle, String),
 }
 
 /// What it takes to open one.
@@ -37,7 +38,9 @@ impl Predicting {
             }
             (Predictor::Oracle, _) => {
                 let data = with.data.get(&(model.data.clone(), model.info.shape))?;
-                return Ok(Self::Oracle(Oracle::new(data, model.info.shape, Arc::clone(&model.info.schedule))?));
+                let name = data.name.clone();
+                let oracle = Oracle::new(data, model.info.shape, Arc::clone(&model.info.schedule))?;
+                return Ok(Self::Oracle(oracle, name));
             }
         };
         let (prediction_type, schedule) = (model.info.prediction_type, Arc::clone(&model.info.schedule));
@@ -45,11 +48,11 @@ impl Predicting {
         Ok(Self::Network(Box::new(network)))
     }
 
-    /// Images that the oracle knows, if it is one.
-    pub(super) fn oracle_images(&self) -> Option<usize> {
+    /// What the oracle knows, if it is one.
+    fn known(&self) -> Option<Known> {
         match self {
             Self::Network(_) => None,
-            Self::Oracle(oracle) => Some(oracle.images()),
+            Self::Oracle(oracle, data) => Some(Known { data: data.clone(), images: oracle.images() }),
         }
     }
 
@@ -67,7 +70,7 @@ impl Predicting {
             hash,
             step,
             predictor,
-            oracle_images: self.oracle_images(),
+            oracle: self.known(),
             from: None,
             sampler,
             calls,
@@ -79,7 +82,7 @@ impl Predicting {
         let times = vec![t as f32; x.n];
         let eps = match self {
             Self::Network(network) => compute.predict(&**network, x, &times),
-            Self::Oracle(oracle) => compute.run(|| oracle.predict(x, &times)),
+            Self::Oracle(oracle, _) => compute.run(|| oracle.predict(x, &times)),
         }?;
         if eps.data.iter().all(|v| v.is_finite()) {
             Ok(eps)

@@ -368,6 +368,15 @@ pub enum Event {
     Finished(JobId, Outcome),
 }
 
+/// The images that an oracle knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Name of the data.
+    pub data: String,
+    /// Number of images.
+    pub images: usize,
+}
+
 /// Whose picture it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provenance {
@@ -379,8 +388,8 @@ pub struct Provenance {
     pub step: Option<u64>,
     /// EMA, raw, or the oracle.
     pub predictor: Predictor,
-    /// Images that the oracle knows, where it predicts.
-    pub oracle_images: Option<usize>,
+    /// What the oracle knows, where it predicts.
+    pub oracle: Option<Known>,
     /// The picture it was brought back from, in words; `None` for static.
     pub from: Option<String>,
     /// "DDPM", "DDIM".

@@ -15,9 +15,7 @@ fn save(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Result
     let (file, pending) = Pending::create(path)?;
     let mut file = BufWriter::new(file);
     write(&mut file)?;
-    let file = file.into_inner().map_err(|e| cannot_write(e.error()))?;
-    file.sync_all().map_err(|e| cannot_write(&e))?;
-    drop(file); // Windows renames closed files only
+    drop(file.into_inner().map_err(|e| cannot_write(e.error()))?); // Windows renames closed files only
     pending.commit()
 }
 
@@ -44,12 +42,13 @@ impl Pending {
         &self.temporary.0
     }
 
-    /// Gives it its name, over a file that may be there.
+    /// Sees that its closed file is on the disk and gives it its name, over a file that may be there.
     ///
     /// # Errors
     /// As [`save_atomically`].
     pub fn commit(self) -> Result<()> {
-        fs::rename(&self.temporary.0, &self.target).map_err(|e| cannot_write(&e))?;
+        let on_disk = OpenOptions::new().write(true).open(&self.temporary.0).and_then(|file| file.sync_all());
+        on_disk.and_then(|()| fs::rename(&self.temporary.0, &self.target)).map_err(|e| cannot_write(&e))?;
         if let Ok(folder) = File::open(parent(&self.target)?) {
             folder.sync_all().ok(); // the name too; not every system can
         }

@@ -184,9 +184,9 @@ impl Movie {
             Kind::Gif(gif) => gif.into_inner().map_err(|e| gif_error(&e)).and_then(flush),
             // its header and its last chunk are written by the encoder itself; dropped, it closes the file
             Kind::Apng(png) => png.finish().map_err(|e| png_error(&e)),
-            Kind::Webp { encoder, mut file, comment } => encoder
-                .finish(&comment)
-                .and_then(|bytes| file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|e| cannot_write(&e))),
+            Kind::Webp { encoder, mut file, comment } => {
+                encoder.finish(&comment).and_then(|bytes| file.write_all(&bytes).map_err(|e| cannot_write(&e)))
+            }
             Kind::Mp4(mut running) => {
                 drop(running.0.stdin.take());
                 match running.0.wait() {
@@ -200,7 +200,7 @@ impl Movie {
 }
 
 fn flush(mut file: BufWriter<File>) -> Result<()> {
-    file.flush().and_then(|()| file.get_ref().sync_all()).map_err(|e| cannot_write(&e))
+    file.flush().map_err(|e| cannot_write(&e))
 }
 
 /// What `ffmpeg` had against it.

@@ -83,7 +83,7 @@ impl AppState {
     pub fn left(&self) -> Vec<Left> {
         let of = |branch: &&Branch| {
             let film = self.own(branch.plan.parent);
-            let oracle = film.source.as_ref().is_some_and(|by| by.oracle_images.is_some());
+            let oracle = film.source.as_ref().is_some_and(|by| by.oracle.is_some());
             Some(Left { job: film.film.as_ref()?.0, doses: branch.plan.doses, oracle })
         };
         self.branches.chain().iter().rev().filter_map(of).collect()
@@ -292,7 +292,7 @@ mod tests {
             hash: String::new(),
             step: None,
             predictor: Predictor::Ema,
-            oracle_images: None,
+            oracle: None,
             from: None,
             sampler: "DDPM",
             calls: begins,

@@ -267,7 +267,7 @@ pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -
         scale,
         delay_ms,
         captions,
-        oracle: state.shown().source.as_ref().is_some_and(|by| by.oracle_images.is_some()),
+        oracle: state.shown().source.as_ref().is_some_and(|by| by.oracle.is_some()),
         recipe: recipe(state)?,
     })
 }

@@ -18,7 +18,7 @@ use super::symbols::{self, Part, Symbol};
 use super::timeline::{Span, Timeline};
 use super::tree::ROOT;
 use crate::diffusion::Images;
-use crate::engine::{self, ForwardSource, JobId, Predictor, Quantity, Trajectory};
+use crate::engine::{self, ForwardSource, JobId, Known, Predictor, Quantity, Trajectory};
 use egui::{
     Align2, Color32, FontId, Panel, Rect, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder, WidgetInfo, vec2,
 };
@@ -189,7 +189,7 @@ impl FilmView {
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if let Some(by) = state.source_at(doses) {
                     let (kind, rest) = whose(by);
-                    let calls = if by.oracle_images.is_some() { "oracle" } else { "network" };
+                    let calls = if by.oracle.is_some() { "oracle" } else { "network" };
                     let mut says = format!("{}, {rest}, {} {calls} calls per picture", by.model, by.calls);
                     let mut steps = format!("{} {}", by.sampler, by.calls);
                     if let Some(from) = &by.from {
@@ -201,8 +201,10 @@ impl FilmView {
                     if state.branches.chosen() != ROOT {
                         says = format!("{says}, branch “{}”", state.branches.name(state.branches.chosen()));
                     }
-                    let short = rest.trim_start_matches("step ").to_owned();
-                    let weights = by.oracle_images.map_or(weights(by), |_| "").to_owned();
+                    let (short, weights) = match &by.oracle {
+                        Some(known) => (known.data.clone(), String::new()),
+                        None => (rest.trim_start_matches("step ").to_owned(), weights(by).to_owned()),
+                    };
                     let texts = [
                         format!("{rest} · {steps}"),
                         format!("{rest} · {}", by.sampler),
@@ -296,16 +298,19 @@ pub fn map(quantity: Quantity) -> Map {
     }
 }
 
-/// "MODEL", "step 40,000 EMA"; "ORACLE", "exact oracle of 60,000 images".
+/// "MODEL", "step 40,000 EMA"; "ORACLE", "exact oracle of mnist, 60,000 images".
 pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
-    let rest = match by.oracle_images {
-        Some(n) => format!("exact oracle of {} images", numbers::thousands(n as u64)),
+    let rest = match &by.oracle {
+        Some(Known { data, images: 1 }) => format!("exact oracle of {data}, one image"),
+        Some(Known { data, images }) => {
+            format!("exact oracle of {data}, {} images", numbers::thousands(*images as u64))
+        }
         None => {
             let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", numbers::thousands(s)));
             format!("{step} {}", weights(by))
         }
     };
-    let kind = if by.oracle_images.is_some() { "ORACLE" } else { "MODEL" };
+    let kind = if by.oracle.is_some() { "ORACLE" } else { "MODEL" };
     (kind, rest)
 }
 

@@ -1,13 +1,15 @@
 //! Keys that were pressed, as actions.
 
 use super::actions::{Entry, Scope, UiAction, View, table};
-use egui::{Key, KeyboardShortcut, Popup};
+use egui::{Id, Key, KeyboardShortcut, Popup};
 
 /// Takes the shortcuts that were pressed out of the input. While a widget has the keyboard, keys that it may want for
 /// itself are left to it; one that acts closes an open menu. `watching`: whether the training view shows another's run.
 pub fn pressed(ctx: &egui::Context, view: View, watching: bool, out: &mut Vec<UiAction>) {
     let (text, widget) = (ctx.text_edit_focused(), ctx.memory(|m| m.focused().is_some()));
     let menu = Popup::is_any_open(ctx);
+    // escape ends typing before it comes here
+    let typed = ctx.data_mut(|data| std::mem::replace(data.get_temp_mut_or_default(Id::unique("typing")), text));
     let mut entries = table();
     // egui lets Shift+X count as X, so the longer shortcut goes first
     let held = |keys: KeyboardShortcut| u8::from(keys.modifiers.command) + u8::from(keys.modifiers.shift);
@@ -32,7 +34,9 @@ pub fn pressed(ctx: &egui::Context, view: View, watching: bool, out: &mut Vec<Ui
             );
             // typing is undone by its own field
             let text_own = plain || keys.logical_key == Key::Z;
-            let left = text_own && text || plain && widgets_own && widget || menu && keys.logical_key == Key::Escape;
+            let left = text_own && text
+                || plain && widgets_own && widget
+                || (menu || typed) && keys.logical_key == Key::Escape;
             if !left && input.consume_shortcut(&keys) {
                 out.push(action);
             }

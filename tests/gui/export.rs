@@ -1,6 +1,6 @@
 //! A film as a file: the question, the progress, the clipboard, and a film made again.
 
-use crate::support::{self, Gui, STEPS, begin, film_jobs, frame, model, provenance, tell, with_films};
+use crate::support::{self, Gui, STEPS, begin, film_jobs, frame, known, model, provenance, tell, with_films};
 use ddpm_film::engine::{
     Command, Container, Error, Event, ExportRequest, ForkRequest, Format, ForwardSource, JobId, Left, ModelInfo,
     Outcome, Provenance, Quantity, Recipe, SamplerKind,
@@ -120,8 +120,8 @@ fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
         let commands = gui.state_mut().take_commands();
         let [Command::Fork(job, _)] = commands.as_slice() else { panic!("{commands:?}") };
         jobs.push(*job);
-        let oracle_images = (doses == 30).then_some(100);
-        let by = Provenance { oracle_images, ..provenance() };
+        let oracle = (doses == 30).then(known);
+        let by = Provenance { oracle, ..provenance() };
         tell(&mut gui, Event::SampleStarted(*job, Box::new(support::film(4, doses)), by));
         (0..=doses).rev().for_each(|doses| tell(&mut gui, Event::Frame(*job, frame(4, doses))));
         tell(&mut gui, Event::Finished(*job, Outcome::Done));

@@ -1,6 +1,6 @@
 //! The film view under mouse and keyboard.
 
-use crate::support::{STEPS, bare, film, film_jobs, provenance, tell, with_films};
+use crate::support::{STEPS, bare, film, film_jobs, known, provenance, tell, with_films};
 use ddpm_film::engine::{Command, Event, ForwardSource, Predictor, Provenance, SamplerKind};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::{Direction, Mode};
@@ -130,11 +130,11 @@ fn a_film_of_the_oracle_is_asked_for_and_labelled() {
     let commands = gui.state_mut().take_commands();
     let [Command::Sample(job, request)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!(request.predictor, Predictor::Oracle);
-    let provenance = Provenance { predictor: Predictor::Oracle, oracle_images: Some(60_000), ..provenance() };
+    let provenance = Provenance { predictor: Predictor::Oracle, oracle: Some(known()), ..provenance() };
     tell(&mut gui, Event::SampleStarted(*job, Box::new(film(4, STEPS)), provenance));
     gui.key_press(Key::F4);
     gui.run();
-    gui.get_by_label("ORACLE · exact oracle of 60,000 images · DDPM 50");
+    gui.get_by_label("ORACLE · exact oracle of mnist, 60,000 images · DDPM 50");
 }
 
 #[test]

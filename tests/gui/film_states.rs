@@ -2,9 +2,11 @@
 
 use crate::support::{STEPS, bare, begin, film, film_jobs, frame, model, tell, with_films};
 use ddpm_film::engine::{Command, Error, Event, Outcome};
+use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::Mode;
 use ddpm_film::ui::state::Phase;
 use egui::Key;
+use egui::accesskit::Role;
 use egui_kittest::kittest::Queryable as _;
 
 fn failure() -> Error {
@@ -113,6 +115,16 @@ fn a_start_that_fails_is_told_though_nobody_asked_for_it() {
     gui.key_press(Key::Escape);
     gui.run();
     assert_eq!(gui.state().state.banners.len(), 3);
+    // while something is typed the key only ends that
+    gui.state_mut().view = View::Training;
+    gui.run();
+    gui.get_by_role_and_label(Role::TextInput, "Output folder").click();
+    gui.run();
+    for left in [3, 2] {
+        gui.key_press(Key::Escape);
+        gui.run();
+        assert_eq!(gui.state().state.banners.len(), left);
+    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! The noise view.
 
-use crate::support::{Gui, STEPS, provenance, tell, with_films};
+use crate::support::{Gui, STEPS, known, provenance, tell, with_films};
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
-    Command, CompareRequest, Comparison, Error, Event, JobId, Outcome, Prediction, Predictor, Provenance,
+    Command, CompareRequest, Comparison, Error, Event, JobId, Known, Outcome, Prediction, Predictor, Provenance,
 };
 use egui::Key;
 use egui_kittest::kittest::Queryable as _;
@@ -22,8 +22,8 @@ fn asked(gui: &mut Gui) -> Vec<(JobId, CompareRequest)> {
 
 fn answer(gui: &mut Gui, job: JobId, doses: usize) {
     let images = Images::zeros(1, [1, 8, 8]);
-    let predicted = |oracle_images: Option<usize>, loss: f64| Prediction {
-        by: Provenance { oracle_images, ..provenance() },
+    let predicted = |oracle: Option<Known>, loss: f64| Prediction {
+        by: Provenance { oracle, ..provenance() },
         eps: images.clone(),
         error: images.clone(),
         xstart: images.clone(),
@@ -37,7 +37,7 @@ fn answer(gui: &mut Gui, job: JobId, doses: usize) {
         noise: images.clone(),
         x_t: images.clone(),
         predicted: predicted(None, 0.0213),
-        oracle: predicted(Some(60_000), 0.0107),
+        oracle: predicted(Some(known()), 0.0107),
     };
     tell(gui, Event::Compared(job, Arc::new(comparison)));
     tell(gui, Event::Finished(job, Outcome::Done));
@@ -63,7 +63,7 @@ fn it_asks_one_question_at_a_time_and_the_newest_next() {
     gui.get_by_label("loss 0.0213");
     gui.get_by_label("loss 0.0107");
     gui.get_by_label("MODEL · step 40,000 EMA");
-    gui.get_by_label("ORACLE · exact oracle of 60,000 images");
+    gui.get_by_label("ORACLE · exact oracle of mnist, 60,000 images");
     gui.get_by_label("DATA · MNIST");
     gui.get_by_label("DATA: the noise mixed in");
     gui.get_by_label("ORACLE: the picture that follows");

@@ -4,8 +4,8 @@ use ddpm_film::diffusion::Images;
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
 use ddpm_film::engine::{
-    Command, Event, Frame, JobId, ModelInfo, Outcome, PredictionType, Predictor, Provenance, SamplerKind, Schedule,
-    ScheduleConfig, Trajectory, Variance,
+    Command, Event, Frame, JobId, Known, ModelInfo, Outcome, PredictionType, Predictor, Provenance, SamplerKind,
+    Schedule, ScheduleConfig, Trajectory, Variance,
 };
 use ddpm_film::ui::{Preferences, Window, set_up};
 use egui::{Key, Modifiers, accesskit::Role};
@@ -58,13 +58,18 @@ pub fn frame(n: usize, doses: usize) -> Arc<Frame> {
     Arc::new(Frame::predicted(doses, &x, &x, &Images::zeros(n, shape), step))
 }
 
+/// What the oracle of the shipped data knows.
+pub fn known() -> Known {
+    Known { data: "mnist".into(), images: 60_000 }
+}
+
 pub fn provenance() -> Provenance {
     Provenance {
         hash: model().hash.clone(),
         model: "tiny".into(),
         step: Some(40_000),
         predictor: Predictor::Ema,
-        oracle_images: None,
+        oracle: None,
         from: None,
         sampler: "DDPM",
         calls: STEPS,

@@ -3,8 +3,8 @@
 use ddpm_film::data::{Dataset, Source};
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, ForwardSource, Options, Origin, Outcome, Predictor, Provenance, Quantity,
-    SampleRequest, SamplerKind, Trajectory, Variance, Which,
+    Command, DeviceChoice, Engine, Event, ForwardSource, Known, Options, Origin, Outcome, Predictor, Provenance,
+    Quantity, SampleRequest, SamplerKind, Trajectory, Variance, Which,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,7 @@ fn the_oracle_brings_a_drawing_back_to_images_of_the_data() {
     let sampler = SamplerKind::Ddim { eta: 0.0 };
     let request = SampleRequest { predictor: Predictor::Oracle, sampler, ..from_drawing(600) };
     let (_, pictures, whose) = film(&engine, request).unwrap();
-    assert_eq!(whose.oracle_images, Some(60_000));
+    assert_eq!(whose.oracle, Some(Known { data: "mnist".into(), images: 60_000 }));
     let data = Dataset::load(&Source::Mnist, [1, 28, 28], &|_, _| true).unwrap();
     for i in 0..pictures.n {
         let bytes: Vec<u8> = pictures.one(i).iter().map(|v| ((v + 1.0) * 127.5).round() as u8).collect();

@@ -2,7 +2,7 @@
 
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
-    Command, CompareRequest, Comparison, DeviceChoice, Engine, Event, ForwardSource, Options, Origin, Outcome,
+    Command, CompareRequest, Comparison, DeviceChoice, Engine, Event, ForwardSource, Known, Options, Origin, Outcome,
     Predictor, RunConfig, TrainRequest, Which,
 };
 use std::sync::Arc;
@@ -61,7 +61,8 @@ fn noise_prediction_error_loss_and_the_picture_that_follows_agree() {
             let squares = p.error.data.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
             assert!((p.loss - squares / 784.0).abs() < 1e-12);
         }
-        assert_eq!((c.predicted.by.oracle_images, c.oracle.by.oracle_images), (None, Some(60_000)));
+        let known = Known { data: "mnist".into(), images: 60_000 };
+        assert_eq!((&c.predicted.by.oracle, &c.oracle.by.oracle), (&None, &Some(known)));
     }
     let loss = |i: usize| (all[i].predicted.loss, all[i].oracle.loss);
     // a trained network finds noise well where there is much of it; the oracle knows this very picture

@@ -2,7 +2,7 @@
 
 use ddpm_film::data::{Dataset, Source};
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, Options, Origin, Outcome, Predictor, SampleRequest, SamplerKind, Which,
+    Command, DeviceChoice, Engine, Event, Known, Options, Origin, Outcome, Predictor, SampleRequest, SamplerKind, Which,
 };
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn its_film_ends_on_images_of_the_data() {
         }
     };
     assert_eq!(outcome, Outcome::Done);
-    assert_eq!(whose.unwrap().oracle_images, Some(60_000));
+    assert_eq!(whose.unwrap().oracle, Some(Known { data: "mnist".into(), images: 60_000 }));
     let (pictures, data) = (pictures.unwrap(), Dataset::load(&Source::Mnist, [1, 28, 28], &|_, _| true).unwrap());
     for i in 0..pictures.n {
         let bytes: Vec<u8> = pictures.one(i).iter().map(|v| ((v + 1.0) * 127.5).round() as u8).collect();
