@@ -49,7 +49,7 @@ pub(super) fn predict(args: &PredictArgs, machine: &Machine) -> Result<()> {
     let bytes = safetensors::serialize([("eps", &eps)], None)
         .map_err(|e| Error::new("cannot write the prediction", e.to_string(), "").at(&args.out))?;
     save_atomically(&args.out, |file| file.write_all(&bytes).map_err(|e| cannot_write(&e)))?;
-    println!("noise predicted in {} pictures, in {}", t.len(), args.out.display());
+    say!("noise predicted in {} pictures, in {}", t.len(), args.out.display());
     Ok(())
 }
 
@@ -97,30 +97,37 @@ pub(super) fn info(args: &InfoArgs) -> Result<()> {
     let checkpoint = checkpoint::load(&args.dir, &Device::Cpu).map_err(|e| Error { kind: Kind::Failed, ..e })?;
     let [c, h, w] = checkpoint.config.image_shape();
     let s = &checkpoint.schedule;
-    println!("{}", args.dir.display());
-    println!("  pictures    {c} x {h} x {w}");
-    println!("  weights     {} in {} tensors", checkpoint.ema.count(), checkpoint.ema.iter().count());
-    println!(
+    say!("{}", args.dir.display());
+    say!("  pictures    {c} x {h} x {w}");
+    say!("  weights     {} in {} tensors", checkpoint.ema.count(), checkpoint.ema.iter().count());
+    say!(
         "  channels    {:?}, {} blocks per level",
-        checkpoint.config.block_out_channels, checkpoint.config.layers_per_block
+        checkpoint.config.block_out_channels,
+        checkpoint.config.layers_per_block
     );
-    println!(
+    say!(
         "  schedule    {}, T = {}, beta {} to {}; predicts {}",
-        s.beta_schedule, s.num_train_timesteps, s.beta_start, s.beta_end, s.prediction_type
+        s.beta_schedule,
+        s.num_train_timesteps,
+        s.beta_start,
+        s.beta_end,
+        s.prediction_type
     );
     match &checkpoint.training {
-        None => println!("  training    not known (one copy of the weights)"),
+        None => say!("  training    not known (one copy of the weights)"),
         Some(training) => {
-            println!(
-                "  copies      EMA and raw weights{}",
-                if training.adam.is_some() { ", optimiser state" } else { "" }
-            );
+            say!("  copies      EMA and raw weights{}", if training.adam.is_some() { ", optimiser state" } else { "" });
             if let Ok(state) = serde_json::from_value::<State>(training.state.clone()) {
                 let run = &state.run;
                 let loss = state.history.mean_loss(500).unwrap_or(f32::NAN);
-                println!(
+                say!(
                     "  training    step {} of {}, batch {}, learning rate {}, seed {}, data {}, loss {loss:.5}",
-                    state.step, run.steps, run.batch, run.learning_rate, run.seed, run.data
+                    state.step,
+                    run.steps,
+                    run.batch,
+                    run.learning_rate,
+                    run.seed,
+                    run.data
                 );
             }
         }

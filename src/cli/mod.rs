@@ -1,5 +1,8 @@
 //! The command line: what the window does, for scripts and machines with no display.
-#![expect(clippy::print_stdout, reason = "a command line answers on standard output")]
+/// A line on standard output; leaves the function with an error where it cannot be written.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::say(format_args!($($text)*))? };
+}
 
 mod bench;
 mod inspect;
@@ -8,9 +11,10 @@ mod session;
 mod train;
 mod watch;
 
-use crate::engine::{DeviceChoice, Options, Origin, Result, hub};
+use crate::engine::{DeviceChoice, Error, Options, Origin, Result, hub};
 use crate::ui;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 /// Watch a denoising diffusion model: a photo drowns in noise, a network learns to predict each dose, and static becomes
@@ -121,5 +125,13 @@ fn window(machine: &Machine, watch: Option<PathBuf>) -> Result<()> {
         if let Err(e) = ctrlc::set_handler(end) {
             log::warn!("cannot watch for Ctrl-C: {e}");
         }
+    })
+}
+
+fn say(text: std::fmt::Arguments<'_>) -> Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|e| match e.kind() {
+        ErrorKind::BrokenPipe => Error::new("cannot go on", "nobody reads what this prints", "let it print to a file"),
+        _ => Error::new("cannot print the answer", e.to_string(), "let it print to another file"),
     })
 }

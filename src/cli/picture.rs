@@ -162,7 +162,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
     } else {
         export::write_png(&args.out, &export::grid(&images, columns(images.n), 2, 2), &[("Comment", &whose)])?;
     }
-    println!("{} pictures in {} ({whose})", images.n, args.out.display());
+    say!("{} pictures in {} ({whose})", images.n, args.out.display());
     Ok(())
 }
 
@@ -243,6 +243,6 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
         },
     )?;
     bar.finish_and_clear();
-    println!("{frames} frames in {} ({whose})", args.out.display());
+    say!("{frames} frames in {} ({whose})", args.out.display());
     Ok(())
 }

@@ -112,17 +112,18 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     );
     bar.finish_and_clear();
     let saved = result.as_ref().err().is_none_or(|e| e.kind == Kind::Cancelled);
-    if let Some(m) = last {
+    let said = last.map_or(Ok(()), |m| {
         let loss = m.history.mean_loss(500).unwrap_or(f32::NAN);
-        println!(
+        say!(
             "step {} of {} after {:.1} s, loss {loss:.5} (mean of the last 500 steps){}",
             m.step,
             m.total,
             begun.elapsed().as_secs_f64(),
             if saved { format!(", saved in {}", args.out.display()) } else { String::new() }
         );
-    }
-    result
+        Ok(())
+    });
+    result.and(said)
 }
 
 /// Steps in all of the run in that folder; what is wrong with it is said when the run goes on.

@@ -29,11 +29,11 @@ pub(super) fn run(args: &WatchArgs, machine: &Machine) -> Result<()> {
         return Err(Error::new("cannot watch this run", why, "name the folder of a run").at(&args.path));
     }
     for run in &seen.runs {
-        println!("{}", run.name);
+        say!("{}", run.name);
         let width = run.scalars.keys().map(|tag| tag.chars().count()).max().unwrap_or(0);
         for (tag, series) in &run.scalars {
             if let Some((step, value)) = series.points().last() {
-                println!("  {tag:width$}  {value:<12}  step {step}");
+                say!("  {tag:width$}  {value:<12}  step {step}");
             }
         }
     }

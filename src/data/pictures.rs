@@ -14,6 +14,10 @@ use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// How a JPEG begins.
+const JPEG: &[u8] = &[0xff, 0xd8, 0xff];
+const CUT_SHORT: &str = "the file is cut short";
+
 const EXTENSIONS: [&str; 6] = ["png", "jpg", "jpeg", "gif", "bmp", "webp"];
 const READS: &str = "PNG, JPEG, GIF, BMP and WebP pictures are read";
 /// Pixels a side of one picture.
@@ -158,7 +162,7 @@ fn find(root: &Path, most: usize, progress: Progress) -> Result<Listed> {
                 folders.push(path);
                 continue;
             }
-            if !path.extension().and_then(OsStr::to_str).is_some_and(is_picture) {
+            if !named(&path) {
                 continue;
             }
             let is_file = match kind {
@@ -180,6 +184,11 @@ fn find(root: &Path, most: usize, progress: Progress) -> Result<Listed> {
     Ok((files, skipped))
 }
 
+/// Whether a file has the name of a picture.
+pub(super) fn named(path: &Path) -> bool {
+    path.extension().and_then(OsStr::to_str).is_some_and(is_picture)
+}
+
 fn is_picture(extension: &str) -> bool {
     EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))
 }
@@ -190,6 +199,10 @@ fn decode_file(path: &Path, shape: [usize; 3], most: u64) -> Decoded {
     let kind = fs::metadata(path).map_err(|e| e.to_string())?;
     if !kind.is_file() {
         return Err(if kind.is_dir() { "it is a folder" } else { "it is not a regular file" }.to_owned());
+    }
+    if kind.len() > most {
+        // some decoders read all of it first
+        return Ok(None);
     }
     let file = File::open(path).map_err(|e| e.to_string())?;
     decode(BufReader::new(file), ImageFormat::from_path(path).ok(), shape, most)
@@ -212,6 +225,11 @@ struct Picture {
 fn decode(mut file: impl BufRead + Seek, named: Option<ImageFormat>, shape: [usize; 3], most: u64) -> Decoded {
     // decoders unfold palettes; byte 25 of a PNG tells
     let palette = file.fill_buf().is_ok_and(|start| start.starts_with(b"\x89PNG") && start.get(25) == Some(&3));
+    if file.fill_buf().is_ok_and(|start| start.starts_with(JPEG))
+        && is_cut_jpeg(&mut file).map_err(|e| e.to_string())?
+    {
+        return Err(CUT_SHORT.to_owned());
+    }
     let mut reader = ImageReader::new(file);
     if let Some(format) = named {
         reader.set_format(format);
@@ -242,6 +260,15 @@ fn decode(mut file: impl BufRead + Seek, named: Option<ImageFormat>, shape: [usi
     let size = [picture.width(), picture.height()].map(|v| v as usize);
     let mode = mode(format, palette, picture.color());
     Ok(Some(Picture { pixels: fit(picture, shape), size, mode }))
+}
+
+/// Whether a JPEG has no end after its last scan: its decoder would make up the rest.
+fn is_cut_jpeg(file: &mut (impl BufRead + Seek)) -> std::io::Result<bool> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    file.rewind()?;
+    let scan = bytes.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap_or(0);
+    Ok(!bytes[scan..].windows(2).any(|marker| marker == [0xff, 0xd9]))
 }
 
 /// "PNG, RGB 16 bit".
@@ -286,7 +313,7 @@ pub(super) fn fit(picture: DynamicImage, [c, h, w]: [usize; 3]) -> Vec<u8> {
 
 fn reason(e: &ImageError) -> String {
     match e {
-        ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => "the file is cut short".to_owned(),
+        ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => CUT_SHORT.to_owned(),
         // Some decoders explain themselves over several lines.
         _ => e.to_string().lines().next().unwrap_or("unknown reason").to_owned(),
     }

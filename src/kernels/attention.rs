@@ -12,6 +12,9 @@ use std::ops::Range;
 /// Pixels of one image that are worth a thread of their own.
 const PART: usize = 64;
 
+/// Most pixels whose weights are in memory at once in a forward pass.
+const LARGEST_PART: usize = 1024;
+
 /// softmax(q kᵀ / √d) v for `q`, `k`, `v` [n, h, w, c] in `heads` heads of d = c / `heads` channels.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
     apply3(q, k, v, Attention { heads })
@@ -71,13 +74,14 @@ impl Sizes {
 
 dispatch!(softmax = softmax_simd(x: &mut [f32], row: usize, scale: f32));
 
-/// Each row x becomes softmax(scale·x).
+/// Each row x becomes softmax(scale·x); where a number is infinite or none at all, all of its row are none.
 #[inline(always)]
 unsafe fn softmax_simd<S: Simd>(x: &mut [f32], row: usize, scale: f32) {
     for row in x.chunks_exact_mut(row) {
         // SAFETY: each pointer is to a whole vector, or to one number.
         unsafe {
             let max = reduce::<S, Max>(row, row);
+            let nothing = reduce::<S, Nothing>(row, row);
             let mut vectors = row.chunks_exact_mut(S::LANES);
             for v in &mut vectors {
                 exp_scaled::<S>(v.as_mut_ptr(), max, scale);
@@ -85,7 +89,7 @@ unsafe fn softmax_simd<S: Simd>(x: &mut [f32], row: usize, scale: f32) {
             for v in vectors.into_remainder() {
                 exp_scaled::<S::One>(v, max, scale);
             }
-            let factor = 1.0 / reduce::<S, Sum>(row, row);
+            let factor = (1.0 + nothing) / reduce::<S, Sum>(row, row);
             for v in row {
                 *v *= factor;
             }
@@ -118,6 +122,8 @@ trait Reduction {
 }
 
 struct Max;
+/// Zero, or no number if one of them is infinite or none: neither [`Max`] nor [`exp`] would tell.
+struct Nothing;
 struct Sum;
 struct Dot;
 
@@ -131,6 +137,19 @@ impl Reduction for Max {
     #[inline(always)]
     fn join(a: f32, b: f32) -> f32 {
         a.max(b)
+    }
+}
+
+impl Reduction for Nothing {
+    const START: f32 = 0.0;
+    #[inline(always)]
+    unsafe fn add<V: Simd>(so_far: V, x: V, _: V) -> V {
+        // SAFETY: the caller's contract.
+        unsafe { x.mul_add(V::splat(0.0), so_far) }
+    }
+    #[inline(always)]
+    fn join(a: f32, b: f32) -> f32 {
+        a + b
     }
 }
 
@@ -214,7 +233,7 @@ impl CustomOp3 for Attention {
         let s = Sizes::new(lq.shape(), lk.shape(), lv.shape(), self.heads)?;
         let (q, k, v) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
         // no number depends on how pixels are shared out
-        let parts = s.pixels.div_ceil(PART).min(threads::count());
+        let parts = s.pixels.div_ceil(PART).min(threads::count()).max(s.pixels.div_ceil(LARGEST_PART));
         // SAFETY: the heads of all pixels cover the output, and each task has pixels of its own.
         let y = unsafe {
             written(q.len(), |y| {

@@ -160,6 +160,9 @@ impl CustomOp3 for Conv {
         let grad = grad.contiguous()?;
         let (x_data, w_data, grad_data) = (Reader::new(x), Reader::new(weight), Reader::new(&grad));
         let dy = grad_data.slice()?;
+        if dy.len() != g.n * g.ho * g.wo * g.co {
+            bail!("a gradient of shape {:?} does not fit {g:?}", grad.shape());
+        }
         let room = |of: &Tensor| wants_gradient(of).then(|| vec![0.0; of.elem_count()]);
         let (mut dx, mut dw, mut db) = (room(x), room(weight), room(bias));
         let (x_data, w_data) = (x_data.slice()?, w_data.slice()?);

@@ -84,6 +84,9 @@ impl CustomOp2 for Mask {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, mask: &CpuStorage, lm: &Layout) -> Result<(CpuStorage, Shape)> {
+        if lx.shape() != lm.shape() {
+            candle_core::bail!("cannot mask a tensor of shape {:?} with one of {:?}", lx.shape(), lm.shape());
+        }
         let y = slice(x, lx)?.iter().zip(slice(mask, lm)?).map(|(x, m)| x * m).collect();
         Ok(storage(y, lx.shape()))
     }

@@ -288,8 +288,8 @@ unsafe fn tile<S: Simd, const HEIGHT: usize, const VECTORS: usize>(
                     *sum = x.mul_add(b, *sum);
                 }
             }
-            a = a.add(a_depth);
-            b = b.add(b_depth);
+            // past the end after the last
+            (a, b) = (a.wrapping_add(a_depth), b.wrapping_add(b_depth));
         }
         for (i, sum) in sums.iter().enumerate() {
             let c = c.add(i * c_row);

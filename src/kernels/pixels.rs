@@ -302,7 +302,7 @@ impl Body for FinishGradient {
     }
 }
 
-/// eˣ to about 2 units in the last place; x is limited to ±87.
+/// eˣ to about 2 units in the last place; x is limited to ±87, and no number counts as -87.
 ///
 /// # Safety
 /// That of [`Simd`].

@@ -281,6 +281,29 @@ fn attention_and_layout() {
     }
 }
 
+#[test]
+fn what_does_not_fit_is_refused() {
+    let of = |shape: [usize; 4]| (vec![1.0; shape.iter().product()], shape);
+    let (x, weight, grad) = (of([1, 8, 8, 16]), of([16, 16, 3, 3]), of([1, 1, 1, 16]));
+    let trial = trial::Trial::new(x, weight, grad, Some(Window::Same), Path::Fast).unwrap();
+    assert!(trial.backward(true, true).unwrap_err().to_string().contains("does not fit"));
+    let map = Map::from_nchw(&random(&[1, 4, 3, 3], 0, 1.0, 0.0), Path::Fast).unwrap();
+    assert!(map.mask(&random(&[1, 4, 3, 2], 1, 1.0, 0.0)).is_err());
+}
+
+/// Scores that overflow must not become a picture.
+#[test]
+fn attention_of_no_numbers_is_no_number() {
+    for (bad, pixels) in [(1e20, 16), (f32::NAN, 5), (f32::NEG_INFINITY, 33)] {
+        let x = |i| Map::from_nchw(&random(&[1, 16, 1, pixels], i, 1.0, 0.0), Path::Fast).unwrap();
+        let huge = Map::from_nchw(&random(&[1, 16, 1, pixels], 0, bad, 0.0), Path::Fast).unwrap();
+        let y = values(&attention(&huge, &huge, &x(1), 2).unwrap().to_nchw().unwrap());
+        assert!(y.iter().all(|v| v.is_nan()), "{bad} in {pixels} pixels");
+        let y = values(&attention(&x(2), &x(3), &x(1), 2).unwrap().to_nchw().unwrap());
+        assert!(y.iter().all(|v| v.is_finite()));
+    }
+}
+
 /// Channels that lie apart, and maps that several layers read, or one layer twice.
 #[test]
 fn concatenations() {

@@ -268,7 +268,14 @@ impl Shared {
                 }
                 let idle = || self.leaders.load(SeqCst) == 0 && self.shares[me].left.load(SeqCst) == 0;
                 if idle() {
-                    std::thread::park_timeout(REST);
+                    // whoever leads wakes helpers that were not asleep, too
+                    let since = Instant::now();
+                    while let Some(rest) = REST.checked_sub(since.elapsed())
+                        && idle()
+                        && !self.closing.load(SeqCst)
+                    {
+                        std::thread::park_timeout(rest);
+                    }
                     if idle() && !self.closing.load(SeqCst) {
                         give_blocks_back();
                         std::thread::park();
@@ -336,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn helpers_take_part_and_sleep_when_nobody_leads() {
+    fn helpers_take_part_after_they_have_slept() {
         let team = Team::new(2, || ()).unwrap();
         let both = |team: &Team| {
             let meet = std::sync::Barrier::new(2);

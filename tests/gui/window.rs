@@ -160,6 +160,8 @@ fn a_real_window_plays_scrubs_trains_and_closes() {
         desktop.screenshot()
     };
     let paused = wait_for("the film to stand at noise, and the predicted noise", || {
+        // one that the window manager overlooked has no keyboard
+        desktop.xdotool(&["windowactivate", &window]);
         looks_after("Home");
         let (state, noise) = (looks_after("x"), looks_after("e"));
         (changed(&state, &noise, true) > MANY && changed(&state, &noise, false) == 0).then_some(noise)

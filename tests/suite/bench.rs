@@ -1,6 +1,6 @@
 //! `ddpm-film bench`: what it prints, and a baseline in turn with ours.
 
-use crate::cli::{refuses, works};
+use crate::cli::{program, refuses, works};
 use serde_json::Value;
 
 const SMALL: [&str; 8] = ["bench", "--config", "digits16", "--batch", "2", "--steps", "1", "--json"];
@@ -65,8 +65,8 @@ echo '{"what": "sample", "mode": "", "config": "other", "batch": 16, "ms": 1.0}'
     std::fs::write(dir.join("baseline"), script).unwrap();
     let said = works(dir, &[&SMALL[..], &["--against", "sh baseline", "--rounds", "2"]].concat());
     assert_eq!(std::fs::read_to_string(dir.join("turns")).unwrap(), "run\nrun\n");
-    let lines = lines(&said);
-    let ratios: Vec<&Value> = lines.iter().filter(|l| l["what"] == "ratio").collect();
+    let all = lines(&said);
+    let ratios: Vec<&Value> = all.iter().filter(|l| l["what"] == "ratio").collect();
     assert_eq!(ratios.len(), 2, "another network is not compared: {said}");
     for (ratio, (of, mode, ms)) in ratios.iter().zip([("train", "quick", 50_000.0), ("sample", "", 40_000.0)]) {
         assert_eq!((&ratio["of"], &ratio["mode"], &ratio["theirs_ms"]), (&of.into(), &mode.into(), &ms.into()));
@@ -82,14 +82,53 @@ echo '{"what": "sample", "mode": "", "config": "other", "batch": 16, "ms": 1.0}'
     let bench = |command: &'static str| [&SMALL[..], &["--against", command, "--rounds", "1"]].concat();
     refuses(dir, &bench("echo hello"), 1, &["no line", "echo hello"]);
     refuses(dir, &bench("exit 3"), 1, &["exit status: 3"]);
-    refuses(dir, &bench(r#"echo '{"what":"train","batch":9,"ms":1}'"#), 1, &["batch 9"]);
+    refuses(dir, &bench(r#"echo '{"what":"train","batch":9,"ms":1}'"#), 1, &["being train, batch 9;"]);
+    // what ours took is there all the same
+    let out = program(dir, &bench("exit 3"));
+    let whats: Vec<Value> = lines(&String::from_utf8(out.stdout).unwrap()).iter().map(|l| l["what"].clone()).collect();
+    assert_eq!(whats, ["machine", "train", "sample", "sample"]);
+    // bytes that are no text, more to say than a pipe holds, and its own memory of the batch that is compared
+    let odd = r#"printf '\377 \265s\n'; yes | head -c 200000
+echo '{"what":"train","batch":64,"ms":1,"peak_mib":1}'; echo '{"what":"train","batch":2,"ms":1,"peak_mib":4000}'"#;
+    std::fs::write(dir.join("odd"), odd).unwrap();
+    if cfg!(target_os = "linux") {
+        let all = lines(&works(dir, &bench("sh odd")));
+        let memory = all.iter().find(|l| l["what"] == "memory_ratio").unwrap();
+        assert_eq!(memory["theirs_peak_mib"], 4000.0);
+    }
     refuses(dir, &[&bench("true")[..], &["--what", "kernels"]].concat(), 2, &["--what"]);
+}
+
+#[test]
+fn what_would_be_measured_wrongly_is_not_measured() {
+    let tmp = tempfile::tempdir().unwrap();
+    refuses(tmp.path(), &[&SMALL[..], &["--what", "train,memory"]].concat(), 2, &["--what memory by itself"]);
+    refuses(tmp.path(), &[&SMALL[..], &["--what", "start"]].concat(), 2, &["mnist28", "leave --config out"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_printed_is_an_error() {
+    let run = |out: std::process::Stdio| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ddpm-film"));
+        let child = command.args(SMALL).stdout(out).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let out = child.wait_with_output().unwrap();
+        (out.status.code(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for (out, why) in [(writer.into(), "nobody reads"), (full.into(), "No space left")] {
+        let (code, said) = run(out);
+        assert!(code == Some(1) && said.contains(why) && !said.contains("panicked"), "{code:?}: {said}");
+    }
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn without_a_display_the_window_is_said_not_to_be_measured() {
-    let lines = bench(&["--what", "start,window"]);
+    let tmp = tempfile::tempdir().unwrap();
+    let lines = lines(&works(tmp.path(), &["bench", "--what", "start,window", "--json"]));
     let whats: Vec<&str> = lines.iter().map(|l| l["what"].as_str().unwrap()).collect();
     assert_eq!(whats, ["machine", "start", "window"]);
     assert!(lines[1..].iter().all(|l| l["not_measured"].as_str().unwrap().contains("display")), "{lines:?}");

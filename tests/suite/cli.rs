@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-fn program(dir: &Path, args: &[&str]) -> Output {
+pub fn program(dir: &Path, args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ddpm-film"))
         .current_dir(dir)
         .args(args)

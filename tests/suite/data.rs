@@ -230,16 +230,20 @@ fn folders_are_read_by_path_and_what_is_no_picture_is_listed() {
     fs::write(dir.path().join("aa-broken.png"), b"not a picture").unwrap();
     fs::write(dir.path().join("bb-short.png"), &whole[..whole.len() / 2]).unwrap();
     fs::write(dir.path().join("empty.jpg"), b"").unwrap();
+    let photo = include_bytes!("../../assets/photos/rocket.jpg");
+    fs::write(dir.path().join("photo.jpg"), &photo[..photo.len() / 2]).unwrap();
     fs::write(dir.path().join("notes.txt"), b"no picture, and not meant as one").unwrap();
     fs::write(dir.path().join(".hidden.png"), b"?").unwrap();
     let data = load(dir.path(), [1, 1, 1]).unwrap();
     assert_eq!(data.pixels, [1, 2, 3]);
     let skipped: Vec<_> = data.skipped.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
-    assert_eq!(skipped, ["aa-broken.png", "bb-short.png", "empty.jpg"]);
+    assert_eq!(skipped, ["aa-broken.png", "bb-short.png", "empty.jpg", "photo.jpg"]);
+    assert_eq!(data.skipped[3].1, "the file is cut short");
     assert!(data.skipped.iter().all(|(_, why)| !why.is_empty() && !why.contains('\n')), "{:?}", data.skipped);
 
-    let one = load(&dir.path().join("c.png"), [1, 1, 1]).unwrap();
-    assert_eq!((one.n, one.pixels, one.name.as_str()), (1, vec![3], "c.png"));
+    fs::copy(dir.path().join("c.png"), dir.path().join("c_idx.png")).unwrap();
+    let one = load(&dir.path().join("c_idx.png"), [1, 1, 1]).unwrap();
+    assert_eq!((one.n, one.pixels, one.name.as_str()), (1, vec![3], "c_idx.png"));
 }
 
 #[test]

@@ -67,6 +67,11 @@ fn cifar_10_is_read_batch_by_batch_from_its_usual_folder() {
     let test = load(&text(&folder.join("test_batch.bin")), [1, 16, 16]).unwrap();
     assert_eq!((test.n, test.labels[0], test.classes[0].as_str()), (1, 0, "airplane"));
     assert!(test.pixels.iter().skip(40).all(|&v| v == 200), "{:?}", test.pixels);
+    // one that begins as IDX files do: label 0, red 0 and 8
+    let mut black = record(&[0], [0; 3]);
+    black[2] = 8;
+    fs::write(folder.join("test_batch.bin"), &black).unwrap();
+    assert_eq!(load(&text(&folder.join("test_batch.bin")), [3, 32, 32]).unwrap().image(0), &black[1..]);
 }
 
 #[test]

@@ -26,8 +26,15 @@ struct Line {
     mode: String,
     batch: usize,
     seconds: f64,
-    /// MiB that its process had held when it said this.
+    /// MiB that it had held by then, as it says or as its process shows.
     peak: Option<f64>,
+}
+
+impl Line {
+    /// Whether it may be of this network.
+    fn is_of(&self, config: &str) -> bool {
+        self.config.as_deref().is_none_or(|c| c == config)
+    }
 }
 
 impl Comparison {
@@ -85,9 +92,11 @@ impl Comparison {
             };
             let name = format!("{} batch {}", run.what, run.batch);
             let text = format!("{name:<16} ours {a:>9.2}  theirs {b:>9.2} {unit:<8} {mode:<14} {ratio:>6.2} x");
-            report.line("ratio", values, &text);
+            report.line("ratio", values, &text)?;
         }
-        let theirs = self.rounds.iter().flatten().filter(|l| l.what == "train").filter_map(|l| l.peak).reduce(f64::min);
+        let trains = network.runs().iter().find(|run| run.what == "train").map(|run| run.batch);
+        let same = |l: &&Line| l.what == "train" && Some(l.batch) == trains && l.is_of(report.config());
+        let theirs = self.rounds.iter().flatten().filter(same).filter_map(|l| l.peak).reduce(f64::min);
         if let (Some(ours), Some(theirs)) = (network.memory(), theirs) {
             let values = json!({
                 "ours_peak_mib": round(ours.peak, 1), "theirs_peak_mib": round(theirs, 1),
@@ -98,19 +107,22 @@ impl Comparison {
                 ours.peak,
                 theirs / ours.peak
             );
-            report.line("memory", values, &text);
+            report.line("memory_ratio", values, &text)?;
         }
         if compared {
             return Ok(());
         }
-        let said = self.rounds.iter().flatten().next().map(|l| format!("{:?}, batch {}", l.config, l.batch));
+        let said = self.rounds.iter().flatten().next().map(|l| {
+            let of = l.config.as_ref().map_or_else(String::new, |config| format!(" of {config}"));
+            format!("{}{of}, batch {}", l.what, l.batch)
+        });
         let why = format!("it measured other things, the first being {}", said.unwrap_or_default());
-        Err(Error::new("cannot compare with the baseline", why, "give both the same network and batch"))
+        Err(Error::new("cannot compare with the baseline", why, "give both the same network, batch and --what"))
     }
 
     /// Seconds by round of the mode with the lowest median.
     fn fastest(&self, what: &str, batch: usize, config: &str) -> Option<(String, Vec<f64>)> {
-        let same = |l: &&Line| l.what == what && l.batch == batch && l.config.as_deref().is_none_or(|c| c == config);
+        let same = |l: &&Line| l.what == what && l.batch == batch && l.is_of(config);
         let lines: Vec<&Line> = self.rounds.iter().flatten().filter(same).collect();
         let of = |mode: &str| -> Vec<f64> { lines.iter().filter(|l| l.mode == mode).map(|l| l.seconds).collect() };
         let by_speed = |a: &&&Line, b: &&&Line| median(&of(&a.mode)).total_cmp(&median(&of(&b.mode)));
@@ -130,8 +142,11 @@ fn ratio(ours: &[f64], theirs: &[f64]) -> f64 {
 }
 
 fn read_lines(out: impl BufRead, child: &Child) -> Vec<Line> {
-    let lines = out.lines().map_while(std::result::Result::ok);
-    lines.filter_map(|line| Some(Line { peak: memory::peak_of(child.id()), ..parse(&line)? })).collect()
+    // whatever else it prints, in whatever encoding, it is read to its end
+    let lines = out.split(b'\n').map_while(std::result::Result::ok);
+    let peak = |line: &Line| line.peak.or_else(|| memory::peak_of(child.id()));
+    let parsed = lines.filter_map(|line| parse(&String::from_utf8_lossy(&line)));
+    parsed.map(|line| Line { peak: peak(&line), ..line }).collect()
 }
 
 /// A measurement in a line of JSON ({"what": "train", "batch": 64, "ms": 81.5}) or of our table
@@ -155,7 +170,14 @@ fn parse(line: &str) -> Option<Line> {
         (None, None) => return None,
     };
     let mode = text("mode").unwrap_or_default();
-    Some(Line { what, config: text("config"), mode, batch: usize::try_from(batch).ok()?, seconds, peak: None })
+    Some(Line {
+        what,
+        config: text("config"),
+        mode,
+        batch: usize::try_from(batch).ok()?,
+        seconds,
+        peak: number("peak_mib"),
+    })
 }
 
 /// The words of a line of a table as the fields of an object: the first is what, numbers go with the word beside them.

@@ -36,7 +36,7 @@ pub(super) fn run(
         let steps = schedule.steps();
         let values = json!({ "batch": n, "steps": steps, "s": round(typical, 3), "best_s": round(best, 3) });
         let text = format!("batch {n:<4} {typical:>10.2} s  (best {best:.2}) for {steps} steps");
-        report.line("film", values, &text);
+        report.line("film", values, &text)?;
     }
     Ok(())
 }
@@ -49,7 +49,11 @@ pub(super) fn memory(model: &Config, schedule: &Schedule, compute: &Compute, rep
     let params = Params::init(model, 0, compute.device())?;
     let network = UNet::new(model, &params, compute.path())?;
     let Some(before) = reset_peak() else {
-        report.line("memory", json!({ "not_measured": "only Linux counts it" }), "NOT MEASURED: only Linux counts it");
+        report.line(
+            "memory",
+            json!({ "not_measured": "only Linux counts it" }),
+            "NOT MEASURED: only Linux counts it",
+        )?;
         return Ok(());
     };
     let x = noise_images(1, Purpose::Start, 0, 0, n, shape);
@@ -82,7 +86,7 @@ pub(super) fn memory(model: &Config, schedule: &Schedule, compute: &Compute, rep
     let text = format!(
         "{films:>10.0} MiB for both films of {n} pictures of {c}x{h}x{w} in {steps} steps; {all:.0} in all with a network call"
     );
-    report.line("memory", values, &text);
+    report.line("memory", values, &text)?;
     Ok(())
 }
 

@@ -123,7 +123,7 @@ pub(super) fn run(config: &Config, compute: &Compute, samples: usize, report: &R
             values["errors"][name] = json!({ "rms": e.rms, "max": e.max });
             text += &format!("  {name} {:.0e}/{:.0e}", e.rms, e.max);
         }
-        report.line("kernel", values, &text);
+        report.line("kernel", values, &text)?;
     }
     Ok(())
 }

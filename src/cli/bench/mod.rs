@@ -77,16 +77,26 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
         let why = "nothing of what is measured can be compared";
         return Err(Error::usage("cannot run the baseline", why, "add train or forward to --what"));
     }
+    if wants(What::Memory) && args.what.iter().any(|what| *what != What::Memory) {
+        let why = "what is measured before leaves memory behind";
+        return Err(Error::usage("cannot measure the films' memory", why, "ask for --what memory by itself"));
+    }
+    let window = [What::Start, What::Window, What::Paused].into_iter().any(wants);
+    if window && args.config != RunConfig::default().preset {
+        let why = format!("it shows and trains {}", RunConfig::default().preset);
+        return Err(Error::usage("cannot measure the window", why, "leave --config out"));
+    }
     let (compute, _) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
     let compute = Arc::new(compute);
     let steps = usize::from(args.steps);
     let report = Report::new(args.json, &args.config, &compute);
-    report.machine();
+    report.machine()?;
     let rounds = args.rounds.unwrap_or(if args.against.is_some() { 3 } else { 1 });
     // first, while the process is small: the peak of its memory is measured too
     if wants(What::Train) || wants(What::Forward) {
         let mut network = Network::new(plan.clone(), Arc::clone(&compute))?;
         let mut comparison = args.against.as_deref().map(|cmd| Comparison::new(cmd, machine.threads));
+        let mut compared = Ok(());
         for _ in 0..rounds {
             if wants(What::Train) {
                 network.train(steps)?;
@@ -95,10 +105,15 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
                 network.forward(steps.max(3))?;
             }
             if let Some(comparison) = &mut comparison {
-                comparison.round()?;
+                compared = comparison.round();
+            }
+            if compared.is_err() {
+                break;
             }
         }
-        network.report(&report);
+        // ours is there whatever became of the baseline
+        network.report(&report)?;
+        compared?;
         if let Some(comparison) = comparison {
             comparison.report(&network, &report)?;
         }

@@ -103,7 +103,7 @@ impl Network {
     }
 
     /// Median and best of all repetitions.
-    pub(super) fn report(&self, report: &Report<'_>) {
+    pub(super) fn report(&self, report: &Report<'_>) -> Result<()> {
         let params = self.params.count();
         for run in &self.runs {
             let all = run.rounds.concat();
@@ -125,8 +125,9 @@ impl Network {
                 text +=
                     &format!(", {:.0} MiB in memory at most, {:.0} of them for training", memory.peak, memory.growth);
             }
-            report.line(run.what, values, &text);
+            report.line(run.what, values, &text)?;
         }
+        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a measurement says: a line of a table, or a JSON object.
 
+use crate::engine::Result;
 use crate::kernels;
 use crate::model::compute::Compute;
 use serde_json::{Value, json};
@@ -22,7 +23,7 @@ impl<'a> Report<'a> {
     }
 
     /// What computes, and how busy it already is.
-    pub(super) fn machine(&self) {
+    pub(super) fn machine(&self) -> Result<()> {
         let cpu = cpu_model();
         let load = load_average();
         let vectors = kernels::vectors();
@@ -31,20 +32,21 @@ impl<'a> Report<'a> {
             "machine",
             json!({ "cpu": cpu, "vectors": vectors, "load": load }),
             &format!("{cpu}, {vectors}, {} threads{busy}", self.threads),
-        );
+        )
     }
 
     /// One result: `values` is an object, `text` the same for people.
-    pub(super) fn line(&self, what: &str, values: Value, text: &str) {
+    pub(super) fn line(&self, what: &str, values: Value, text: &str) -> Result<()> {
         if self.json {
             let mut line = json!({ "what": what, "config": self.config, "threads": self.threads });
             if let (Some(line), Value::Object(values)) = (line.as_object_mut(), values) {
                 line.extend(values);
             }
-            println!("{line}");
+            say!("{line}");
         } else {
-            println!("{what:<8} {text}");
+            say!("{what:<8} {text}");
         }
+        Ok(())
     }
 }
 

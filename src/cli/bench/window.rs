@@ -47,7 +47,7 @@ pub(super) fn probe(purpose: Purpose, seconds: u16, machine: &Machine) -> Result
     ui::run(machine.options(Some(Origin::Shipped)), None, Some(Rc::clone(&probe)), |_| ())?;
     let seen = &probe.borrow().seen;
     let first = seen.first_picture.map(unix_seconds);
-    println!(
+    say!(
         "{}",
         json!({ "first": first, "frames": seen.frames, "gaps": seen.gaps, "slider": seen.slider,
         "steps_per_s": seen.steps_per_s })
@@ -74,7 +74,7 @@ pub(super) fn start(times: u16, machine: &Machine, report: &Report<'_>) -> Resul
     }
     let text = format!("{:>10.0} ms (best {:.0}) to the first picture", quantile(&ms, 0.5), quantile(&ms, 0.0));
     let values = json!({ "ms": round(quantile(&ms, 0.5), 1), "best_ms": round(quantile(&ms, 0.0), 1) });
-    report.line("start", values, &text);
+    report.line("start", values, &text)?;
     Ok(())
 }
 
@@ -101,7 +101,7 @@ pub(super) fn frames(seconds: u16, machine: &Machine, report: &Report<'_>) -> Re
             values[key] = json!({ "p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "n": ms.len() });
             text += &format!("  {says} {p50:.1}/{p99:.1}");
         }
-        report.line("window", values, &text);
+        report.line("window", values, &text)?;
     }
     Ok(())
 }
@@ -125,7 +125,7 @@ pub(super) fn paused(seconds: u16, rounds: u16, machine: &Machine, report: &Repo
         "slower_percent": round(slower, 1), "rounds": rounds });
     let text =
         format!("{without:>10.2} steps/s without a window, {with:.2} behind a paused film: {slower:.1} % slower");
-    report.line("paused", values, &text);
+    report.line("paused", values, &text)?;
     Ok(())
 }
 
@@ -174,6 +174,6 @@ fn open(purpose: Purpose, seconds: u16, machine: &Machine) -> Result<Seen> {
 }
 
 fn skip(what: &str, why: &str, report: &Report<'_>) -> Result<()> {
-    report.line(what, json!({ "not_measured": why }), &format!("NOT MEASURED: {why}"));
+    report.line(what, json!({ "not_measured": why }), &format!("NOT MEASURED: {why}"))?;
     Ok(())
 }
