@@ -266,12 +266,14 @@ fn idx_images(path: &Path) -> Result<Option<PathBuf>> {
     if !path.is_file() {
         return Err(Error::new("cannot read the data set", "it is neither a file nor a folder", "").at(path));
     }
+    // of CIFAR's batches some begin as IDX does, and a picture may have idx in its name
+    if cifar::batches(path).is_some() || pictures::named(path) {
+        return Ok(None);
+    }
     let mut start = Vec::new();
     File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(|e| unreadable(&e, path))?;
-    // of CIFAR's batches some begin as IDX does; a picture has any name
-    let other = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("bin")) || pictures::named(path);
-    let named_idx = !other && path.file_name().is_some_and(|name| name.to_string_lossy().contains("idx"));
-    Ok((named_idx || !other && idx::looks_like_idx(&start)).then(|| path.to_owned()))
+    let named_idx = path.file_name().is_some_and(|name| name.to_string_lossy().contains("idx"));
+    Ok((named_idx || idx::looks_like_idx(&start)).then(|| path.to_owned()))
 }
 
 /// The labels that belong to "…images-idx3…", if they are there, gzipped or not.

@@ -181,7 +181,10 @@ impl Movie {
     pub fn finish(self) -> Result<()> {
         let Self { encoder, pending, target, .. } = self;
         let written = match encoder {
-            Kind::Gif(gif) => gif.into_inner().map_err(|e| gif_error(&e)).and_then(flush),
+            Kind::Gif(gif) => gif
+                .into_inner()
+                .map_err(|e| gif_error(&e))
+                .and_then(|mut file| file.flush().map_err(|e| cannot_write(&e))),
             // its header and its last chunk are written by the encoder itself; dropped, it closes the file
             Kind::Apng(png) => png.finish().map_err(|e| png_error(&e)),
             Kind::Webp { encoder, mut file, comment } => {
@@ -197,10 +200,6 @@ impl Movie {
         };
         written.and_then(|()| pending.commit()).map_err(|e| at(e, &target))
     }
-}
-
-fn flush(mut file: BufWriter<File>) -> Result<()> {
-    file.flush().map_err(|e| cannot_write(&e))
 }
 
 /// What `ffmpeg` had against it.

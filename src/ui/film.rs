@@ -300,18 +300,16 @@ pub fn map(quantity: Quantity) -> Map {
 
 /// "MODEL", "step 40,000 EMA"; "ORACLE", "exact oracle of mnist, 60,000 images".
 pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
-    let rest = match &by.oracle {
-        Some(Known { data, images: 1 }) => format!("exact oracle of {data}, one image"),
+    match &by.oracle {
+        Some(Known { data, images: 1 }) => ("ORACLE", format!("exact oracle of {data}, one image")),
         Some(Known { data, images }) => {
-            format!("exact oracle of {data}, {} images", numbers::thousands(*images as u64))
+            ("ORACLE", format!("exact oracle of {data}, {} images", numbers::thousands(*images as u64)))
         }
         None => {
             let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", numbers::thousands(s)));
-            format!("{step} {}", weights(by))
+            ("MODEL", format!("{step} {}", weights(by)))
         }
-    };
-    let kind = if by.oracle.is_some() { "ORACLE" } else { "MODEL" };
-    (kind, rest)
+    }
 }
 
 fn weights(by: &engine::Provenance) -> &'static str {

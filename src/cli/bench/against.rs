@@ -31,9 +31,9 @@ struct Line {
 }
 
 impl Line {
-    /// Whether it may be of this network.
-    fn is_of(&self, config: &str) -> bool {
-        self.config.as_deref().is_none_or(|c| c == config)
+    /// Whether it is of this, as far as it says.
+    fn is_of(&self, what: &str, batch: usize, config: &str) -> bool {
+        self.what == what && self.batch == batch && self.config.as_deref().is_none_or(|c| c == config)
     }
 }
 
@@ -94,8 +94,8 @@ impl Comparison {
             let text = format!("{name:<16} ours {a:>9.2}  theirs {b:>9.2} {unit:<8} {mode:<14} {ratio:>6.2} x");
             report.line("ratio", values, &text)?;
         }
-        let trains = network.runs().iter().find(|run| run.what == "train").map(|run| run.batch);
-        let same = |l: &&Line| l.what == "train" && Some(l.batch) == trains && l.is_of(report.config());
+        let ours = network.runs().iter().find(|run| run.what == "train");
+        let same = |l: &&Line| ours.is_some_and(|run| l.is_of(run.what, run.batch, report.config()));
         let theirs = self.rounds.iter().flatten().filter(same).filter_map(|l| l.peak).reduce(f64::min);
         if let (Some(ours), Some(theirs)) = (network.memory(), theirs) {
             let values = json!({
@@ -122,8 +122,7 @@ impl Comparison {
 
     /// Seconds by round of the mode with the lowest median.
     fn fastest(&self, what: &str, batch: usize, config: &str) -> Option<(String, Vec<f64>)> {
-        let same = |l: &&Line| l.what == what && l.batch == batch && l.is_of(config);
-        let lines: Vec<&Line> = self.rounds.iter().flatten().filter(same).collect();
+        let lines: Vec<&Line> = self.rounds.iter().flatten().filter(|l| l.is_of(what, batch, config)).collect();
         let of = |mode: &str| -> Vec<f64> { lines.iter().filter(|l| l.mode == mode).map(|l| l.seconds).collect() };
         let by_speed = |a: &&&Line, b: &&&Line| median(&of(&a.mode)).total_cmp(&median(&of(&b.mode)));
         let best = lines.iter().min_by(by_speed)?;
@@ -144,9 +143,8 @@ fn ratio(ours: &[f64], theirs: &[f64]) -> f64 {
 fn read_lines(out: impl BufRead, child: &Child) -> Vec<Line> {
     // whatever else it prints, in whatever encoding, it is read to its end
     let lines = out.split(b'\n').map_while(std::result::Result::ok);
-    let peak = |line: &Line| line.peak.or_else(|| memory::peak_of(child.id()));
     let parsed = lines.filter_map(|line| parse(&String::from_utf8_lossy(&line)));
-    parsed.map(|line| Line { peak: peak(&line), ..line }).collect()
+    parsed.map(|line| Line { peak: line.peak.or_else(|| memory::peak_of(child.id())), ..line }).collect()
 }
 
 /// A measurement in a line of JSON ({"what": "train", "batch": 64, "ms": 81.5}) or of our table

@@ -49,12 +49,7 @@ pub(super) fn memory(model: &Config, schedule: &Schedule, compute: &Compute, rep
     let params = Params::init(model, 0, compute.device())?;
     let network = UNet::new(model, &params, compute.path())?;
     let Some(before) = reset_peak() else {
-        report.line(
-            "memory",
-            json!({ "not_measured": "only Linux counts it" }),
-            "NOT MEASURED: only Linux counts it",
-        )?;
-        return Ok(());
+        return report.not_measured("memory", "only Linux counts it");
     };
     let x = noise_images(1, Purpose::Start, 0, 0, n, shape);
     let predict = |x: &Images| Images { data: x.data.iter().map(|v| 0.9 * v).collect(), ..*x };
@@ -86,8 +81,7 @@ pub(super) fn memory(model: &Config, schedule: &Schedule, compute: &Compute, rep
     let text = format!(
         "{films:>10.0} MiB for both films of {n} pictures of {c}x{h}x{w} in {steps} steps; {all:.0} in all with a network call"
     );
-    report.line("memory", values, &text)?;
-    Ok(())
+    report.line("memory", values, &text)
 }
 
 fn seconds(network: &UNet, schedule: &Schedule, compute: &Compute, n: usize) -> Result<f64> {

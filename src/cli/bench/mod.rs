@@ -82,8 +82,9 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
         return Err(Error::usage("cannot measure the films' memory", why, "ask for --what memory by itself"));
     }
     let window = [What::Start, What::Window, What::Paused].into_iter().any(wants);
-    if window && args.config != RunConfig::default().preset {
-        let why = format!("it shows and trains {}", RunConfig::default().preset);
+    let shipped = RunConfig::default().preset;
+    if window && args.config != shipped {
+        let why = format!("it shows and trains {shipped}");
         return Err(Error::usage("cannot measure the window", why, "leave --config out"));
     }
     let (compute, _) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
@@ -96,7 +97,7 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
     if wants(What::Train) || wants(What::Forward) {
         let mut network = Network::new(plan.clone(), Arc::clone(&compute))?;
         let mut comparison = args.against.as_deref().map(|cmd| Comparison::new(cmd, machine.threads));
-        let mut compared = Ok(());
+        let mut failed = None;
         for _ in 0..rounds {
             if wants(What::Train) {
                 network.train(steps)?;
@@ -104,18 +105,17 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
             if wants(What::Forward) {
                 network.forward(steps.max(3))?;
             }
-            if let Some(comparison) = &mut comparison {
-                compared = comparison.round();
-            }
-            if compared.is_err() {
+            failed = comparison.as_mut().and_then(|comparison| comparison.round().err());
+            if failed.is_some() {
                 break;
             }
         }
         // ours is there whatever became of the baseline
         network.report(&report)?;
-        compared?;
-        if let Some(comparison) = comparison {
-            comparison.report(&network, &report)?;
+        match (failed, comparison) {
+            (Some(e), _) => return Err(e),
+            (None, Some(comparison)) => comparison.report(&network, &report)?,
+            (None, None) => {}
         }
     }
     if wants(What::Kernels) {

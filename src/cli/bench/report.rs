@@ -35,6 +35,11 @@ impl<'a> Report<'a> {
         )
     }
 
+    /// A result that is not there, and why.
+    pub(super) fn not_measured(&self, what: &str, why: &str) -> Result<()> {
+        self.line(what, json!({ "not_measured": why }), &format!("NOT MEASURED: {why}"))
+    }
+
     /// One result: `values` is an object, `text` the same for people.
     pub(super) fn line(&self, what: &str, values: Value, text: &str) -> Result<()> {
         if self.json {

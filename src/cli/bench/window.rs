@@ -66,16 +66,15 @@ pub(super) fn start(times: u16, machine: &Machine, report: &Report<'_>) -> Resul
         let before = unix_seconds(SystemTime::now());
         match open(Purpose::Start, 1, machine)? {
             Seen::Window(seen) => ms.extend(seen["first"].as_f64().map(|first| (first - before) * 1e3)),
-            Seen::Nothing(why) => return skip("start", &why, report),
+            Seen::Nothing(why) => return report.not_measured("start", &why),
         }
     }
     if ms.is_empty() {
-        return skip("start", "the window closed before it showed a picture", report);
+        return report.not_measured("start", "the window closed before it showed a picture");
     }
     let text = format!("{:>10.0} ms (best {:.0}) to the first picture", quantile(&ms, 0.5), quantile(&ms, 0.0));
     let values = json!({ "ms": round(quantile(&ms, 0.5), 1), "best_ms": round(quantile(&ms, 0.0), 1) });
-    report.line("start", values, &text)?;
-    Ok(())
+    report.line("start", values, &text)
 }
 
 /// `seconds` of a film in the window, and moves of its slider, without and with training.
@@ -83,7 +82,7 @@ pub(super) fn frames(seconds: u16, machine: &Machine, report: &Report<'_>) -> Re
     for purpose in [Purpose::Film, Purpose::Training] {
         let seen = match open(purpose, seconds, machine)? {
             Seen::Window(seen) => seen,
-            Seen::Nothing(why) => return skip("window", &why, report),
+            Seen::Nothing(why) => return report.not_measured("window", &why),
         };
         let mut values = json!({ "during": purpose.name() });
         let mut text = format!("during {:<9} ms p50/p99", purpose.name());
@@ -91,11 +90,8 @@ pub(super) fn frames(seconds: u16, machine: &Machine, report: &Report<'_>) -> Re
             let ms: Vec<f64> =
                 seen[key].as_array().into_iter().flatten().filter_map(|v| Some(v.as_f64()? * 1e3)).collect();
             if ms.is_empty() {
-                return skip(
-                    "window",
-                    &format!("the window closed before it was measured during {}", purpose.name()),
-                    report,
-                );
+                let why = format!("the window closed before it was measured during {}", purpose.name());
+                return report.not_measured("window", &why);
             }
             let [p50, p99] = [0.5, 0.99].map(|p| quantile(&ms, p));
             values[key] = json!({ "p50_ms": round(p50, 2), "p99_ms": round(p99, 2), "n": ms.len() });
@@ -113,11 +109,11 @@ pub(super) fn paused(seconds: u16, rounds: u16, machine: &Machine, report: &Repo
         alone.push(training_alone(f64::from(seconds), machine)?);
         match open(Purpose::Paused, seconds, machine)? {
             Seen::Window(seen) => behind.extend(seen["steps_per_s"].as_f64()),
-            Seen::Nothing(why) => return skip("paused", &why, report),
+            Seen::Nothing(why) => return report.not_measured("paused", &why),
         }
     }
     if behind.is_empty() {
-        return skip("paused", "the window closed before it was measured", report);
+        return report.not_measured("paused", "the window closed before it was measured");
     }
     let [without, with] = [&alone, &behind].map(|speeds| quantile(speeds, 0.5));
     let slower = 100.0 * (1.0 - with / without);
@@ -125,8 +121,7 @@ pub(super) fn paused(seconds: u16, rounds: u16, machine: &Machine, report: &Repo
         "slower_percent": round(slower, 1), "rounds": rounds });
     let text =
         format!("{without:>10.2} steps/s without a window, {with:.2} behind a paused film: {slower:.1} % slower");
-    report.line("paused", values, &text)?;
-    Ok(())
+    report.line("paused", values, &text)
 }
 
 /// Steps a second of the training that the window starts, by an engine without one.
@@ -171,9 +166,4 @@ fn open(purpose: Purpose, seconds: u16, machine: &Machine) -> Result<Seen> {
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     let why = said.lines().find_map(|l| l.strip_prefix("error: ")).map_or(said.trim(), |why| why);
     Ok(Seen::Nothing(why.to_owned()))
-}
-
-fn skip(what: &str, why: &str, report: &Report<'_>) -> Result<()> {
-    report.line(what, json!({ "not_measured": why }), &format!("NOT MEASURED: {why}"))?;
-    Ok(())
 }
