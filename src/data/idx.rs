@@ -83,7 +83,7 @@ pub(super) fn read_labels(reader: impl BufRead, n: usize) -> Result<Vec<u8>> {
 }
 
 fn unpacked<'a>(mut reader: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
-    let start = reader.fill_buf().map_err(|e| fail(&e.to_string(), ""))?;
+    let start = reader.fill_buf().map_err(|e| fail(&e.to_string(), DAMAGED))?;
     if start.is_empty() {
         return Err(fail("the file is empty", DAMAGED));
     }
@@ -110,7 +110,7 @@ fn cut_short(e: &std::io::Error, expected: &str) -> Error {
     match e.kind() {
         ErrorKind::UnexpectedEof => fail(&format!("the file is cut short: it should hold {expected}"), DAMAGED),
         ErrorKind::InvalidInput | ErrorKind::InvalidData => fail("its gzip data are damaged", DAMAGED),
-        _ => fail(&e.to_string(), ""),
+        _ => fail(&e.to_string(), DAMAGED),
     }
 }
 

@@ -20,7 +20,7 @@ use part::Part;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufReader, Read as _};
+use std::io::{BufReader, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -299,5 +299,10 @@ fn too_large(what: &str) -> Error {
 }
 
 fn unreadable(e: &std::io::Error, path: &Path) -> Error {
-    Error::new("cannot read the data set", e.to_string(), "").at(path)
+    let (why, hint) = match e.kind() {
+        ErrorKind::NotFound => ("there is no such file or folder".to_owned(), "look for a typing error in its name"),
+        ErrorKind::PermissionDenied => ("reading it is not permitted".to_owned(), "copy it to a folder of your own"),
+        _ => (e.to_string(), DAMAGED),
+    };
+    Error::new("cannot read the data set", why, hint).at(path)
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
+use std::error::Error as _;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Cursor, Seek};
@@ -314,7 +315,11 @@ pub(super) fn fit(picture: DynamicImage, [c, h, w]: [usize; 3]) -> Vec<u8> {
 fn reason(e: &ImageError) -> String {
     match e {
         ImageError::IoError(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => CUT_SHORT.to_owned(),
-        // Some decoders explain themselves over several lines.
+        ImageError::Decoding(e) => {
+            let said = e.source().map_or_else(|| e.to_string(), ToString::to_string);
+            format!("the picture is damaged ({})", said.lines().next().unwrap_or_default().trim_end_matches('.'))
+        }
+        // some decoders explain themselves over several lines
         _ => e.to_string().lines().next().unwrap_or("unknown reason").to_owned(),
     }
 }

@@ -47,6 +47,9 @@ impl Pending {
     /// # Errors
     /// As [`save_atomically`].
     pub fn commit(self) -> Result<()> {
+        if let Ok(before) = fs::metadata(&self.target) {
+            fs::set_permissions(&self.temporary.0, before.permissions()).ok();
+        }
         let on_disk = OpenOptions::new().write(true).open(&self.temporary.0).and_then(|file| file.sync_all());
         on_disk.and_then(|()| fs::rename(&self.temporary.0, &self.target)).map_err(|e| cannot_write(&e))?;
         if let Ok(folder) = File::open(parent(&self.target)?) {
@@ -61,7 +64,14 @@ impl Pending {
 /// # Errors
 /// As [`save_atomically`].
 pub fn check_file(path: &Path) -> Result<()> {
-    Temporary::create(&parent(path)?).map(drop).map_err(|e| cannot_write(&e).at(path))
+    let created = Temporary::create(&parent(path)?).map(drop).and_then(|()| {
+        // its own name, too, may be one that no file can have
+        match OpenOptions::new().write(true).create_new(true).open(path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+            made => made.and_then(|_| fs::remove_file(path)),
+        }
+    });
+    created.map_err(|e| cannot_write(&e).at(path))
 }
 
 /// Finds out before hours of work whether files can be written into `folder`, which is made if need be.
@@ -74,7 +84,8 @@ pub fn check_folder(folder: &Path) -> Result<()> {
 }
 
 fn parent(path: &Path) -> Result<PathBuf> {
-    if path.is_dir() || path.file_name().is_none() {
+    let names_a_folder = path.to_string_lossy().ends_with(std::path::is_separator);
+    if names_a_folder || path.is_dir() || path.file_name().is_none() {
         return Err(Error::new("cannot write the file", "this is a folder", "add a file name").at(path));
     }
     // the new file would take the place of a pipe or a device
@@ -92,6 +103,9 @@ pub fn cannot_write(e: &io::Error) -> Error {
         ErrorKind::NotADirectory => ("what should be its folder is a file", "choose another folder"),
         ErrorKind::PermissionDenied => ("writing here is not permitted", "choose another folder"),
         ErrorKind::ReadOnlyFilesystem => ("the disk is read-only", "choose another folder"),
+        ErrorKind::InvalidFilename => {
+            ("no file can have this name here", "choose a shorter one, without special characters")
+        }
         ErrorKind::StorageFull => ("the disk is full", "free some space, or choose another disk"),
         ErrorKind::QuotaExceeded => ("the disk quota is used up", "free some space, or choose another disk"),
         _ => return Error::new("cannot write the file", e.to_string(), "try another folder"),
@@ -131,6 +145,7 @@ mod tests {
             (ErrorKind::NotFound, "does not exist; create it"),
             (ErrorKind::PermissionDenied, "not permitted; choose another folder"),
             (ErrorKind::ReadOnlyFilesystem, "read-only; choose another"),
+            (ErrorKind::InvalidFilename, "no file can have this name here; choose a shorter one"),
             (ErrorKind::StorageFull, "full; free some space"),
         ] {
             let text = cannot_write(&kind.into()).to_string();

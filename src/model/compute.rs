@@ -68,7 +68,7 @@ impl Compute {
     /// Those of [`Denoiser::predict`].
     pub fn predict(&self, network: &(impl Denoiser + Sync), x_t: &Images, t: &[f32]) -> Result<Images> {
         let shares = self.threads();
-        if shares == 1 || x_t.n < shares || !self.device.is_cpu() {
+        if shares == 1 || x_t.n < shares || t.len() != x_t.n || !self.device.is_cpu() {
             return self.run_here(|| network.predict(x_t, t));
         }
         let parts = self.map(shares, |i| {

@@ -3,7 +3,7 @@
 use super::numbers;
 use super::style::{self, GRID};
 use crate::engine::{Floor, Metrics, timesteps};
-use egui::{ColorImage, RichText, TextureHandle, TextureOptions, Ui, Vec2b, vec2};
+use egui::{Color32, ColorImage, RichText, TextureHandle, TextureOptions, Ui, Vec2b, vec2};
 use egui_plot::{Corner, FilledArea, HoverPosition, Legend, Line, LineStyle, PlotImage, PlotPoint, PlotPoints};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ enum Loss {
 #[derive(Default)]
 pub struct ByTimestep {
     loss: Loss,
-    drawn: Option<(Arc<Metrics>, Loss)>,
+    drawn: Option<(Arc<Metrics>, Loss, Color32)>,
     /// Timesteps and logarithms of losses, by bin.
     model: Vec<PlotPoint>,
     floor: Vec<PlotPoint>,
@@ -69,10 +69,13 @@ impl ByTimestep {
     }
 
     fn update(&mut self, ui: &Ui, metrics: &Arc<Metrics>, steps: usize) {
-        if self.drawn.as_ref().is_some_and(|(of, loss)| Arc::ptr_eq(of, metrics) && *loss == self.loss) {
+        let empty = style::palette(ui).background;
+        let is_drawn =
+            |(of, loss, on): &(Arc<Metrics>, _, _)| Arc::ptr_eq(of, metrics) && (*loss, *on) == (self.loss, empty);
+        if self.drawn.as_ref().is_some_and(is_drawn) {
             return;
         }
-        self.drawn = Some((Arc::clone(metrics), self.loss));
+        self.drawn = Some((Arc::clone(metrics), self.loss, empty));
         let (by_t, floor) = (metrics.history.timesteps(), &*metrics.floor);
         let (model, floor) = match self.loss {
             Loss::Simple => (by_t.simple(), &floor.simple),
@@ -86,7 +89,7 @@ impl ByTimestep {
         let cells = (0..timesteps::BINS).rev().flat_map(|bin| columns.iter().map(move |column| column.mean(bin)));
         let color = |loss: Option<f32>| match loss {
             Some(loss) => style::sequential((loss.max(1e-9).log10() - low) / (high - low)),
-            None => style::palette(ui).background,
+            None => empty,
         };
         let image = ColorImage::new(size, cells.map(color).collect());
         match &mut self.heat {

@@ -239,6 +239,10 @@ fn folders_are_read_by_path_and_what_is_no_picture_is_listed() {
     let skipped: Vec<_> = data.skipped.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(skipped, ["aa-broken.png", "bb-short.png", "empty.jpg", "photo.jpg"]);
     assert_eq!(data.skipped[3].1, "the file is cut short");
+    let mut damaged = include_bytes!("../../assets/photos/coffee.png").to_vec();
+    damaged[5000] ^= 1;
+    let damaged = decode_picture("coffee", &damaged, [1, 8, 8]).unwrap_err().to_string();
+    assert!(damaged.starts_with("cannot open the picture: the picture is damaged ("), "{damaged}");
     assert!(data.skipped.iter().all(|(_, why)| !why.is_empty() && !why.contains('\n')), "{:?}", data.skipped);
 
     fs::copy(dir.path().join("c.png"), dir.path().join("c_idx.png")).unwrap();
@@ -251,6 +255,8 @@ fn folders_and_pictures_that_cannot_be_used_get_one_sentence() {
     let dir = tempfile::tempdir().unwrap();
     let none = load(dir.path(), [1, 8, 8]).unwrap_err().to_string();
     assert!(none.contains("no pictures in this folder"), "{none}");
+    let nothing = load(&dir.path().join("nothing"), [1, 8, 8]).unwrap_err().to_string();
+    assert!(nothing.contains("no such file or folder; look for a typing error"), "{nothing}");
 
     // A header, and nothing behind it.
     let png = |width: u32, height: u32| {

@@ -4,7 +4,7 @@ use candle_core::npy::NpzTensors;
 use ddpm_film::data::{Dataset, Source, decode_picture, photos};
 use ddpm_film::diffusion::Images;
 use ddpm_film::error::{Error, Kind, Result};
-use ddpm_film::export::files::{cannot_write, save_atomically};
+use ddpm_film::export::files::{cannot_write, check_file, save_atomically};
 use ddpm_film::export::{
     Container, FilmFrame, FilmOptions, Movie, grid, render, to_u8, write_film_strip, write_npz, write_png,
 };
@@ -269,10 +269,23 @@ fn saving_is_all_or_nothing() {
         assert!(text.starts_with("cannot write the file: ") && text.contains(expected), "{text}");
         assert!(text.ends_with(&format!("({})", target.display())), "{text}");
     }
+    for (target, expected) in [
+        (dir.path().join("x".repeat(300)), "no file can have this name here; choose a shorter one"),
+        (dir.path().join("new.png/"), "this is a folder; add a file name"),
+    ] {
+        let text = check_file(&target).unwrap_err().to_string();
+        assert!(text.contains(expected), "{text}");
+    }
+    check_file(&path).unwrap();
+    check_file(&dir.path().join("new")).unwrap();
     assert_eq!(files(dir.path()), ["file"]);
 
     #[cfg(unix)]
     {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        put(&path, "three").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         put(&link, "four").unwrap();

@@ -26,6 +26,8 @@ struct Line {
     mode: String,
     batch: usize,
     seconds: f64,
+    /// Threads that it computed on, where it says so.
+    threads: Option<u64>,
     /// MiB that it had held by then, as it says or as its process shows.
     peak: Option<f64>,
 }
@@ -75,7 +77,8 @@ impl Comparison {
     pub(super) fn report(&self, network: &Network, report: &Report<'_>) -> Result<()> {
         let mut compared = false;
         for run in network.runs() {
-            let Some((mode, theirs)) = self.fastest(run.what, run.batch, report.config()) else { continue };
+            let Some((line, theirs)) = self.fastest(run.what, run.batch, report.config()) else { continue };
+            let mode = &line.mode;
             compared = true;
             let ours = run.medians();
             let ratio = ratio(&ours, &theirs);
@@ -85,13 +88,17 @@ impl Comparison {
                 "of": run.what, "batch": run.batch, "mode": mode, "ratio": round(ratio, 3),
                 "ours_ms": round(ours * 1e3, 2), "theirs_ms": round(theirs * 1e3, 2),
                 "ours_images_per_s": round(speed(ours), 2), "theirs_images_per_s": round(speed(theirs), 2),
+                "theirs_threads": line.threads,
             });
+            let other = line.threads.filter(|n| *n != report.threads() as u64);
+            let other =
+                other.map_or_else(String::new, |n| format!(" (theirs on {n} threads, ours on {})", report.threads()));
             let (a, b, unit) = match run.what {
                 "train" => (speed(ours), speed(theirs), "images/s"),
                 _ => (ours * 1e3, theirs * 1e3, "ms"),
             };
             let name = format!("{} batch {}", run.what, run.batch);
-            let text = format!("{name:<16} ours {a:>9.2}  theirs {b:>9.2} {unit:<8} {mode:<14} {ratio:>6.2} x");
+            let text = format!("{name:<16} ours {a:>9.2}  theirs {b:>9.2} {unit:<8} {mode:<14} {ratio:>6.2} x{other}");
             report.line("ratio", values, &text)?;
         }
         let ours = network.runs().iter().find(|run| run.what == "train");
@@ -120,13 +127,13 @@ impl Comparison {
         Err(Error::new("cannot compare with the baseline", why, "give both the same network, batch and --what"))
     }
 
-    /// Seconds by round of the mode with the lowest median.
-    fn fastest(&self, what: &str, batch: usize, config: &str) -> Option<(String, Vec<f64>)> {
+    /// A line and seconds by round of the mode with the lowest median.
+    fn fastest(&self, what: &str, batch: usize, config: &str) -> Option<(&Line, Vec<f64>)> {
         let lines: Vec<&Line> = self.rounds.iter().flatten().filter(|l| l.is_of(what, batch, config)).collect();
         let of = |mode: &str| -> Vec<f64> { lines.iter().filter(|l| l.mode == mode).map(|l| l.seconds).collect() };
         let by_speed = |a: &&&Line, b: &&&Line| median(&of(&a.mode)).total_cmp(&median(&of(&b.mode)));
         let best = lines.iter().min_by(by_speed)?;
-        Some((best.mode.clone(), of(&best.mode)))
+        Some((best, of(&best.mode)))
     }
 }
 
@@ -174,6 +181,7 @@ fn parse(line: &str) -> Option<Line> {
         mode,
         batch: usize::try_from(batch).ok()?,
         seconds,
+        threads: fields.get("threads").and_then(Value::as_u64),
         peak: number("peak_mib"),
     })
 }
@@ -201,13 +209,15 @@ mod tests {
     fn lines_of_the_baseline_and_of_our_table_are_read() {
         let line = |what, config: Option<&str>, mode: &str, batch, seconds| {
             let (config, mode) = (config.map(str::to_owned), mode.to_owned());
-            Some(Line { what, config, mode, batch, seconds, peak: None })
+            Some(Line { what, config, mode, batch, seconds, threads: None, peak: None })
         };
         let json =
             r#"{"what": "train", "mode": "eager", "config": "mnist28", "params": 1112801, "batch": 64, "ms": 950.0}"#;
         assert_eq!(parse(json), line("train", Some("mnist28"), "eager", 64, 0.95));
         let speed = r#"INFO {"what":"forward","batch":16,"images_per_s":32.0}"#;
         assert_eq!(parse(speed), line("sample", None, "", 16, 0.5));
+        let threads = parse(r#"{"what":"train","batch":8,"ms":9,"threads":4}"#).and_then(|line| line.threads);
+        assert_eq!(threads, Some(4));
         let table = "sample   batch 16        70.00 ms (best 68.10)      228.6 images/s";
         assert_eq!(parse(table), line("sample", None, "", 16, 0.07));
         for other in ["", "Traceback", "{}", "{", "}{", r#"{"what":"machine"}"#, "train batch ms", "train batch 0 0 ms"]
@@ -224,7 +234,9 @@ mod tests {
         let round = |eager, last| [line("eager", eager), line("channels_last", last)].into_iter().flatten().collect();
         let mut comparison = Comparison::new("", 0);
         comparison.rounds = vec![round(900, 800), round(100, 900), round(850, 700)];
-        assert_eq!(comparison.fastest("train", 4, "mnist28"), Some(("channels_last".into(), vec![0.8, 0.9, 0.7])));
-        assert_eq!(comparison.fastest("train", 8, "mnist28"), None);
+        let fastest =
+            |batch| comparison.fastest("train", batch, "mnist28").map(|(line, all)| (line.mode.as_str(), all));
+        assert_eq!(fastest(4), Some(("channels_last", vec![0.8, 0.9, 0.7])));
+        assert_eq!(fastest(8), None);
     }
 }

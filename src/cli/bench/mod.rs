@@ -87,11 +87,11 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
         let why = format!("it shows and trains {shipped}");
         return Err(Error::usage("cannot measure the window", why, "leave --config out"));
     }
-    let (compute, _) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
+    let (compute, device) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
     let compute = Arc::new(compute);
     let steps = usize::from(args.steps);
     let report = Report::new(args.json, &args.config, &compute);
-    report.machine()?;
+    report.machine(&device)?;
     let rounds = args.rounds.unwrap_or(if args.against.is_some() { 3 } else { 1 });
     // first, while the process is small: the peak of its memory is measured too
     if wants(What::Train) || wants(What::Forward) {

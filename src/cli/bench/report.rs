@@ -22,16 +22,21 @@ impl<'a> Report<'a> {
         self.config
     }
 
+    /// Threads that compute.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// What computes, and how busy it already is.
-    pub(super) fn machine(&self) -> Result<()> {
+    pub(super) fn machine(&self, device: &str) -> Result<()> {
         let cpu = cpu_model();
         let load = load_average();
         let vectors = kernels::vectors();
         let busy = load.map_or_else(String::new, |load| format!(", load average {load:.2}"));
         self.line(
             "machine",
-            json!({ "cpu": cpu, "vectors": vectors, "load": load }),
-            &format!("{cpu}, {vectors}, {} threads{busy}", self.threads),
+            json!({ "device": device, "cpu": cpu, "vectors": vectors, "load": load }),
+            &format!("{device}; {cpu}, {vectors}{busy}"),
         )
     }
 
