@@ -119,10 +119,14 @@ impl Fused for Affine {
                 let w = w_data.slice()?;
                 let panels = self.prepared.backward.get_or_init(|| Panels::pack(Matrix::new(w, co, ci, ci)));
                 let (panels, c) = (panels.part(0..co, strip.channels.clone()), strip.channels.len());
-                // SAFETY: one product writes all rows; nothing is read before.
+                // SAFETY: the products write all rows; nothing is read before.
                 let dx = unsafe {
                     written(rows * c, |dx| {
-                        multiply(dx.part(0, rows * c), c, Matrix::new(dy, rows, co, co), &panels, false);
+                        for first in (0..rows).step_by(CHUNK) {
+                            let count = CHUNK.min(rows - first);
+                            let dy = Matrix::new(&dy[first * co..], count, co, co);
+                            multiply(dx.part(first * c, count * c), c, dy, &panels, false);
+                        }
                     })
                 };
                 Some(tensor(dx, x.shape())?)

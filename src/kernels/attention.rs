@@ -1,13 +1,14 @@
 //! Attention among the pixels of each image, one (image, head) at a time.
 
 use super::matrix::{Matrix, Panels, multiply};
-use super::memory::{Reader, part, slice, storage, tensor, written};
+use super::memory::{Reader, Target, part, slice, storage, tensor, written};
 use super::pixels::exp;
-use super::simd::{Simd, dispatch};
+use super::simd::{Scratch, Simd, dispatch};
 use super::tape::{apply3, wants_gradient};
 use super::threads::{self, for_each};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Pixels of one image that are worth a thread of their own.
 const PART: usize = 64;
@@ -15,13 +16,22 @@ const PART: usize = 64;
 /// Most pixels whose weights are in memory at once in a forward pass.
 const LARGEST_PART: usize = 1024;
 
+/// Most pixels whose weights a training keeps for the gradient, which is faster than to compute them again.
+const MOST_KEPT: usize = 256;
+
 /// softmax(q kᵀ / √d) v for `q`, `k`, `v` [n, h, w, c] in `heads` heads of d = c / `heads` channels.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    apply3(q, k, v, Attention { heads })
+    let (_, h, w, _) = q.dims4()?;
+    let keeps = h * w <= MOST_KEPT && [q, k, v].into_iter().any(wants_gradient);
+    apply3(q, k, v, Attention { heads, keeps, kept: OnceLock::new() })
 }
 
 struct Attention {
     heads: usize,
+    /// Whether the weights are kept.
+    keeps: bool,
+    /// Those of the forward pass, [n, heads, pixels, pixels].
+    kept: OnceLock<Vec<f32>>,
 }
 
 /// Sizes of one attention: images, pixels, channels, channels per head.
@@ -58,17 +68,11 @@ impl Sizes {
         Matrix::new(&x[start..], pixels.len(), self.d, self.c)
     }
 
-    /// softmax(q kᵀ · scale) for the `rows` pixels of q, [rows, pixels].
-    fn weights(self, q: Matrix, k: Matrix, rows: usize) -> Vec<f32> {
-        let l = self.pixels;
-        // SAFETY: the product writes all numbers; softmax has no contract beyond its slices.
-        unsafe {
-            written(rows * l, |weights| {
-                let weights = weights.part(0, rows * l);
-                multiply(weights, l, q, &Panels::of(k.t()), false);
-                softmax(weights, l, self.scale());
-            })
-        }
+    /// softmax(q kᵀ · scale) for the pixels of q, [those, pixels].
+    fn weights(self, q: Matrix, k: Matrix, weights: &mut [f32]) {
+        multiply(weights, self.pixels, q, &Panels::of(k.t()), false);
+        // SAFETY: no contract beyond its slices.
+        unsafe { softmax(weights, self.pixels, self.scale()) }
     }
 }
 
@@ -234,21 +238,35 @@ impl CustomOp3 for Attention {
         let (q, k, v) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
         // no number depends on how pixels are shared out
         let parts = s.pixels.div_ceil(PART).min(threads::count()).max(s.pixels.div_ceil(LARGEST_PART));
-        // SAFETY: the heads of all pixels cover the output, and each task has pixels of its own.
+        let kept_len = if self.keeps { s.n * self.heads * s.pixels * s.pixels } else { 0 };
+        let mut kept = Vec::with_capacity(kept_len);
+        let room = Target::room(&mut kept);
+        // SAFETY: the heads of all pixels cover the output and what is kept, and each task has pixels of its own.
         let y = unsafe {
             written(q.len(), |y| {
                 for_each(s.n * parts, |task| {
                     let (image, pixels) = (task / parts, part(s.pixels, parts, task % parts));
                     let y = y.part((image * s.pixels + pixels.start) * s.c, pixels.len() * s.c);
+                    let len = pixels.len() * s.pixels;
+                    let mut scratch = Scratch::new(if self.keeps { 0 } else { len });
                     for head in 0..self.heads {
                         let [(_, k), (_, v)] = [k, v].map(|x| s.head(x, image, head));
-                        let weights = s.weights(s.pixels(q, image, head, &pixels), k, pixels.len());
-                        let weights = Matrix::new(&weights, pixels.len(), s.pixels, s.pixels);
+                        let weights = match self.keeps {
+                            true => room.part(((image * self.heads + head) * s.pixels + pixels.start) * s.pixels, len),
+                            false => std::slice::from_raw_parts_mut(scratch.as_mut_ptr(), len),
+                        };
+                        s.weights(s.pixels(q, image, head, &pixels), k, weights);
+                        let weights = Matrix::new(weights, pixels.len(), s.pixels, s.pixels);
                         multiply(&mut y[head * s.d..], s.c, weights, &Panels::of(v), false);
                     }
                 });
             })
         };
+        if self.keeps {
+            // SAFETY: all of them were written.
+            unsafe { kept.set_len(kept_len) };
+            self.kept.set(kept).ok();
+        }
         Ok(storage(y, lq.shape()))
     }
 
@@ -267,15 +285,21 @@ impl CustomOp3 for Attention {
         let dy = readers[3].slice()?;
         let l = s.pixels;
         let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0; dy.len()]);
-        let mut dp = vec![0.0; l * l];
+        let (mut dp, mut again) = (vec![0.0; l * l], vec![0.0; if self.keeps { 0 } else { l * l }]);
         for image in 0..s.n {
             for head in 0..self.heads {
                 let [(at, q), (_, k), (_, v), (_, dy)] = [q_data, k_data, v_data, dy].map(|x| s.head(x, image, head));
-                let p = s.weights(q, k, l);
-                multiply(&mut dv[at..], s.c, Matrix::new(&p, l, l, l).t(), &Panels::of(dy), false);
+                let p = match self.kept.get() {
+                    Some(kept) => &kept[(image * self.heads + head) * l * l..][..l * l],
+                    None => {
+                        s.weights(q, k, &mut again);
+                        &again
+                    }
+                };
+                multiply(&mut dv[at..], s.c, Matrix::new(p, l, l, l).t(), &Panels::of(dy), false);
                 multiply(&mut dp, l, dy, &Panels::of(v.t()), false);
                 // SAFETY: no contract beyond its slices.
-                unsafe { softmax_gradient(&mut dp, &p, l, s.scale()) };
+                unsafe { softmax_gradient(&mut dp, p, l, s.scale()) };
                 let ds = Matrix::new(&dp, l, l, l);
                 multiply(&mut dq[at..], s.c, ds, &Panels::of(k), false);
                 multiply(&mut dk[at..], s.c, ds.t(), &Panels::of(q), false);

@@ -26,6 +26,14 @@ impl<'a> Matrix<'a> {
         Self { data, rows, cols, row, col: 1 }
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn cols(&self) -> usize {
+        self.cols
+    }
+
     /// Rows and columns exchanged.
     pub(super) fn t(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }

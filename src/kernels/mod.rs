@@ -9,6 +9,8 @@
 use candle_core::{D, Result, Tensor, Var};
 use std::sync::Arc;
 
+pub use self_attention::SelfAttention;
+
 mod affine;
 pub mod allocator;
 mod attention;
@@ -23,6 +25,7 @@ mod narrow;
 mod norm;
 pub mod optimizer;
 mod pixels;
+mod self_attention;
 mod simd;
 mod tape;
 #[cfg(test)]
@@ -312,13 +315,4 @@ pub fn gradients<L>(
         Path::Candle => candle_path::gradients(weights, output, loss),
         Path::Fast | Path::Exact => tape::gradients(weights, output, loss),
     }
-}
-
-/// softmax(q kᵀ / √d) v among the pixels of each image, in `heads` heads of d = c / `heads` channels each.
-pub fn attention(q: &Map, k: &Map, v: &Map, heads: usize) -> Result<Map> {
-    let (queries, keys, values) = (q.whole()?, k.whole()?, v.whole()?);
-    q.with(match q.path {
-        Path::Candle => candle_path::attention(&queries, &keys, &values, heads),
-        Path::Fast | Path::Exact => attention::attention(&queries, &keys, &values, heads),
-    })
 }

@@ -268,7 +268,7 @@ fn attention_and_layout() {
         let inputs: Vec<Tensor> = (0..3).map(|i| random(&[2, c, h, w], i, 1.5, 0.3)).collect();
         compare(&format!("attention {c} {heads}"), &inputs, Path::Fast, DIRECT, &|x, path| {
             let [q, k, v] = [0, 1, 2].map(|i| Map::from_nchw(&x[i], path).unwrap());
-            attention(&q, &k, &v, heads)?.to_nchw()
+            self_attention::among_pixels(&q, &k, &v, heads)?.to_nchw()
         });
         let mask = random(&[2, 2 * c + 5, h, w], 4, 1.0, 0.0);
         compare(&format!("layout {c}"), &inputs[..2], Path::Fast, DIRECT, &|x, path| {
@@ -279,6 +279,58 @@ fn attention_and_layout() {
             all.mask(&mask)?.to_nchw()
         });
     }
+}
+
+/// The maps to q, k, v and out, and the number of heads, as [`SelfAttention`] has them; `w` are seven weights and biases
+/// without k's bias.
+fn self_attention_of(w: &[Tensor], heads: usize) -> SelfAttention {
+    let k_bias = random(&[w[0].dims()[0]], 20, 1.0, 0.0);
+    let map = |weight: usize, bias: &Tensor| Conv1x1::new(w[weight].clone(), bias.clone());
+    SelfAttention::new([map(0, &w[1]), map(2, &k_bias), map(3, &w[4]), map(5, &w[6])], heads)
+}
+
+/// One head that is folded, one among too few pixels for that in training, two heads, and fewer channels inside.
+#[test]
+fn self_attention_with_fewer_maps() {
+    for (c, inner, heads, h, w) in
+        [(64, 64, 1, 7, 7), (24, 24, 1, 4, 5), (64, 64, 1, 3, 3), (32, 32, 2, 5, 5), (24, 16, 1, 6, 6)]
+    {
+        let weight = |out: usize, input: usize, i| random(&[out, input], i, (input as f32).sqrt().recip(), 0.0);
+        let bias = |out: usize, i| random(&[out], i, 1.0, 0.0);
+        let inputs = [
+            random(&[2, c, h, w], 0, 1.0, 0.2),
+            weight(inner, c, 1),
+            bias(inner, 2),
+            weight(inner, c, 3),
+            weight(inner, c, 4),
+            bias(inner, 5),
+            weight(c, inner, 6),
+            bias(c, 7),
+        ];
+        let run = |x: &[Tensor], path| {
+            let map = Map::from_nchw(&x[0], path)?;
+            self_attention_of(&x[1..], heads).forward_plus(&map, &map.scale(0.5)?)?.to_nchw()
+        };
+        compare(&format!("self-attention {c} {inner} {heads} {h}x{w}"), &inputs, Path::Fast, DIRECT, &run);
+        let (worst, typical) = errors(&run(&inputs, Path::Fast).unwrap(), &run(&inputs, Path::Candle).unwrap());
+        assert!(worst <= DIRECT.0 && typical <= DIRECT.1, "{c} as sampled: max {worst:.2e}, rms {typical:.2e}");
+    }
+}
+
+/// It adds the same to all scores of a pixel.
+#[test]
+fn the_bias_of_keys_has_no_gradient() {
+    let c = 16;
+    let w: Vec<Tensor> = (0..8).map(|i| random(&[c, c][..2 - i % 2], i, 0.3, 0.0)).collect();
+    let x = random(&[2, c, 5, 5], 9, 1.0, 0.0);
+    let output = || {
+        let map = |i: usize| Conv1x1::new(w[i].clone(), w[i + 1].clone());
+        let map_of_x = Map::from_nchw(&x, Path::Fast)?;
+        SelfAttention::new([map(0), map(2), map(4), map(6)], 1).forward_plus(&map_of_x, &map_of_x)?.to_nchw()
+    };
+    let (_, all) = super::gradients(Path::Fast, &w, output, |y| Ok(((), y.clone()))).unwrap();
+    let nothing: Vec<bool> = all.iter().map(|g| values(g).iter().all(|v| *v == 0.0)).collect();
+    assert_eq!(nothing, [false, false, false, true, false, false, false, false]);
 }
 
 #[test]
@@ -297,9 +349,9 @@ fn attention_of_no_numbers_is_no_number() {
     for (bad, pixels) in [(1e20, 16), (f32::NAN, 5), (f32::NEG_INFINITY, 33)] {
         let x = |i| Map::from_nchw(&random(&[1, 16, 1, pixels], i, 1.0, 0.0), Path::Fast).unwrap();
         let huge = Map::from_nchw(&random(&[1, 16, 1, pixels], 0, bad, 0.0), Path::Fast).unwrap();
-        let y = values(&attention(&huge, &huge, &x(1), 2).unwrap().to_nchw().unwrap());
+        let y = values(&self_attention::among_pixels(&huge, &huge, &x(1), 2).unwrap().to_nchw().unwrap());
         assert!(y.iter().all(|v| v.is_nan()), "{bad} in {pixels} pixels");
-        let y = values(&attention(&x(2), &x(3), &x(1), 2).unwrap().to_nchw().unwrap());
+        let y = values(&self_attention::among_pixels(&x(2), &x(3), &x(1), 2).unwrap().to_nchw().unwrap());
         assert!(y.iter().all(|v| v.is_finite()));
     }
 }
@@ -366,7 +418,7 @@ fn gradients_are_slopes() {
     let maps: Vec<Tensor> = (0..3).map(|i| random(&[1, 16, 4, 4], i, 1.0, 0.0)).collect();
     finite_differences(&maps, &|x, path| {
         let [q, k, v] = [0, 1, 2].map(|i| Map::from_nchw(&x[i], path).unwrap());
-        attention(&q, &k, &v, 2)?.to_nchw()
+        self_attention::among_pixels(&q, &k, &v, 2)?.to_nchw()
     });
 }
 
@@ -379,7 +431,10 @@ fn everything(x: &Tensor, path: Path) -> Result<Tensor> {
     let h = Conv3x3::new(w(&[64, 64, 3, 3], 5), w(&[64], 6), Window::Same).forward(&h)?;
     let h = Conv3x3::new(w(&[64, 64, 3, 3], 7), w(&[64], 8), Window::HalfRightBottom).forward(&h)?;
     let h = h.add(&Conv3x3::new(w(&[64, 64, 3, 3], 7), w(&[64], 8), Window::Same).forward(&h)?)?;
-    let h = h.add(&attention(&h, &h, &h, 2)?)?;
+    let h = h.add(&self_attention::among_pixels(&h, &h, &h, 2)?)?;
+    let folded: Vec<Tensor> =
+        (0..7).map(|i| w(if [0, 2, 3, 5].contains(&i) { &[64, 64] } else { &[64] }, 30 + i)).collect();
+    let h = self_attention_of(&folded, 1).forward_plus(&h, &h)?;
     let h = Conv1x1::new(w(&[32, 64], 9), w(&[32], 10)).forward(&h)?;
     let both = GroupNorm::new(w(&[64], 14), w(&[64], 15), 8, 1e-6).forward(&h.concat(&h.scale(0.5)?)?)?;
     let h = Conv1x1::new(w(&[32, 64], 16), w(&[32], 17)).forward_plus(&both, &h)?;
@@ -426,6 +481,7 @@ fn lesser_processors() {
         limited(level, || {
             group_norm();
             attention_and_layout();
+            self_attention_with_fewer_maps();
             conv1x1();
             for shape in SHAPES {
                 conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);

@@ -5,7 +5,7 @@ use super::plan::{AttentionPlan, Block};
 use super::unet::Dropout;
 use crate::diffusion::noise::{Purpose, stream};
 use crate::error::Result;
-use crate::kernels::{self, Conv1x1, Conv3x3, GroupNorm, Linear, Map, Window};
+use crate::kernels::{Conv1x1, Conv3x3, GroupNorm, Linear, Map, SelfAttention, Window};
 use candle_core::{Device, Result as CandleResult, Tensor};
 
 /// Reads the layers of one network and hands out what they have in common.
@@ -112,29 +112,21 @@ fn dropout_mask(
 #[derive(Debug)]
 struct Attention {
     group_norm: GroupNorm,
-    to_q: Conv1x1,
-    to_k: Conv1x1,
-    to_v: Conv1x1,
-    to_out: Conv1x1,
-    heads: usize,
+    pixels: SelfAttention,
 }
 
 impl Attention {
     fn new(builder: &Builder<'_>, path: &str, plan: AttentionPlan) -> Result<Self> {
+        let map = |name: &str| builder.conv1x1(&format!("{path}.{name}"));
+        let maps = [map("to_q")?, map("to_k")?, map("to_v")?, map("to_out.0")?];
         Ok(Self {
             group_norm: builder.norm(&format!("{path}.group_norm"), plan.groups)?,
-            to_q: builder.conv1x1(&format!("{path}.to_q"))?,
-            to_k: builder.conv1x1(&format!("{path}.to_k"))?,
-            to_v: builder.conv1x1(&format!("{path}.to_v"))?,
-            to_out: builder.conv1x1(&format!("{path}.to_out.0"))?,
-            heads: plan.heads,
+            pixels: SelfAttention::new(maps, plan.heads),
         })
     }
 
     fn forward(&self, x: &Map) -> CandleResult<Map> {
-        let h = self.group_norm.forward(x)?;
-        let (q, k, v) = (self.to_q.forward(&h)?, self.to_k.forward(&h)?, self.to_v.forward(&h)?);
-        self.to_out.forward_plus(&kernels::attention(&q, &k, &v, self.heads)?, x)
+        self.pixels.forward_plus(&self.group_norm.forward(x)?, x)
     }
 }
 
