@@ -87,8 +87,11 @@ fn read_input(path: &Path) -> Result<(Tensor, Vec<f32>)> {
     let get = |name: &str| tensors.get(name).ok_or_else(|| refuse(format!("it has no tensor \"{name}\"")));
     let x = get("x")?.to_dtype(DType::F32).map_err(|e| refuse(Error::from(e).why))?;
     let t = get("t")?.to_dtype(DType::F32).and_then(|t| t.to_vec1::<f32>()).map_err(|e| refuse(Error::from(e).why))?;
-    if t.is_empty() || t.iter().any(|t| !(0.0..1e6).contains(t)) {
-        return Err(refuse("t holds no timestep, or one below 0".into()));
+    if t.is_empty() {
+        return Err(refuse("t holds no timestep".into()));
+    }
+    if let Some(t) = t.iter().find(|t| t.fract() != 0.0 || !(0.0..1e6).contains(*t)) {
+        return Err(refuse(format!("t holds {t}, which is no timestep")));
     }
     Ok((x, t))
 }
@@ -117,11 +120,15 @@ pub(super) fn info(args: &InfoArgs) -> Result<()> {
         None => say!("  training    not known (one copy of the weights)"),
         Some(training) => {
             say!("  copies      EMA and raw weights{}", if training.adam.is_some() { ", optimiser state" } else { "" });
-            if let Ok(state) = serde_json::from_value::<State>(training.state.clone()) {
+            let state = serde_json::from_value::<State>(training.state.clone());
+            if let Err(e) = &state {
+                say!("  training    not understood: {e}");
+            }
+            if let Ok(state) = state {
                 let run = &state.run;
-                let loss = state.history.mean_loss(500).unwrap_or(f32::NAN);
+                let loss = state.history.mean_loss(500).map_or_else(String::new, |loss| format!(", loss {loss:.5}"));
                 say!(
-                    "  training    step {} of {}, batch {}, learning rate {}, seed {}, data {}, loss {loss:.5}",
+                    "  training    step {} of {}, batch {}, learning rate {}, seed {}, data {}{loss}",
                     state.step,
                     run.steps,
                     run.batch,

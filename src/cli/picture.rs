@@ -1,11 +1,11 @@
 //! `ddpm-film sample` and `ddpm-film film`.
 
-use super::session::{Session, progress_bar};
+use super::session::{ModelSession, progress_bar};
 use super::{Machine, ModelArg, SamplerArg, WeightsArg};
 use crate::diffusion::Images;
 use crate::engine::{
-    Command, Container, Error, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Predictor, Provenance,
-    Quantity, Recipe, Result, SampleRequest, SamplerKind, Trajectory, Variance, Which,
+    Command, Container, Error, Event, ExportRequest, Format, ForwardRequest, ForwardSource, ModelInfo, Predictor,
+    Provenance, Quantity, Recipe, Result, SampleRequest, SamplerKind, Trajectory, Variance, Which,
 };
 use crate::export;
 use crate::export::files::check_file;
@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 const CHUNK: usize = 64;
 /// Values of all pictures of one file: 2 GiB.
 const MOST_VALUES: usize = 1 << 29;
+/// Size of a pixel in a grid, and pixels between its pictures.
+const GRID_SCALE: usize = 2;
+const GRID_GAP: usize = 2;
 
 #[derive(Args, Debug)]
 struct SamplingArgs {
@@ -61,9 +64,10 @@ pub(super) struct FilmArgs {
 }
 
 impl SamplingArgs {
-    fn request(&self, first: usize, n: usize, every_frame: bool) -> SampleRequest {
+    /// With σ² and clipping as the model's scheduler has them.
+    fn request(&self, model: &ModelInfo, first: usize, n: usize, every_frame: bool) -> SampleRequest {
         let (sampler, steps) = match self.sampler {
-            SamplerArg::Ddpm => (SamplerKind::Ddpm { variance: Variance::FixedSmall }, self.steps),
+            SamplerArg::Ddpm => (SamplerKind::Ddpm { variance: model.variance }, self.steps),
             SamplerArg::Ddim => (SamplerKind::Ddim { eta: 0.0 }, Some(self.steps.unwrap_or(50))),
         };
         SampleRequest {
@@ -77,18 +81,21 @@ impl SamplingArgs {
             n,
             sampler,
             steps,
-            clip: true,
+            clip: model.clip,
             from: None,
             every_frame,
         }
     }
 
     /// Seed and settings as they travel inside a file.
-    fn provenance(&self, p: &Provenance) -> String {
+    fn provenance(&self, model: &ModelInfo, p: &Provenance) -> String {
         let step = p.step.map_or_else(|| "unknown step".to_owned(), |s| format!("step {s}"));
         let weights = if p.predictor == Predictor::Ema { "EMA" } else { "raw" };
+        let large = matches!(self.sampler, SamplerArg::Ddpm) && model.variance == Variance::FixedLarge;
+        let large = if large { ", σ² = β" } else { "" };
+        let clip = if model.clip { "" } else { ", without clipping" };
         format!(
-            "ddpm-film; model {}, {step}, {weights}; {} with {} steps; seed {}",
+            "ddpm-film; model {}, {step}, {weights}; {} with {} steps{large}{clip}; seed {}",
             p.model, p.sampler, p.calls, self.seed
         )
     }
@@ -111,12 +118,13 @@ fn check_out(path: &Path, allowed: &[&str]) -> Result<()> {
     Err(Error::usage("cannot write that kind of file", "its ending says no format that we write", hint).at(path))
 }
 
-/// All pictures are held until they are written.
-fn check_total(n: usize, some: &Images) -> Result<()> {
-    if n.checked_mul(some.len_one()).is_some_and(|values| values <= MOST_VALUES) {
+/// All pictures are held until they are written, and so is the canvas of a grid.
+fn check_total(n: usize, some: &Images, is_grid: bool) -> Result<()> {
+    let [_, h, w] = some.shape();
+    let canvas = if is_grid { 3 * (GRID_SCALE * h + GRID_GAP) * (GRID_SCALE * w + GRID_GAP) / 4 } else { 0 };
+    if n.checked_mul(some.len_one() + canvas).is_some_and(|values| values <= MOST_VALUES) {
         return Ok(());
     }
-    let [_, h, w] = some.shape();
     let why = format!("{n} pictures of {w}x{h} are past {} GiB in memory", MOST_VALUES >> 28);
     Err(Error::usage("cannot sample", why, "ask for fewer at a time, with other seeds"))
 }
@@ -127,16 +135,17 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
         return Err(Error::usage("cannot sample", "the number of pictures is 0", "ask for at least 1"));
     }
     check_file(&args.out)?;
-    let session = Session::start(machine, Some(args.sampling.model.origin()?))?;
+    let is_grid = extension(&args.out) == "png";
+    let session = ModelSession::start(machine, args.sampling.model.origin()?)?;
     let mut all: Option<Images> = None;
     let mut whose = String::new();
     let bar = progress_bar(args.n as u64, "pictures");
     for first in (0..args.n).step_by(CHUNK) {
         let n = CHUNK.min(args.n - first);
         session.drive(
-            |job| Command::Sample(job, args.sampling.request(first, n, false)),
+            |job| Command::Sample(job, args.sampling.request(&session.model, first, n, false)),
             |event| match event {
-                Event::SampleStarted(_, _, p) => whose = args.sampling.provenance(&p),
+                Event::SampleStarted(_, _, p) => whose = args.sampling.provenance(&session.model, &p),
                 Event::Progress { done, total, .. } => {
                     bar.set_position((first as u64) + (n as u64) * done / total.max(1));
                 }
@@ -152,15 +161,16 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
         )?;
         if let Some(images) = &all {
             // known after the first pictures, not after all
-            check_total(args.n, images)?;
+            check_total(args.n, images, is_grid)?;
         }
     }
     bar.finish_and_clear();
     let images = all.ok_or_else(|| Error::new("cannot sample", "no picture arrived", "report this"))?;
-    if extension(&args.out) == "npz" {
-        export::write_npz(&args.out, &images)?;
+    if is_grid {
+        let grid = export::grid(&images, columns(images.n), GRID_SCALE, GRID_GAP);
+        export::write_png(&args.out, &grid, &[("Comment", &whose)])?;
     } else {
-        export::write_png(&args.out, &export::grid(&images, columns(images.n), 2, 2), &[("Comment", &whose)])?;
+        export::write_npz(&args.out, &images)?;
     }
     say!("{} pictures in {} ({whose})", images.n, args.out.display());
     Ok(())
@@ -169,7 +179,7 @@ pub(super) fn sample(args: &SampleArgs, machine: &Machine) -> Result<()> {
 pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
     check_out(&args.out, &["gif", "webp", "png"])?;
     check_file(&args.out)?;
-    let session = Session::start(machine, Some(args.sampling.model.origin()?))?;
+    let session = ModelSession::start(machine, args.sampling.model.origin()?)?;
     let (seed, n) = (args.sampling.seed, args.n);
     let forward = ForwardRequest { which: Which::Loaded, schedule: None, seed, n, source: ForwardSource::Data };
     let (mut drowned, mut made) = (None, None);
@@ -187,7 +197,7 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
         bar.set_position(done);
     };
     session.drive(
-        |job| Command::Sample(job, args.sampling.request(0, n, true)),
+        |job| Command::Sample(job, args.sampling.request(&session.model, 0, n, true)),
         |event| match event {
             Event::SampleStarted(job, film, by) => made = Some((job, *film, by)),
             Event::Frame(_, frame) => {
@@ -210,7 +220,7 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
         _ => (Format::Strip, 10),
     };
     let moments: Vec<usize> = (0..=shown).rev().map(|k| film.steps() * k / shown).collect();
-    let (frames, whose) = (moments.len(), args.sampling.provenance(&by));
+    let (frames, whose) = (moments.len(), args.sampling.provenance(&session.model, &by));
     let scale = (112 / shape[1]).max(1);
     let request = ExportRequest {
         path: args.out.clone(),
@@ -228,7 +238,7 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
             model: by.model,
             hash: by.hash,
             step: by.step,
-            sample: args.sampling.request(0, n, true),
+            sample: args.sampling.request(&session.model, 0, n, true),
             forks: Vec::new(),
             forward,
         },

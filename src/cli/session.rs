@@ -1,7 +1,7 @@
 //! An engine driven from the command line.
 
 use super::Machine;
-use crate::engine::{Command, Engine, Error, Event, JobId, Origin, Outcome, Result};
+use crate::engine::{Command, Engine, Error, Event, JobId, ModelInfo, Origin, Outcome, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::sync::Arc;
@@ -12,6 +12,39 @@ pub(super) struct Session {
     engine: Engine,
     interrupted: Arc<AtomicBool>,
 }
+
+/// A session with a model loaded.
+pub(super) struct ModelSession {
+    session: Session,
+    pub model: Arc<ModelInfo>,
+}
+
+impl ModelSession {
+    /// As [`Session::start`], until the model is there.
+    pub(super) fn start(machine: &Machine, model: Origin) -> Result<Self> {
+        let session = Session::start(machine, Some(model))?;
+        loop {
+            match session.engine.wait(POLL)? {
+                Some(Event::ModelChanged(model)) => return Ok(Self { session, model }),
+                Some(Event::Finished(_, Outcome::Failed(e))) => return Err(e),
+                Some(Event::Warning(words)) => log::warn!("{words}"),
+                _ if session.interrupted.load(Ordering::Relaxed) => return Err(Error::cancelled()),
+                _ => {}
+            }
+        }
+    }
+}
+
+impl std::ops::Deref for ModelSession {
+    type Target = Session;
+
+    fn deref(&self) -> &Session {
+        &self.session
+    }
+}
+
+/// How often Ctrl-C is looked for.
+const POLL: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Starts the engine; Ctrl-C and SIGTERM end the current job in good order.
@@ -33,7 +66,7 @@ impl Session {
                 self.engine.send(Command::Cancel(job))?;
                 cancelled = true;
             }
-            match self.engine.wait(Duration::from_millis(100))? {
+            match self.engine.wait(POLL)? {
                 // job 0 is the start itself: device and first model
                 Some(Event::Finished(id, outcome)) if id == job || id == 0 => {
                     return match outcome {

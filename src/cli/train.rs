@@ -113,12 +113,13 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     bar.finish_and_clear();
     let saved = result.as_ref().err().is_none_or(|e| e.kind == Kind::Cancelled);
     let said = last.map_or(Ok(()), |m| {
-        let loss = m.history.mean_loss(500).unwrap_or(f32::NAN);
+        let loss = |loss| format!(", loss {loss:.5} (mean of the last {} steps)", m.step.min(500));
         say!(
-            "step {} of {} after {:.1} s, loss {loss:.5} (mean of the last 500 steps){}",
+            "step {} of {} after {:.1} s{}{}",
             m.step,
             m.total,
             begun.elapsed().as_secs_f64(),
+            m.history.mean_loss(500).map_or_else(String::new, loss),
             if saved { format!(", saved in {}", args.out.display()) } else { String::new() }
         );
         Ok(())
@@ -132,7 +133,7 @@ fn steps_of(dir: &Path) -> Option<u64> {
 }
 
 fn words(m: &Metrics) -> String {
-    let loss = m.history.mean_loss(100).unwrap_or(f32::NAN);
+    let loss = m.history.mean_loss(100).map_or_else(String::new, |loss| format!("loss {loss:.4}  "));
     let left = m.seconds_left.round() as u64;
-    format!("loss {loss:.4}  {:.0} images/s  {}:{:02} min left", m.images_per_s, left / 60, left % 60)
+    format!("{loss}{:.0} images/s  {}:{:02} min left", m.images_per_s, left / 60, left % 60)
 }

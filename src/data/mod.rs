@@ -241,6 +241,9 @@ fn open_cifar(
             None => cifar::read(&file, shape, &progress),
         };
         match part {
+            Ok(part) if all.pixels.len() + part.pixels.len() > MAX_BYTES => {
+                return Err(too_large("too many pictures in all"));
+            }
             Ok(part) => all.append(part),
             Err(e) if e.kind == Kind::Cancelled => return Err(e),
             Err(e) => {

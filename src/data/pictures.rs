@@ -263,13 +263,25 @@ fn decode(mut file: impl BufRead + Seek, named: Option<ImageFormat>, shape: [usi
     Ok(Some(Picture { pixels: fit(picture, shape), size, mode }))
 }
 
-/// Whether a JPEG has no end after its last scan: its decoder would make up the rest.
+/// Whether the segments of a JPEG come to no end: its decoder would make up the rest. After the end anything may follow.
 fn is_cut_jpeg(file: &mut (impl BufRead + Seek)) -> std::io::Result<bool> {
+    /// How the mark of its end goes on after 0xff.
+    const END: u8 = 0xd9;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     file.rewind()?;
-    let scan = bytes.windows(2).rposition(|marker| marker == [0xff, 0xda]).unwrap_or(0);
-    Ok(!bytes[scan..].windows(2).any(|marker| marker == [0xff, 0xd9]))
+    let mut at = 2;
+    while let Some(next) = bytes.iter().skip(at).position(|&byte| byte == 0xff) {
+        at += next + 1;
+        match bytes[at..] {
+            [END, ..] => return Ok(false),
+            // part of the data, filling, or a mark without a segment
+            [0 | 1 | 0xd0..=0xd8 | 0xff, ..] => {}
+            [_, high, low, ..] => at += 1 + usize::from(u16::from_be_bytes([high, low])),
+            _ => break,
+        }
+    }
+    Ok(true)
 }
 
 /// "PNG, RGB 16 bit".

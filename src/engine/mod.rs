@@ -283,6 +283,10 @@ pub struct ModelInfo {
     pub schedule_config: ScheduleConfig,
     /// What it was trained to predict; what films follow is the noise either way.
     pub prediction_type: PredictionType,
+    /// σ² of its reverse steps, as its scheduler has it.
+    pub variance: Variance,
+    /// Whether its scheduler keeps x̂_0 within [-1, 1].
+    pub clip: bool,
 }
 
 /// The state of a training, cumulative.

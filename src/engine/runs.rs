@@ -71,18 +71,32 @@ fn summary(dir: &Path) -> Result<RunSummary> {
 }
 
 fn read_notes(dir: &Path) -> String {
-    let path = dir.join(NOTES);
-    let readable = fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= MOST_NOTES);
-    let bytes = if readable { fs::read(&path).unwrap_or_default() } else { Vec::new() };
-    String::from_utf8_lossy(&bytes).into_owned()
+    notes_of(&dir.join(NOTES)).unwrap_or_default()
+}
+
+/// `None` if there is something that are no notes of ours.
+fn notes_of(path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(file) if file.is_file() && file.len() <= MOST_NOTES => fs::read_to_string(path).ok(),
+        Ok(_) => None,
+        Err(e) => (e.kind() == std::io::ErrorKind::NotFound).then(String::new),
+    }
 }
 
 /// Keeps `text` in the folder of a run, in the place of what was noted before.
 pub(super) fn save_notes(dir: &Path, text: &str) -> Result<()> {
+    let path = dir.join(NOTES);
+    let refuse = |why: String, hint| Err(Error::new("cannot save the notes", why, hint).at(&path));
+    if text.len() as u64 > MOST_NOTES {
+        return refuse(format!("they are longer than {} MiB", MOST_NOTES >> 20), "keep the rest in a file of your own");
+    }
+    if notes_of(&path).is_none() {
+        return refuse("the notes that are there cannot be read".to_owned(), "move that file away");
+    }
     let write = |file: &mut dyn std::io::Write| {
         file.write_all(text.as_bytes()).map_err(|e| crate::export::files::cannot_write(&e))
     };
-    save_atomically(&dir.join(NOTES), write).map_err(|e| Error { what: "cannot save the notes".into(), ..e })
+    save_atomically(&path, write).map_err(|e| Error { what: "cannot save the notes".into(), ..e })
 }
 
 /// A folder being gone through, one run a unit.
@@ -98,8 +112,9 @@ impl RunsJob {
             Error::new("cannot list the runs", e.to_string(), "choose the folder that your runs are in").at(folder)
         };
         let entries = fs::read_dir(folder).map_err(cannot)?.flatten().map(|entry| entry.path());
-        let mut left: Vec<PathBuf> = entries.filter(|dir| dir.join("film").is_dir()).take(MOST_RUNS).collect();
+        let mut left: Vec<PathBuf> = entries.filter(|dir| dir.join("film").is_dir()).collect();
         left.sort();
+        left.truncate(MOST_RUNS);
         Ok(Self { job, total: left.len() as u64, left: left.into() })
     }
 

@@ -59,6 +59,8 @@ pub(super) struct TrainingJob {
     told: Instant,
     saved: Instant,
     saved_step: u64,
+    /// Whether settings changed since the last save.
+    changed: bool,
     saving: Option<Saving>,
     /// Whether a save became due while another one was under way.
     save_next: bool,
@@ -83,6 +85,7 @@ impl TrainingJob {
         let goes_on = request.resume.is_some();
         let plan = request.config.validate()?;
         let place = plan.data_place();
+        let mut changed = false;
         let (mut trainer, claim) = match &request.out {
             Some(dir) if let Some(changes) = &request.resume => {
                 // first, since another run may be saving there
@@ -93,6 +96,8 @@ impl TrainingJob {
                 }
                 let mut trainer = Trainer::resume(plan, Arc::clone(compute), &checkpoint).map_err(|e| e.at(dir))?;
                 trainer.change(changes)?;
+                let before = checkpoint.training.as_ref().map(|training| &training.state["run"]);
+                changed = serde_json::to_value(&trainer.plan().run).ok().as_ref() != before;
                 check_folder(dir)?;
                 (trainer, Some(claim))
             }
@@ -119,6 +124,7 @@ impl TrainingJob {
         let mut training = Self {
             job,
             saved_step: trainer.steps_done(),
+            changed,
             album: Album::default(),
             trainer,
             data,
@@ -245,8 +251,9 @@ impl TrainingJob {
 
     pub(super) fn change(&mut self, changes: &Changes, out: &Outbox) {
         if self.is_open() {
-            if let Err(e) = self.trainer.change(changes) {
-                out.send(Event::Warning(e.to_string()));
+            match self.trainer.change(changes) {
+                Ok(()) => self.changed = true,
+                Err(e) => out.send(Event::Warning(e.to_string())),
             }
             self.tell(out);
         }
@@ -378,6 +385,7 @@ impl TrainingJob {
         self.log.iter_mut().for_each(RunLog::sync);
         (self.save_next, self.saved) = (false, Instant::now());
         self.saving = Some(Saving::start(dir.clone(), self.trainer.steps_done(), self.trainer.snapshot())?);
+        self.changed = false;
         Ok(())
     }
 
@@ -453,6 +461,7 @@ impl TrainingJob {
             checkpoint::save(dir, &self.trainer.checkpoint()?)?;
             self.saved = Instant::now();
             self.saved_step = self.trainer.steps_done();
+            self.changed = false;
         }
         self.album.write()
     }
@@ -475,7 +484,8 @@ impl TrainingJob {
         if let Err(e) = self.end_saving() {
             log::warn!("{e}");
         }
-        if self.saved_step == self.trainer.steps_done() || self.trainer.is_lost() { Ok(()) } else { self.save() }
+        let saved = self.saved_step == self.trainer.steps_done() && !self.changed;
+        if saved || self.trainer.is_lost() { Ok(()) } else { self.save() }
     }
 }
 

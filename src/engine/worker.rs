@@ -56,6 +56,15 @@ pub(crate) fn load_model(origin: &Origin, device: &Device, warn: impl FnOnce(Str
     }
 }
 
+/// Why nobody knows what a model learned from, if so.
+fn unknown_data(checkpoint: &Checkpoint) -> Option<String> {
+    let Some(training) = &checkpoint.training else {
+        return Some("it does not say what it learned from".to_owned());
+    };
+    let not_understood = |e| format!("what it says of its training is not understood ({e})");
+    serde_json::from_value::<State>(training.state.clone()).err().map(not_understood)
+}
+
 impl Model {
     /// With what its own state says of steps and data.
     pub(super) fn new(checkpoint: Checkpoint, name: String) -> Result<Self> {
@@ -72,6 +81,8 @@ impl Model {
             schedule: Arc::new(Schedule::new(&schedule_config)?),
             schedule_config,
             prediction_type: checkpoint.schedule.prediction_type()?,
+            variance: checkpoint.schedule.variance()?,
+            clip: checkpoint.schedule.clip_sample,
         };
         let data = state.map_or(Source::Mnist, |s| s.source());
         Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })
@@ -480,6 +491,9 @@ impl Worker<'_> {
     fn load(&mut self, origin: &Origin) -> Result<()> {
         let (checkpoint, name) =
             load_model(origin, self.compute.device(), |words| self.out.send(Event::Warning(words)))?;
+        if let Some(why) = unknown_data(&checkpoint) {
+            self.out.send(Event::Warning(format!("{name}: {why}, so MNIST stands for its data")));
+        }
         let model = Model::new(checkpoint, name)?;
         self.out.send(Event::ModelChanged(Arc::clone(&model.info)));
         self.loaded = Some(model);

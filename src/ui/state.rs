@@ -335,6 +335,7 @@ impl AppState {
             Event::ModelChanged(model) => {
                 self.settings.which = Which::Loaded;
                 (self.settings.schedule, self.settings.from) = (None, None);
+                (self.settings.variance, self.settings.clip) = (model.variance, model.clip);
                 if matches!(self.settings.source, ForwardSource::Drawn(_)) {
                     // it was drawn on another model's grid
                     self.settings.source = ForwardSource::Data;

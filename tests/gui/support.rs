@@ -43,6 +43,8 @@ pub fn model() -> Arc<ModelInfo> {
         schedule: schedule(),
         schedule_config: ScheduleConfig { steps: STEPS, ..Default::default() },
         prediction_type: PredictionType::Epsilon,
+        variance: Variance::FixedSmall,
+        clip: true,
     })
 }
 

@@ -83,11 +83,17 @@ fn a_resumed_run_may_learn_at_another_rate_and_remembers_it() {
     let said = train(&["--out", "run", "--resume"]);
     assert!(said.starts_with("step 3 of 3 "), "{said}");
     train(&["--steps", "4", "--out", "run", "--resume"]);
-    let state: serde_json::Value = serde_json::from_slice(&bytes(&dir.join("run"), "film/state.json")).unwrap();
+    let state =
+        || -> serde_json::Value { serde_json::from_slice(&bytes(&dir.join("run"), "film/state.json")).unwrap() };
+    // also where no step is left to be done
+    train(&["--out", "run", "--resume", "--lr", "0.002"]);
+    assert_eq!((&state()["step"], &state()["run"]["learning_rate"]), (&4.into(), &0.002.into()));
+    train(&["--out", "run", "--resume", "--lr", "0.001"]);
+    let state = state();
     assert_eq!((&state["run"]["learning_rate"], &state["run"]["ema_decay"]), (&0.001.into(), &0.9.into()));
     let changes = state["history"]["changes"].as_array().unwrap();
     assert_eq!(changes[0], serde_json::json!({"after": 2, "setting": "learning_rate", "from": 2e-4, "to": 1e-3}));
-    assert!(changes[1]["setting"] == "ema_decay" && changes.len() == 2, "{changes:?}");
+    assert!(changes[1]["setting"] == "ema_decay", "{changes:?}");
     refuses(
         dir,
         &[&RUN[..], &["--steps", "9", "--out", "run", "--resume", "--lr=-1"]].concat(),
@@ -113,6 +119,30 @@ fn samples_are_decided_by_the_seed_and_readable() {
     sample("grid.png", &[]);
     let grid = image::open(dir.join("grid.png")).unwrap();
     assert!(grid.width() >= 2 * 28 && grid.height() >= 2 * 28);
+}
+
+#[test]
+fn variance_and_clipping_are_those_of_the_models_scheduler() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    works(dir, &[&RUN[..], &["--steps", "1", "--out", "own"]].concat());
+    // as another program leaves it
+    std::fs::remove_dir_all(dir.join("own/film")).unwrap();
+    let path = dir.join("own/scheduler/scheduler_config.json");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let sample = |out: &str, change: (&str, &str)| {
+        assert!(text.contains(change.0), "{text}");
+        std::fs::write(&path, text.replace(change.0, change.1)).unwrap();
+        works(dir, &["sample", "--model", "own", "--n", "1", "--steps", "3", "--out", out])
+    };
+    let said = sample("small.npz", ("fixed_small", "fixed_small"));
+    assert!(said.contains("DDPM with 3 steps; seed 0"), "{said}");
+    let said = sample("large.npz", ("fixed_small", "fixed_large"));
+    assert!(said.contains("DDPM with 3 steps, σ² = β; seed 0"), "{said}");
+    let said = sample("free.npz", ("\"clip_sample\": true", "\"clip_sample\": false"));
+    assert!(said.contains("DDPM with 3 steps, without clipping; seed 0"), "{said}");
+    let [small, large, free] = ["small.npz", "large.npz", "free.npz"].map(|name| bytes(dir, name));
+    assert!(small != large && small != free);
 }
 
 #[test]

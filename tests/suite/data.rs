@@ -239,6 +239,9 @@ fn folders_are_read_by_path_and_what_is_no_picture_is_listed() {
     let skipped: Vec<_> = data.skipped.iter().map(|(path, _)| path.file_name().unwrap().to_str().unwrap()).collect();
     assert_eq!(skipped, ["aa-broken.png", "bb-short.png", "empty.jpg", "photo.jpg"]);
     assert_eq!(data.skipped[3].1, "the file is cut short");
+    // what follows a whole picture is no part of it
+    let more = [&photo[..], &[0, 0xff, 0xda, 7]].concat();
+    assert_eq!(decode_picture("more", &more, [3, 8, 8]).unwrap(), decode_picture("less", photo, [3, 8, 8]).unwrap());
     let mut damaged = include_bytes!("../../assets/photos/coffee.png").to_vec();
     damaged[5000] ^= 1;
     let damaged = decode_picture("coffee", &damaged, [1, 8, 8]).unwrap_err().to_string();

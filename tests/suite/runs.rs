@@ -88,6 +88,14 @@ fn runs_are_listed_with_what_they_say_and_broken_ones_with_a_sentence() {
     engine.send(Command::SaveNotes(job, whole.clone(), "the good one ✓".into())).unwrap();
     assert_eq!(wait(&engine, job).2, Outcome::Done);
     assert_eq!(list(&engine, tmp.path())[2].read.as_ref().unwrap().notes, "the good one ✓");
+    // what another program left there stays
+    let notes = whole.join("film/notes.txt");
+    fs::write(&notes, b"caf\xe9").unwrap();
+    let job = engine.new_job();
+    engine.send(Command::SaveNotes(job, whole.clone(), "new".into())).unwrap();
+    let refused = |e: &ddpm_film::error::Error| e.to_string().contains("the notes that are there cannot be read");
+    assert!(matches!(wait(&engine, job).2, Outcome::Failed(e) if refused(&e)));
+    assert_eq!(fs::read(&notes).unwrap(), b"caf\xe9");
     let job = engine.new_job();
     engine.send(Command::SaveNotes(job, tmp.path().join("nowhere"), "lost".into())).unwrap();
     assert!(matches!(wait(&engine, job).2, Outcome::Failed(e) if e.to_string().contains("cannot save the notes")));
