@@ -23,7 +23,7 @@ pub fn claim(dir: &Path, replace: bool) -> Result<Claim> {
         return Err(refuse("another run is writing there".into(), "wait for its end, or choose another folder"));
     }
     if !replace && let Some(name) = names(dir).or_else(|| bare_model(dir)) {
-        let hint = "choose another folder, or resume the run that is there (--resume)";
+        let hint = "choose another folder, or go on with the run that is there (train --resume)";
         return Err(refuse(format!("there already is {name} in this folder, which would be replaced"), hint));
     }
     Ok(Claim { _lock: lock })

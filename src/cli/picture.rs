@@ -4,8 +4,8 @@ use super::session::{ModelSession, progress_bar};
 use super::{Machine, ModelArg, SamplerArg, WeightsArg};
 use crate::diffusion::Images;
 use crate::engine::{
-    Command, Container, Error, Event, ExportRequest, Format, ForwardRequest, ForwardSource, ModelInfo, Predictor,
-    Provenance, Quantity, Recipe, Result, SampleRequest, SamplerKind, Trajectory, Variance, Which,
+    Command, Container, Error, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Maker, ModelInfo,
+    Predictor, Provenance, Quantity, Recipe, Result, SampleRequest, SamplerKind, Trajectory, Variance, Which,
 };
 use crate::export;
 use crate::export::files::check_file;
@@ -233,7 +233,7 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
         delay_ms: 60,
         captions: false,
         left: Vec::new(),
-        oracle: false,
+        by: Maker::of(&by),
         recipe: Recipe {
             model: by.model,
             hash: by.hash,

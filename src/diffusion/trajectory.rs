@@ -167,6 +167,14 @@ impl Trajectory {
         self.states[i]
     }
 
+    /// The state `n` states nearer to the picture, or to noise if negative, than the one at `doses`; `None` before its
+    /// beginning.
+    pub fn states_away(&self, doses: usize, n: isize) -> Option<usize> {
+        let here = self.states.partition_point(|state| *state < doses);
+        self.states.get(here)?;
+        self.states.get(here.saturating_add_signed(-n)).copied()
+    }
+
     /// The noisiest state, where a reverse film begins.
     pub fn beginning(&self) -> usize {
         self.state(usize::MAX)

@@ -4,7 +4,7 @@
 use super::film::FilmJob;
 use super::outbox::Outbox;
 use super::recipe::Recipe;
-use super::{Event, JobId};
+use super::{Event, JobId, Predictor, Provenance};
 use crate::diffusion::Images;
 use crate::diffusion::reel::{Again, ForwardReel};
 use crate::diffusion::terms::moments;
@@ -31,6 +31,43 @@ pub enum Format {
     Csv,
 }
 
+/// Who made a reverse film, as its caption says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Maker {
+    /// The exact oracle.
+    Oracle,
+    /// A network.
+    Model {
+        /// Training steps behind it, where known.
+        step: Option<u64>,
+        /// Whether with its raw weights, and not their moving average.
+        raw: bool,
+    },
+}
+
+impl Maker {
+    /// That of a film.
+    pub fn of(by: &Provenance) -> Self {
+        match by.oracle {
+            Some(_) => Self::Oracle,
+            None => Self::Model { step: by.step, raw: by.predictor == Predictor::Raw },
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Oracle => "ORACLE",
+            Self::Model { .. } => "MODEL",
+        }
+    }
+
+    fn weights(self) -> String {
+        let Self::Model { step, raw } = self else { return String::new() };
+        let weights = if raw { "RAW" } else { "EMA" };
+        step.map_or_else(|| weights.to_owned(), |step| format!("STEP {step} {weights}"))
+    }
+}
+
 /// A film that the exported one has left on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Left {
@@ -38,8 +75,8 @@ pub struct Left {
     pub job: JobId,
     /// The state in which it was left: the noisier ones are its own.
     pub doses: usize,
-    /// Whether an oracle, and no model, made it.
-    pub oracle: bool,
+    /// Who made it.
+    pub by: Maker,
 }
 
 /// An export.
@@ -63,10 +100,10 @@ pub struct ExportRequest {
     pub scale: usize,
     /// Time that a frame stays.
     pub delay_ms: u32,
-    /// Whether t, and data or model, stand over the pictures.
+    /// Whether t, and data or who made them, stand over the pictures.
     pub captions: bool,
-    /// Whether an oracle, and no model, made the reverse film.
-    pub oracle: bool,
+    /// Who made the reverse film.
+    pub by: Maker,
     /// What travels inside.
     pub recipe: Recipe,
 }
@@ -251,18 +288,21 @@ fn nothing() -> Error {
 }
 
 impl ExportRequest {
-    /// The films that are to be seen, with the quantity and the caption of each at `doses`.
-    fn sides(&self, doses: usize) -> impl Iterator<Item = (&Trajectory, Quantity, &'static str)> {
+    /// The films that are to be seen, with the quantity of each and who made it at `doses`, if it is not the data's.
+    fn sides(&self, doses: usize) -> impl Iterator<Item = (&Trajectory, Quantity, Option<Maker>)> {
         let left = self.reverse.as_ref().and_then(|(_, film)| maker(&self.left, film.state(doses)));
-        let maker = if left.map_or(self.oracle, |left| left.oracle) { "ORACLE" } else { "MODEL" };
-        let forward = self.forward.as_ref().map(|(_, film)| (film, Quantity::State, "DATA"));
-        forward.into_iter().chain(self.reverse.as_ref().map(|(_, film)| (film, self.quantity, maker)))
+        let by = left.map_or(self.by, |left| left.by);
+        let forward = self.forward.as_ref().map(|(_, film)| (film, Quantity::State, None));
+        forward.into_iter().chain(self.reverse.as_ref().map(|(_, film)| (film, self.quantity, Some(by))))
     }
 
     /// Each caption names the very state that is shown: a film of fewer steps stays in one for several timesteps.
     fn options(&self, doses: usize, text: &str) -> FilmOptions {
         let film = self.sides(doses).next();
-        let captions = self.sides(doses).map(|(film, _, name)| format!("{name} t={}", film.state(doses)));
+        let captions = self.sides(doses).map(|(film, _, by)| {
+            let who = format!("{} t={}", by.map_or("DATA", Maker::name), film.state(doses));
+            [who, by.map_or_else(String::new, Maker::weights)]
+        });
         FilmOptions {
             timesteps: film.map_or(1, |(film, ..)| film.steps()),
             columns: film.map_or(1, |(film, ..)| (film.n() as f64).sqrt().ceil() as usize),
@@ -286,7 +326,7 @@ impl ExportRequest {
     fn head(&self, text: &str) -> String {
         let mut table = format!("# {text}\nt,beta,alphas_cumprod,snr");
         for (.., name) in self.sides(0) {
-            let name = name.to_lowercase();
+            let name = name.map_or("DATA", Maker::name).to_lowercase();
             // writing to a string cannot fail
             write!(table, ",{name}_mean,{name}_sd").unwrap_or_default();
         }

@@ -47,7 +47,7 @@ pub use crate::train::metrics::{History, Point, StepStats};
 pub use crate::train::timesteps::{self, TimestepLoss};
 pub use comparison::{CompareRequest, Comparison, Prediction};
 pub use device::{DeviceChoice, open as open_device};
-pub use export::{ExportRequest, Format, Left};
+pub use export::{ExportRequest, Format, Left, Maker};
 pub use fork::{Fork, ForkRequest};
 pub use race::{Lane, RaceRequest};
 pub use recipe::Recipe;

@@ -7,9 +7,13 @@ pub const HEIGHT: u32 = 7;
 const WIDTH: u32 = 5;
 const INK: Rgb<u8> = Rgb([240; 3]);
 
-/// Screen pixels per pixel of the letters, for pictures of that scale.
-pub fn size(scale: u32) -> u32 {
-    (scale / 2).clamp(1, 4)
+/// Letters of the longest line, "STEP 1000000 EMA".
+const LONGEST: u32 = 16;
+
+/// Screen pixels per pixel of the letters, for pictures of that scale, that together are so wide: the same for all frames
+/// of a film, whatever their captions say.
+pub fn size(scale: u32, width: u32) -> u32 {
+    (scale / 2).min(width / (LONGEST * (WIDTH + 1))).clamp(1, 4)
 }
 
 /// Rows of a letter from the top; the lowest of five bits is its right edge. Letters that are not here stay blank.
@@ -34,8 +38,11 @@ fn rows(letter: char) -> [u8; 7] {
         'L' => [16, 16, 16, 16, 16, 16, 31],
         'M' => [17, 27, 21, 21, 17, 17, 17],
         'O' => [14, 17, 17, 17, 17, 17, 14],
+        'P' => [30, 17, 17, 30, 16, 16, 16],
         'R' => [30, 17, 17, 30, 20, 18, 17],
+        'S' => [15, 16, 16, 14, 1, 1, 30],
         'T' => [31, 4, 4, 4, 4, 4, 4],
+        'W' => [17, 17, 17, 21, 21, 21, 10],
         _ => [0; 7],
     }
 }

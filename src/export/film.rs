@@ -37,8 +37,8 @@ pub struct FilmOptions {
     pub scale: usize,
     /// Time a frame stays, in steps of 10 ms, 20 at least.
     pub delay_ms: u32,
-    /// What stands over the pictures of each side; empty for no captions. Of capitals, digits, spaces and t.
-    pub captions: Vec<String>,
+    /// Two lines over the pictures of each side; empty for no captions. Of capitals, digits, spaces and t.
+    pub captions: Vec<[String; 2]>,
     /// Where the film comes from: goes into the file as a comment.
     pub comment: String,
 }
@@ -86,13 +86,16 @@ pub fn render(frame: &FilmFrame, options: &FilmOptions) -> Result<RgbImage> {
     if options.captions.is_empty() {
         return Ok(large);
     }
-    let size = caption::size(scale);
-    let top = caption::HEIGHT * size + 4 * size;
+    let step = (width + WIDE_GAP * scale) / frame.sides.len().max(1) as u32;
+    let size = caption::size(scale, step - WIDE_GAP * scale);
+    let line = caption::HEIGHT * size + 2 * size;
+    let top = 2 * line + 2 * size;
     let mut canvas = RgbImage::from_pixel(width, height + top, Rgb([24; 3]));
     replace(&mut canvas, &large, 0, i64::from(top));
-    let step = (width + WIDE_GAP * scale) / frame.sides.len().max(1) as u32;
-    for (i, text) in options.captions.iter().enumerate() {
-        caption::write(&mut canvas, text, [i as u32 * step + 2 * size, 2 * size], size);
+    for (i, lines) in options.captions.iter().enumerate() {
+        for (text, y) in lines.iter().zip([2 * size, 2 * size + line]) {
+            caption::write(&mut canvas, text, [i as u32 * step + 2 * size, y], size);
+        }
     }
     Ok(canvas)
 }

@@ -19,7 +19,7 @@ impl Window {
         match action {
             A::PlayPause => playback.toggle(),
             A::Play(direction) => playback.play(direction),
-            A::Step(n) => playback.step(n),
+            A::Step(n) => self.step(n),
             A::Seek(doses) => playback.seek(doses),
             A::ToNoise => playback.seek(usize::MAX),
             A::ToImage => playback.seek(0),
@@ -37,6 +37,7 @@ impl Window {
             A::Look(quantity) => self.film.quantity = Some(quantity),
             A::ToggleDrawing => {
                 self.view = View::Film;
+                playback.pause();
                 self.film.drawing = match self.film.drawing {
                     Some(_) => None,
                     None => self.shape().map(|shape| Canvas::new(shape, &self.state.settings.source)),
@@ -103,9 +104,9 @@ impl Window {
             A::StartTraining => self.start_training(),
             A::StartLecture if self.state.running_training().is_some() => {}
             A::StartLecture => self.start(Wish::TrainForLecture),
-            A::GoOnSlower => {
+            A::GoOn => {
                 let job = self.state.new_job();
-                if let Some(training) = self.state.training.as_ref().and_then(|training| training.slower(job)) {
+                if let Some(training) = self.state.training.as_ref().and_then(|training| training.going_on(job)) {
                     self.begin(training);
                 }
             }
@@ -180,8 +181,22 @@ impl Window {
         }
     }
 
+    /// Goes to another state of the reverse film, which may have fewer than there are timesteps; the schedule has them all.
+    fn step(&mut self, n: isize) {
+        let film = self.state.shown().film.as_ref().filter(|_| self.view != View::Schedule);
+        let doses = self.state.playback.doses();
+        match film.and_then(|(_, film)| film.states_away(doses, n)) {
+            Some(state) => self.state.playback.seek(state),
+            None => self.state.playback.step(n),
+        }
+    }
+
     /// Computes what the changed settings change.
-    fn set_film(&mut self, settings: FilmSettings) {
+    fn set_film(&mut self, mut settings: FilmSettings) {
+        if settings.source != self.state.settings.source && !matches!(settings.source, ForwardSource::Drawn(_)) {
+            // what was brought back was the picture before
+            settings.from = None;
+        }
         let old = self.replace_settings(settings);
         if self.state.settings.which != old.which {
             self.state.fit_settings();
@@ -280,12 +295,16 @@ impl Window {
         self.begin(Training::new(job, run.request()));
     }
 
-    fn begin(&mut self, training: Training) {
+    fn begin(&mut self, mut training: Training) {
         self.commands.push(Command::Train(training.job, Box::new(training.request.clone())));
         let runs = training.request.out.as_deref().and_then(Path::parent);
         if let Some(runs) = runs.filter(|_| self.state.runs.folder.is_empty()) {
             self.state.runs.folder = runs.display().to_string();
         }
+        training.before = self.state.training.take().map(|mut before| {
+            before.before = None;
+            Box::new(before)
+        });
         self.state.training = Some(training);
         self.stop_watch();
         self.state.banners.retain(|banner| !banner.diverged);

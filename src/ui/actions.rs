@@ -192,8 +192,8 @@ pub enum UiAction {
     StartTraining,
     /// Start the training that fits into a lecture.
     StartLecture,
-    /// From the last good state of a training that diverged, with half its learning rate.
-    GoOnSlower,
+    /// From where a training was stopped, or the last good state of one that diverged, with half its rate.
+    GoOn,
     /// Pause or resume training.
     HoldTraining,
     /// Other settings from the next step of training on.
@@ -529,7 +529,7 @@ pub fn table() -> Vec<Entry> {
             "From random weights to digits that can be read: three minutes on two CPU cores with AVX-512, longer on slower ones",
             Some((COMMAND, Key::L)),
         ),
-        entry(A::GoOnSlower, In(Training), "Go on slower", "From the last good state, at half its rate", None),
+        entry(A::GoOn, In(Training), "Go on", "From its last step; if it diverged from the last good state", None),
         entry(A::HoldTraining, In(Training), "Pause", "Pause or resume training", Some((NONE, Key::Space))),
         entry(A::ReadRuns, In(View::Runs), "Read again", "Read the runs in the folder", Some((COMMAND, Key::Enter))),
         entry(A::StopTraining, In(Training), "Stop", "End this training", Some((COMMAND, Key::Period))),

@@ -6,7 +6,7 @@ use super::state::{AppState, Film, FilmSettings, Severity, next_seed};
 use super::tree::{Branch, Id, Plan, ROOT, Travel, Version, describe};
 use super::window::Window;
 use crate::diffusion::reel::MOST_BRANCHES;
-use crate::engine::{Command, Fork, JobId, Left, Provenance, Which};
+use crate::engine::{Command, Fork, JobId, Left, Maker, Provenance, Which};
 
 /// Said when a new film has taken the branches.
 const TAKEN: &str = "The branches went with their film";
@@ -83,8 +83,8 @@ impl AppState {
     pub fn left(&self) -> Vec<Left> {
         let of = |branch: &&Branch| {
             let film = self.own(branch.plan.parent);
-            let oracle = film.source.as_ref().is_some_and(|by| by.oracle.is_some());
-            Some(Left { job: film.film.as_ref()?.0, doses: branch.plan.doses, oracle })
+            let by = Maker::of(film.source.as_ref()?);
+            Some(Left { job: film.film.as_ref()?.0, doses: branch.plan.doses, by })
         };
         self.branches.chain().iter().rev().filter_map(of).collect()
     }

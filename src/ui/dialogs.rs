@@ -31,7 +31,7 @@ pub fn banners(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) -> Option
                         ui.copy_text(banner.line.clone());
                     }
                     if let Some(training) = state.training.as_ref().filter(|_| banner.diverged) {
-                        training::go_on_slower(ui, training, false, out);
+                        training::go_on(ui, training, false, out);
                     }
                     ui.with_layout(Layout::left_to_right(Align::Center).with_main_wrap(true), |ui| {
                         ui.label(RichText::new(&banner.what).font(style::semibold(style::BODY)).color(color));

@@ -7,8 +7,8 @@ use super::style::{self, GRID};
 use super::tree::{Plan, Travel, Version, describe};
 use super::window::Window;
 use crate::engine::{
-    Command, Container, ExportRequest, Fork, Format, JobId, Origin, Outcome, Quantity, Recipe, SamplerKind, Trajectory,
-    Variance, Which, ffmpeg,
+    Command, Container, ExportRequest, Fork, Format, JobId, Maker, Origin, Outcome, Quantity, Recipe, SamplerKind,
+    Trajectory, Variance, Which, ffmpeg,
 };
 use egui::{DragValue, Id, Margin, Modal, ProgressBar, RichText, Ui};
 use std::path::PathBuf;
@@ -267,7 +267,7 @@ pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -
         scale,
         delay_ms,
         captions,
-        oracle: state.shown().source.as_ref().is_some_and(|by| by.oracle.is_some()),
+        by: Maker::of(state.shown().source.as_ref()?),
         recipe: recipe(state)?,
     })
 }

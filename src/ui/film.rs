@@ -222,9 +222,17 @@ impl FilmView {
         if let Some(begins) = state.begins().filter(|begins| doses > *begins) {
             let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
             let headline = format!("The film begins at t = {begins}");
-            let reason = "There the model was given the noisy picture";
+            let reason =
+                "There it was given the noisy picture; “Pure noise” in the settings (F4) starts from noise again";
             let mend = Some(("Go there", UiAction::Seek(begins)));
             return style::placeholder(&mut ui, &headline, reason, mend, out);
+        }
+        let extent = state.extent();
+        if let Some(reached) = extent.reached.filter(|reached| !extent.growing && doses < *reached) {
+            let mut ui = ui.new_child(UiBuilder::new().max_rect(area));
+            let headline = format!("The film was stopped at t = {reached}");
+            let mend = Some(("Go there", UiAction::Seek(reached)));
+            return style::placeholder(&mut ui, &headline, "What comes after it was not computed", mend, out);
         }
         if self.reverse.show(ui, state.shown().film.as_ref(), doses, quantity) {
             let spoken = format!("Reverse process, {name} at t = {doses}");
@@ -247,7 +255,6 @@ impl FilmView {
             let made = state.made_at(doses);
             let ddim = made.is_some_and(|made| made.method == Method::Ddim);
             let all = made.and_then(|made| made.steps).is_none_or(|steps| steps == film.steps());
-            let extent = state.extent();
             match extent.reached.filter(|reached| extent.growing && doses < *reached) {
                 Some(reached) => equations::pending(ui, below(ui, area), reached),
                 None => equations::reverse(ui, below(ui, area), frame, ddim, all, state.predicts()),

@@ -118,12 +118,16 @@ pub fn clip(ui: &mut Ui, s: &mut FilmSettings) {
 
 fn sampler(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
     if rule(ui, s) {
-        s.steps = (s.method == Method::Ddim).then_some(50);
+        s.steps = match s.method {
+            Method::Ddim => Some(50),
+            Method::Ddpm => FilmSettings::default().steps,
+        };
+        s.steps = s.steps.filter(|k| *k <= state.playback.steps());
     }
     if let Some(doses) = s.from {
         section(ui, "Starts from");
         ui.horizontal(|ui| {
-            ui.label(format!("The picture at t = {doses}"));
+            ui.label(format!("The picture at t = {}", state.begins().unwrap_or(doses)));
             if ui.button("Pure noise").on_hover_text("Start the reverse film from pure noise again").clicked() {
                 s.from = None;
             }

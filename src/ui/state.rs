@@ -493,6 +493,12 @@ impl AppState {
                 Outcome::Cancelled => Phase::Stopped,
                 Outcome::Failed(e) => Phase::Failed(e.clone()),
             };
+            if t.model.is_none()
+                && matches!(outcome, Outcome::Failed(_))
+                && let Some(before) = t.before.take()
+            {
+                *t = *before;
+            }
             known = true;
         }
         if self.file_jobs.contains(&job) {

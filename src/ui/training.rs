@@ -150,19 +150,19 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
         style::labelled_button(ui, label, &UiAction::HoldTraining, true, out);
         style::button(ui, &UiAction::StopTraining, out);
     } else {
-        let slower = go_on_slower(ui, training, true, out);
+        let goes_on = go_on(ui, training, true, out);
         // the others have keys, too
         let room = ui.available_width() > ALL_BUTTONS;
         // it was not made from the form
         let lecture = training.request.config == RunConfig::lecture();
-        if !slower && lecture {
+        if !goes_on && lecture {
             style::labelled_button(ui, "Digits again", &UiAction::StartLecture, true, out);
         }
         ui.add_enabled_ui(state.run.config.validate().is_ok(), |ui| {
             let label = if lecture { "Start training" } else { "Start again" };
-            style::labelled_button(ui, label, &UiAction::StartTraining, !slower && !lecture, out);
+            style::labelled_button(ui, label, &UiAction::StartTraining, !goes_on && !lecture, out);
         });
-        if !slower && !lecture && room {
+        if !goes_on && !lecture && room {
             style::button(ui, &UiAction::StartLecture, out);
         }
         if room {
@@ -171,14 +171,15 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
     }
 }
 
-/// What a training that diverged can do next, if it did.
-pub fn go_on_slower(ui: &mut Ui, training: &Training, primary: bool, out: &mut Vec<UiAction>) -> bool {
-    let rate = training.half_rate();
-    if let Some(rate) = rate {
-        let label = format!("Go on with half the rate, {rate:.1e}");
-        style::labelled_button(ui, &label, &UiAction::GoOnSlower, primary, out);
-    }
-    rate.is_some()
+/// The way on for a training that diverged or was stopped, if it did or was.
+pub fn go_on(ui: &mut Ui, training: &Training, primary: bool, out: &mut Vec<UiAction>) -> bool {
+    let label = match training.half_rate() {
+        Some(rate) => format!("Go on with half the rate, {rate:.1e}"),
+        None if training.can_go_on() => "Go on".to_owned(),
+        None => return false,
+    };
+    style::labelled_button(ui, &label, &UiAction::GoOn, primary, out);
+    true
 }
 
 fn status(ui: &mut Ui, training: &Training) {

@@ -24,6 +24,8 @@ pub struct Training {
     pub reading: Option<(u64, u64)>,
     /// What was asked for.
     pub request: TrainRequest,
+    /// The one before it, which is shown again if this one cannot begin.
+    pub before: Option<Box<Self>>,
     /// The step at which it was saved by hand.
     saved_step: u64,
 }
@@ -40,6 +42,7 @@ impl Training {
             snapshots: Vec::new(),
             reading: None,
             request,
+            before: None,
             saved_step: 0,
         }
     }
@@ -50,9 +53,18 @@ impl Training {
         self.diverged().then_some(rate / 2.0)
     }
 
-    /// The run that goes on from there at that rate.
-    pub fn slower(&self, job: JobId) -> Option<Self> {
-        let resume = Some(Changes { learning_rate: Some(self.half_rate()?), ..Changes::default() });
+    /// Whether it was stopped before its end.
+    pub fn can_go_on(&self) -> bool {
+        self.phase == Phase::Stopped && self.metrics.as_ref().is_some_and(|m| m.step < m.total)
+    }
+
+    /// The run that goes on from where it was stopped, or from its last good state at half the rate.
+    pub fn going_on(&self, job: JobId) -> Option<Self> {
+        let learning_rate = self.half_rate();
+        if learning_rate.is_none() && !self.can_go_on() {
+            return None;
+        }
+        let resume = Some(Changes { learning_rate, ..Changes::default() });
         let request = TrainRequest { resume, ..self.request.clone() };
         // what was saved past the last good state is of the run that diverged
         let at = self.metrics.as_ref()?.step;

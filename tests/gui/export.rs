@@ -2,7 +2,7 @@
 
 use crate::support::{self, Gui, STEPS, begin, film_jobs, frame, known, model, provenance, tell, with_films};
 use ddpm_film::engine::{
-    Command, Container, Error, Event, ExportRequest, ForkRequest, Format, ForwardSource, JobId, Left, ModelInfo,
+    Command, Container, Error, Event, ExportRequest, ForkRequest, Format, ForwardSource, JobId, Left, Maker, ModelInfo,
     Outcome, Provenance, Quantity, Recipe, SamplerKind,
 };
 use egui::{Key, Modifiers, accesskit::Role};
@@ -131,8 +131,11 @@ fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
     gui.run();
     let (_, request) = asked(&mut gui);
     assert_eq!(request.reverse.as_ref().map(|(job, film)| (*job, film.beginning())), Some((jobs[1], STEPS)));
-    let left = [Left { job: jobs[0], doses: 20, oracle: true }, Left { job: root, doses: 30, oracle: false }];
-    assert!(request.left == left && !request.oracle, "{:?}", request.left);
+    let left = [
+        Left { job: jobs[0], doses: 20, by: Maker::Oracle },
+        Left { job: root, doses: 30, by: Maker::Model { step: Some(40_000), raw: false } },
+    ];
+    assert!(request.left == left && request.by != Maker::Oracle, "{:?}", request.left);
     let forks = request.recipe.forks.clone();
     assert_eq!(forks.iter().map(|fork| fork.doses).collect::<Vec<_>>(), [30, 20]);
     assert_eq!(request.recipe.sample.seed, 3);

@@ -1,7 +1,7 @@
 //! What the worker tells, and what the film view makes of it: empty, busy, failed, stale.
 
-use crate::support::{STEPS, bare, begin, film, film_jobs, frame, model, tell, with_films};
-use ddpm_film::engine::{Command, Error, Event, Outcome};
+use crate::support::{STEPS, bare, begin, film, film_jobs, frame, model, schedule, tell, with_films};
+use ddpm_film::engine::{Command, Error, Event, Outcome, Trajectory};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::Mode;
 use ddpm_film::ui::state::Phase;
@@ -45,6 +45,49 @@ fn the_opening_film_starts_by_itself_and_follows_its_computation() {
     tell(&mut gui, Event::Frame(sample, frame(4, STEPS - 2)));
     gui.run();
     gui.get_by_label("Reverse process, x_t at t = 50");
+}
+
+#[test]
+fn a_stopped_film_says_where_it_ends() {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
+    begin(&mut gui, sample, film(4, STEPS));
+    for doses in [STEPS, STEPS - 1] {
+        tell(&mut gui, Event::Frame(sample, frame(4, doses)));
+    }
+    tell(&mut gui, Event::Finished(sample, Outcome::Cancelled));
+    gui.key_press(Key::End);
+    gui.run();
+    gui.get_by_label("The film was stopped at t = 49");
+    gui.get_by_label("Go there").click();
+    gui.run();
+    gui.get_by_label("Reverse process, x_t at t = 49");
+}
+
+#[test]
+fn a_step_goes_to_the_next_state_of_the_film() {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
+    let states: Vec<usize> = (0..=STEPS).step_by(10).collect();
+    let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states(states.clone().into(), usize::MAX);
+    begin(&mut gui, sample, film);
+    states.iter().for_each(|doses| tell(&mut gui, Event::Frame(sample, frame(4, *doses))));
+    tell(&mut gui, Event::Finished(sample, Outcome::Done));
+    gui.key_press(Key::Home);
+    let mut at = |key: Key| {
+        gui.key_press(key);
+        gui.run();
+        gui.state().state.playback.doses()
+    };
+    assert_eq!([Key::ArrowRight, Key::ArrowRight, Key::ArrowLeft].map(&mut at), [40, 30, 40]);
+    at(Key::F7);
+    // a schedule has all timesteps
+    assert_eq!(at(Key::ArrowRight), 39);
+    at(Key::F2);
+    // shown there is the state at 40
+    assert_eq!([Key::ArrowRight, Key::End].map(&mut at), [30, 0]);
 }
 
 #[test]

@@ -558,22 +558,46 @@ fn what_does_not_fit_another_training_gives_way_when_films_are_made_of_it() {
     gui.key_press(Key::F7);
     gui.run();
     assert_eq!(gui.get_by_role_and_label(Role::SpinButton, "T").value().as_deref(), Some("20"));
-    // one that never begins leaves the loaded model
+    // one that cannot begin leaves the one before it
     tell(&mut gui, Event::Finished(job, Outcome::Done));
     gui.key_press(Key::F3);
     gui.run();
-    gui.get_by_label("Start again").click();
-    gui.run();
-    let commands = gui.state_mut().take_commands();
-    let job = commands.iter().find_map(|c| if let Command::Train(job, _) = c { Some(*job) } else { None }).unwrap();
+    let again = |gui: &mut Gui| {
+        gui.get_by_label("Start again").click();
+        gui.run();
+        let commands = gui.state_mut().take_commands();
+        commands.iter().find_map(|c| if let Command::Train(job, _) = c { Some(*job) } else { None }).unwrap()
+    };
+    let refused = again(&mut gui);
     let e = Error::new("cannot take this folder", "another run is writing there", "choose another folder");
-    tell(&mut gui, Event::Finished(job, Outcome::Failed(e)));
+    tell(&mut gui, Event::Finished(refused, Outcome::Failed(e)));
+    assert!(gui.state_mut().take_commands().is_empty());
+    assert_eq!(gui.state().state.training.as_ref().map(|t| t.job), Some(job));
+    gui.run();
+    gui.get_by_label("Finished");
+    // one that is stopped before it began leaves the loaded model
+    let stopped = again(&mut gui);
+    tell(&mut gui, Event::Finished(stopped, Outcome::Cancelled));
     let commands = gui.state_mut().take_commands();
     assert!(commands.iter().any(|c| matches!(c, Command::Sample(_, r) if r.which == Which::Loaded)), "{commands:?}");
     gui.run();
     gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
     gui.run();
     gui.get_by_label("Save model: tiny");
+}
+
+#[test]
+fn a_training_that_was_stopped_goes_on() {
+    let (mut gui, job) = running();
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
+    gui.run();
+    gui.get_by_label("Go on").click();
+    gui.run();
+    let commands = gui.state_mut().take_commands();
+    assert!(
+        matches!(&commands[..], [Command::Train(_, request)] if request.resume == Some(Changes::default())),
+        "{commands:?}"
+    );
 }
 
 #[test]

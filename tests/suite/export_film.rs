@@ -2,9 +2,9 @@
 
 use ddpm_film::diffusion::Images;
 use ddpm_film::engine::{
-    Command, Container, DeviceChoice, Engine, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Options,
-    Outcome, Predictor, Quantity, Recipe, SampleRequest, SamplerKind, Schedule, ScheduleConfig, Trajectory, Variance,
-    Which, ffmpeg,
+    Command, Container, DeviceChoice, Engine, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Maker,
+    Options, Outcome, Predictor, Quantity, Recipe, SampleRequest, SamplerKind, Schedule, ScheduleConfig, Trajectory,
+    Variance, Which, ffmpeg,
 };
 use ddpm_film::export::grid;
 use image::{AnimationDecoder as _, codecs::webp::WebPDecoder};
@@ -61,7 +61,7 @@ fn request(path: PathBuf, format: Format) -> ExportRequest {
         delay_ms: 40,
         captions: false,
         left: Vec::new(),
-        oracle: false,
+        by: Maker::Model { step: None, raw: false },
         recipe: recipe(),
     }
 }
@@ -195,11 +195,12 @@ fn captions_make_room_for_themselves() {
     let open = |name: &str| image::open(dir.path().join(name)).unwrap().into_rgb8();
     let (plain, named) = (open("plain.png"), open("named.png"));
     let top = named.height() - plain.height();
-    assert_eq!(top, 11);
+    // two lines of seven pixels
+    assert_eq!(top, 20);
     let below = image::imageops::crop_imm(&named, 0, top, plain.width(), plain.height()).to_image();
     assert_eq!(below, plain);
     let ink = named.enumerate_pixels().filter(|(_, y, p)| *y < top && p.0 == [240; 3]).count();
-    assert!(ink > 60, "{ink}");
+    assert!(ink > 100, "{ink}");
     // each caption begins two pixels into its side
     let second = expected(0).width() + 8;
     let column = |x: u32| (0..top).any(|y| named.get_pixel(x, y).0 == [240; 3]);

@@ -1,8 +1,8 @@
 //! Frames that a film left out, computed again by the worker.
 
 use ddpm_film::engine::{
-    Command, DeviceChoice, Engine, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Frame, JobId, Options,
-    Origin, Outcome, Predictor, Quantity, Recipe, SampleRequest, SamplerKind, Trajectory, Variance, Which,
+    Command, DeviceChoice, Engine, Event, ExportRequest, Format, ForwardRequest, ForwardSource, Frame, JobId, Maker,
+    Options, Origin, Outcome, Predictor, Quantity, Recipe, SampleRequest, SamplerKind, Trajectory, Variance, Which,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,7 +157,7 @@ fn an_export_writes_the_very_frames_that_a_film_left_out() {
             delay_ms: 40,
             captions: false,
             left: Vec::new(),
-            oracle: false,
+            by: Maker::Model { step: None, raw: false },
             recipe,
         };
         engine.send(Command::Export(job, Box::new(request))).unwrap();
