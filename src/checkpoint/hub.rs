@@ -8,9 +8,16 @@ use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The paper's own CIFAR-10 network.
 pub const CIFAR10: &str = "google/ddpm-cifar10-32";
+/// How long a model that is there waits for the hub's word on its schedule.
+const PATIENCE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(50);
 /// What stands before the name of a model of the hub where a folder could stand, too.
 const PREFIX: &str = "hf:";
 const UNET: &str = "unet/";
@@ -78,7 +85,11 @@ impl Hub {
                 api = api.with_endpoint(endpoint.clone());
             }
             let api = api.build().map_err(|e| failed(name, &e))?;
-            Ok::<_, Error>(api.repo(Repo::with_revision(name.to_owned(), RepoType::Model, revision.to_owned())))
+            Ok::<_, Error>(Arc::new(api.repo(Repo::with_revision(
+                name.to_owned(),
+                RepoType::Model,
+                revision.to_owned(),
+            ))))
         };
         if let Some(folder) = cached(&cache) {
             if SCHEDULERS.iter().all(|path| cache.get(path).is_none()) {
@@ -130,7 +141,7 @@ fn failed(name: &str, e: &ApiError) -> Error {
 
 struct Fetch<'a> {
     name: &'a str,
-    repo: ApiRepo,
+    repo: Arc<ApiRepo>,
     progress: &'a mut dyn FnMut(u64, u64) -> bool,
 }
 
@@ -191,9 +202,22 @@ impl Fetch<'_> {
         self.file(&weights, most_weights(&config)).map(drop)
     }
 
-    /// Its schedule alone, if it has one and the hub can be reached.
+    /// Its schedule alone, if it has one and the hub answers in time: a model that is there does not wait for it.
     fn schedule(&mut self) -> Result<()> {
-        let Ok(info) = self.repo.info() else { return Ok(()) };
+        let (repo, (sender, receiver)) = (Arc::clone(&self.repo), channel());
+        thread::spawn(move || sender.send(repo.info().ok()).ok());
+        let asked = Instant::now();
+        let info = loop {
+            match receiver.recv_timeout(POLL) {
+                Ok(Some(info)) => break info,
+                Err(RecvTimeoutError::Timeout) if asked.elapsed() < PATIENCE => {
+                    if !(self.progress)(0, 0) {
+                        return Err(Error::cancelled());
+                    }
+                }
+                _ => return Ok(()),
+            }
+        };
         match SCHEDULERS.iter().find(|path| lists(&info, path)).map(|path| self.file(path, 1 << 20)) {
             Some(Err(e)) if e.kind == Kind::Cancelled => Err(e),
             _ => Ok(()),

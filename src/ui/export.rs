@@ -141,7 +141,7 @@ impl ExportDialog {
             ui.set_width(560.0_f32.min(ui.ctx().content_rect().width() - 48.0).max(120.0));
             ui.label(RichText::new("Export film").font(style::semibold(style::LARGE)));
             match &state.exporting {
-                Some(export) => progress(ui, export, out),
+                Some(export) => progress(ui, state, export, out),
                 None => self.form(ui, state, out),
             }
         });
@@ -227,11 +227,14 @@ impl ExportDialog {
     }
 }
 
-fn progress(ui: &mut Ui, export: &Exporting, out: &mut Vec<UiAction>) -> bool {
+fn progress(ui: &mut Ui, state: &AppState, export: &Exporting, out: &mut Vec<UiAction>) -> bool {
     let [done, total] = export.progress;
     ui.label(export.path.display().to_string());
-    let text = format!("{done} of {total} frames");
-    ui.add(ProgressBar::new(done as f32 / total.max(1) as f32).text(text));
+    ui.label(match done {
+        0 if state.extent().growing => "Waits until the film is computed".to_owned(),
+        _ => format!("{done} of {total} frames"),
+    });
+    ui.add(ProgressBar::new(done as f32 / total.max(1) as f32));
     ui.add_space(GRID);
     ui.horizontal(|ui| {
         style::button(ui, &UiAction::CancelExport, out);

@@ -227,7 +227,7 @@ fn numbers(ui: &mut Ui, training: &Training) {
     ui.horizontal_wrapped(|ui| {
         ui.spacing_mut().item_spacing.x = (ui.available_width() * 0.025).clamp(8.0, 40.0);
         style::readout(ui, "Step", &step, &widest, size, "Optimiser steps done");
-        style::readout(ui, "Loss", &loss, "0.0000", size, of_loss);
+        style::readout(ui, "Loss, 100 steps", &loss, "0.0000", size, of_loss);
         style::readout(ui, "Images/s", &speed, "00000", size, "Speed over the last seconds");
         style::readout(ui, "Time left", &left, "00:00:00", size, "Estimated from the speed and from what samples cost");
         style::readout(ui, "Learning rate", &rate, "0.0e-4", size, "Rises linearly at first; may fall at the end");

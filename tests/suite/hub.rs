@@ -149,6 +149,20 @@ fn the_schedule_that_another_program_did_not_want_is_fetched_alone() {
     }
 }
 
+/// It is wholly there but for its schedule.
+#[test]
+fn a_hub_that_never_answers_keeps_nobody_from_a_model_that_is_there() {
+    let tmp = tempfile::tempdir().unwrap();
+    Hub::at(serve(&tiny(""), None).endpoint.clone(), tmp.path().into()).fetch(NAME, &mut |_, _| true).unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hub = Hub::at(format!("http://{}", silent.local_addr().unwrap()), tmp.path().into());
+    let begun = std::time::Instant::now();
+    hub.fetch(NAME, &mut |_, _| true).unwrap();
+    assert!(begun.elapsed().as_secs() < 15, "{:?}", begun.elapsed());
+    let cancelled = hub.fetch(NAME, &mut |_, _| false).unwrap_err();
+    assert_eq!(cancelled.kind, ddpm_film::error::Kind::Cancelled);
+}
+
 #[test]
 fn a_download_that_is_stopped_goes_on_where_it_was() {
     let tmp = tempfile::tempdir().unwrap();
