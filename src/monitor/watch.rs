@@ -55,8 +55,13 @@ impl<T> Series<T> {
         let before = self.points.len();
         self.points.retain(|(old, _)| *old < step);
         if self.points.len() < before {
-            self.came = self.points.len() * self.stride;
+            self.recount();
         }
+    }
+
+    /// As many as come up to the last point, which is one of those that are kept.
+    fn recount(&mut self) {
+        self.came = self.points.len().checked_sub(1).map_or(0, |before| before * self.stride + 1);
     }
 
     fn push(&mut self, step: i64, value: T) {
@@ -76,7 +81,7 @@ impl<T> Series<T> {
                 i % 2 == 1
             });
             self.stride *= 2;
-            self.came = (self.points.len() - 1) * self.stride + 1;
+            self.recount();
         }
     }
 }
@@ -288,4 +293,27 @@ fn decode(bytes: &[u8]) -> Option<Images> {
     let [w, h] = [picture.width(), picture.height()].map(|v| v as usize);
     let plane = |k: usize| picture.pixels().map(move |p| f32::from(p.0[k]) / 127.5 - 1.0);
     Some(Images::new(1, [3, h, w], (0..3).flat_map(plane).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thinned_series_keeps_its_points_when_a_run_goes_on() {
+        let mut series = Series::new(4);
+        let steps = |series: &Series<()>| series.points().iter().map(|(step, ())| *step).collect::<Vec<_>>();
+        (1..=6).for_each(|step| series.push(step, ()));
+        assert_eq!(steps(&series), [1, 3, 5, 6]);
+        for _ in 0..3 {
+            series.cut(6);
+            series.push(6, ());
+            assert_eq!(steps(&series), [1, 3, 5, 6]);
+        }
+        series.push(7, ());
+        assert_eq!(steps(&series), [1, 3, 5, 7]);
+        series.cut(0);
+        series.push(0, ());
+        assert_eq!(steps(&series), [0]);
+    }
 }
