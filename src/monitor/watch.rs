@@ -5,7 +5,7 @@ use super::event::{Content, Event, START, Tensor, Value, What};
 use super::tail::{Seen, Tail};
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -128,6 +128,7 @@ impl Watch {
     }
 
     /// Reads what is new, a bounded piece of each file: whether something changed, and whether more is there already.
+    /// A file waits for those before it in its folder, whose steps it may take the place of.
     pub fn look(&mut self) -> (bool, bool) {
         let mut changed = false;
         if self.listed.is_none_or(|listed| listed.elapsed() > LIST_EVERY) {
@@ -140,15 +141,20 @@ impl Watch {
                 self.files.entry(path.clone()).or_insert_with(|| Tail::new(path));
             }
         }
-        let (mut more, mut replaced) = (false, Vec::new());
+        let (mut unfinished, mut replaced) = (BTreeSet::new(), Vec::new());
         for tail in self.files.values_mut() {
             let folder = tail.path().parent().unwrap_or(Path::new("")).to_owned();
+            if unfinished.contains(&folder) {
+                continue;
+            }
             let problem = tail.problem.clone();
             match tail.look() {
                 Seen::Replaced => replaced.push(folder),
                 Seen::Grown(events, rest) => {
                     changed |= !events.is_empty() || tail.problem != problem;
-                    more |= rest;
+                    if rest {
+                        unfinished.insert(folder.clone());
+                    }
                     if events.is_empty() || self.runs.len() >= RUNS && !self.runs.contains_key(&folder) {
                         continue;
                     }
@@ -163,6 +169,7 @@ impl Watch {
                 }
             }
         }
+        let mut more = !unfinished.is_empty();
         for folder in replaced {
             // read it all again, in the order of the files
             self.runs.remove(&folder);

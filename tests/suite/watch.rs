@@ -69,6 +69,20 @@ fn a_run_is_followed_as_it_grows_stops_and_goes_on() {
 }
 
 #[test]
+fn the_rest_of_a_long_file_does_not_take_the_place_of_the_run_that_goes_on() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut first = log(tmp.path(), 0, 0);
+    // a tag of a MiB, which is left out, makes the file longer than what is read of it at once
+    let long = "x".repeat(1 << 20);
+    for step in 1..=9 {
+        first.step(step, [Some(step as f32), None, None, None], &[(&long, 0.0)]).unwrap();
+    }
+    drop(first);
+    drop(log(tmp.path(), 2, 6));
+    assert_eq!(losses(&mut Watch::open(tmp.path()).unwrap(), 0), whole(6));
+}
+
+#[test]
 fn half_a_record_is_waited_for() {
     let tmp = tempfile::tempdir().unwrap();
     drop(log(tmp.path(), 0, 3));
