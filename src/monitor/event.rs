@@ -1,12 +1,35 @@
 //! What an event file holds, as far as this program writes or reads it: TensorFlow's `event.proto`, `summary.proto` and
 //! `tensor.proto`. Other fields are skipped.
 
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{Message, Oneof};
 
 /// What the first record of a file says.
 pub(super) const VERSION: &str = "brain.Event:2";
 /// [`SessionLog::status`]: what follows takes the place of older events from its step on.
 pub(super) const START: i32 = 1;
+/// The most [`PARTS`] that a record may have.
+pub(super) const MOST_PARTS: usize = 1 << 16;
+/// Tags on the way to what takes two bytes of a record and up to hundreds in memory: values, strings and dimensions.
+const PARTS: [&[u32]; 3] = [&[5, 1], &[5, 1, 8, 8], &[5, 1, 8, 2, 2]];
+
+/// Fields at the end of a path of tags, if the message can be read so far.
+fn count(mut message: &[u8], path: &[u32]) -> Option<usize> {
+    let [tag, inner @ ..] = path else { return Some(1) };
+    let mut found = 0;
+    while !message.is_empty() {
+        let (field, wire) = decode_key(&mut message).ok()?;
+        if field == *tag && wire == WireType::LengthDelimited {
+            let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
+            let (content, rest) = message.split_at_checked(length)?;
+            found += count(content, inner)?;
+            message = rest;
+        } else {
+            skip_field(wire, field, &mut message, DecodeContext::default()).ok()?;
+        }
+    }
+    Some(found)
+}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Event {
@@ -17,6 +40,23 @@ pub(super) struct Event {
     pub step: i64,
     #[prost(oneof = "What", tags = "3, 5, 7")]
     pub what: Option<What>,
+}
+
+impl Event {
+    /// Reads a record that takes a bounded amount of memory: the event, and how many [`PARTS`] it has.
+    pub fn read(record: &[u8]) -> Result<(Self, usize), String> {
+        // decoding allocates before it finds an error, so what cannot be counted is not decoded
+        match PARTS.iter().map(|path| count(record, path)).sum::<Option<usize>>() {
+            None => Err("a record is no event".into()),
+            Some(parts) if parts > MOST_PARTS => {
+                Err(format!("a record holds more than {MOST_PARTS} values, so it is left out"))
+            }
+            Some(parts) => match Self::decode(record) {
+                Ok(event) => Ok((event, parts)),
+                Err(e) => Err(format!("a record is no event: {e}")),
+            },
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Oneof)]

@@ -1,8 +1,7 @@
 //! An event file that another program is writing: read as it grows, never held open, never written.
 
-use super::event::Event;
+use super::event::{Event, MOST_PARTS};
 use super::record::{Head, head};
-use prost::Message as _;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -81,14 +80,20 @@ impl Tail {
             file.take(piece).read_to_end(&mut bytes)?;
             let at_end = (bytes.len() as u64) < piece;
             let mut events = Vec::new();
-            let mut used = 0;
+            let (mut used, mut parts) = (0, 0);
             self.problem = None;
             let wanted = loop {
+                if parts > MOST_PARTS {
+                    break None;
+                }
                 match head(&bytes[used..]) {
                     Head::Whole(record, all) => {
-                        match Event::decode(record) {
-                            Ok(event) => events.push(event),
-                            Err(e) => self.note(used, &format!("a record is no event: {e}")),
+                        match Event::read(record) {
+                            Ok((event, its)) => {
+                                events.push(event);
+                                parts += its;
+                            }
+                            Err(why) => self.note(used, &why),
                         }
                         used += all;
                     }
@@ -109,7 +114,7 @@ impl Tail {
             match wanted {
                 // a record larger than a piece
                 Some(all) if used == 0 && !at_end && all > piece => piece = all,
-                _ => return Ok(Seen::Grown(events, !at_end && used > 0)),
+                _ => return Ok(Seen::Grown(events, used > 0 && (!at_end || parts > MOST_PARTS))),
             }
         }
     }
@@ -117,5 +122,61 @@ impl Tail {
     fn note(&mut self, used: usize, why: &str) {
         let place = self.read + used as u64;
         self.problem.get_or_insert_with(|| format!("damaged at byte {place}: {why}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::{Content, Summary, Tensor, Value, What};
+    use super::super::record;
+    use super::*;
+    use prost::Message as _;
+
+    fn summary(values: Vec<Value>) -> Vec<u8> {
+        Event { what: Some(What::Summary(Summary { values })), ..Event::default() }.encode_to_vec()
+    }
+
+    /// The events of a file of these records, look by look, and what is wrong with it.
+    fn looks(records: &[Vec<u8>]) -> (Vec<Vec<Event>>, Option<String>) {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("events");
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| record::push(&mut bytes, record));
+        fs::write(&path, bytes).unwrap();
+        let mut tail = Tail::new(path);
+        let mut looks = Vec::new();
+        loop {
+            let Seen::Grown(events, more) = tail.look() else { panic!() };
+            looks.push(events);
+            if !more {
+                return (looks, tail.problem);
+            }
+        }
+    }
+
+    #[test]
+    fn records_of_countless_small_parts_are_left_out() {
+        let strings = Tensor { strings: vec![Vec::new(); MOST_PARTS], ..Tensor::default() };
+        let strings = Value { content: Some(Content::Tensor(strings)), ..Value::default() };
+        for bomb in [summary(vec![Value::default(); MOST_PARTS + 1]), summary(vec![strings.clone()])] {
+            let (looks, problem) = looks(&[bomb, summary(vec![Value::default()])]);
+            assert_eq!(looks.concat().len(), 1);
+            let problem = problem.unwrap();
+            assert_eq!(problem, "damaged at byte 0: a record holds more than 65536 values, so it is left out");
+        }
+        // a value that goes on after its summary
+        let mut bomb = summary(vec![strings]);
+        let inner = bomb.iter().position(|byte| *byte == 0x0a).unwrap();
+        bomb.splice(1..inner, [4]);
+        let (looks, problem) = looks(&[bomb]);
+        assert_eq!((looks.concat().len(), problem.as_deref()), (0, Some("damaged at byte 0: a record is no event")));
+    }
+
+    #[test]
+    fn a_look_takes_in_a_bounded_number_of_values() {
+        const EACH: usize = 1 << 12;
+        let (looks, problem) = looks(&vec![summary(vec![Value::default(); EACH]); 100]);
+        assert_eq!((looks.concat().len(), problem), (100, None));
+        assert!(looks.iter().all(|events| events.len() * EACH <= MOST_PARTS + EACH));
     }
 }
