@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::export;
 use prost::Message as _;
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, ErrorKind};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,6 +18,8 @@ pub const TAGS: [&str; 4] = ["loss", "grad_norm", "learning_rate", "images_per_s
 pub const STRIP: &str = "samples/EMA";
 /// The table.
 const TABLE: &str = "scalars.csv";
+/// The longest row of the table: several times what its numbers need.
+const ROW: u64 = 4096;
 /// How TensorBoard knows its files.
 const EVENTS: &str = "events.out.tfevents.";
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
@@ -168,14 +170,18 @@ fn events_path(dir: &Path) -> PathBuf {
 
 /// Cuts a table after the row of step `done`. It may not be there; one with other columns is refused.
 fn cut(path: &Path, done: u64) -> io::Result<()> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
+    let there = match fs::metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
-        opened => opened?,
+        there => there?,
     };
+    if !there.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
     let mut lines = BufReader::new(&file);
     let mut line = Vec::new();
     let mut kept = 0;
-    while lines.read_until(b'\n', &mut line)? > 0 {
+    while lines.by_ref().take(ROW).read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
         let step = || text.split(',').next()?.parse::<u64>().ok();
         let whole = text.ends_with('\n');
@@ -325,6 +331,30 @@ mod tests {
         drop(log);
         assert_eq!(fs::read_to_string(&path).unwrap(), "epoch,loss\n1,2\n");
         assert_eq!(events(tmp.path()).len(), 2);
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_is_none() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (mut log, _) = RunLog::open(tmp.path(), 0);
+        steps(&mut log, 1..=3);
+        drop(log);
+        let path = tmp.path().join(TABLE);
+        let good = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{good}3,{}\n", "0".repeat(1 << 20))).unwrap();
+        assert_eq!(RunLog::open(tmp.path(), 3).1, None);
+        assert_eq!(fs::read_to_string(&path).unwrap(), good);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_table_that_is_a_pipe_is_refused_before_it_is_opened() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join(TABLE);
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        // opened, the pipe would wait for ever
+        let failed = RunLog::open(tmp.path(), 3).1.unwrap().to_string();
+        assert!(failed.contains("it is not a regular file") && failed.contains("goes on without"), "{failed}");
     }
 
     #[test]
