@@ -23,19 +23,34 @@ pub(super) fn run(args: &WatchArgs, machine: &Machine) -> Result<()> {
     }
     while watch.look().1 {}
     let seen = watch.watched();
-    seen.problems.iter().for_each(|problem| log::warn!("{problem}"));
+    let problems: Vec<String> = seen.problems.iter().map(|problem| plain(problem)).collect();
     if seen.runs.is_empty() {
-        let why = "there are no TensorBoard event files in it";
+        let why = problems.first().map_or("there are no TensorBoard event files in it", String::as_str);
         return Err(Error::new("cannot watch this run", why, "name the folder of a run").at(&args.path));
     }
+    problems.iter().for_each(|problem| log::warn!("{problem}"));
     for run in &seen.runs {
-        say!("{}", run.name);
-        let width = run.scalars.keys().map(|tag| tag.chars().count()).max().unwrap_or(0);
-        for (tag, series) in &run.scalars {
+        say!("{}", plain(&run.name));
+        let scalars: Vec<_> = run.scalars.iter().map(|(tag, series)| (plain(tag), series)).collect();
+        let width = scalars.iter().map(|(tag, _)| tag.chars().count()).max().unwrap_or(0);
+        for (tag, series) in scalars {
             if let Some((step, value)) = series.points().last() {
                 say!("  {tag:width$}  {value:<12}  step {step}");
             }
         }
     }
     Ok(())
+}
+
+/// What others wrote, as one line that moves no cursor.
+fn plain(text: &str) -> String {
+    let mut line = String::new();
+    for c in text.chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    line
 }

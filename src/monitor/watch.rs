@@ -112,19 +112,28 @@ pub struct Watch {
     files: BTreeMap<PathBuf, Tail>,
     runs: BTreeMap<PathBuf, Run>,
     listed: Option<Instant>,
+    /// Folders that could not be listed, one sentence for each.
+    unlisted: Vec<String>,
 }
 
 impl Watch {
     /// Watches a folder of runs, the folder of a run, or an event file.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none, or it cannot be looked into.
     pub fn open(root: &Path) -> Result<Self> {
-        fs::metadata(root).map_err(|e| {
+        let is_file = fs::metadata(root).map(|there| there.is_file());
+        is_file.and_then(|is_file| if is_file { Ok(()) } else { fs::read_dir(root).map(drop) }).map_err(|e| {
             let hint = "name the folder of a run, or one of TensorBoard event files";
             Error::new("cannot watch this run", e.to_string(), hint).at(root)
         })?;
-        Ok(Self { root: root.to_owned(), files: BTreeMap::new(), runs: BTreeMap::new(), listed: None })
+        Ok(Self {
+            root: root.to_owned(),
+            files: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            listed: None,
+            unlisted: Vec::new(),
+        })
     }
 
     /// Reads what is new, a bounded piece of each file: whether something changed, and whether more is there already.
@@ -134,8 +143,10 @@ impl Watch {
         if self.listed.is_none_or(|listed| listed.elapsed() > LIST_EVERY) {
             self.listed = Some(Instant::now());
             let mut left = ENTRIES;
-            let mut found = Vec::new();
-            list(&self.root, DEPTH, &mut left, &mut found);
+            let (mut found, mut unlisted) = (Vec::new(), Vec::new());
+            list(&self.root, DEPTH, &mut left, &mut found, &mut unlisted);
+            changed |= unlisted != self.unlisted;
+            self.unlisted = unlisted;
             for path in found {
                 changed |= !self.files.contains_key(&path);
                 self.files.entry(path.clone()).or_insert_with(|| Tail::new(path));
@@ -187,7 +198,7 @@ impl Watch {
         };
         Watched {
             runs: self.runs.values().cloned().collect(),
-            problems: self.files.values().filter_map(problem).take(RUNS).collect(),
+            problems: self.unlisted.iter().cloned().chain(self.files.values().filter_map(problem)).take(RUNS).collect(),
         }
     }
 }
@@ -200,13 +211,20 @@ fn name(root: &Path, folder: &Path) -> String {
 }
 
 /// Event files, from the outermost folder inwards; links to folders are not followed, so there is an end.
-fn list(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
+fn list(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>, unlisted: &mut Vec<String>) {
     if path.is_file() {
         found.push(path.to_owned());
         return;
     }
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) => {
+            unlisted.push(Error::new("cannot look into a folder", e.to_string(), "").at(path).to_string());
+            return;
+        }
+    };
     let mut folders = Vec::new();
-    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+    for entry in entries.flatten() {
         if *left == 0 {
             return;
         }
@@ -218,7 +236,7 @@ fn list(path: &Path, depth: usize, left: &mut usize, found: &mut Vec<PathBuf>) {
             found.push(entry.path());
         }
     }
-    folders.iter().for_each(|folder| list(folder, depth - 1, left, found));
+    folders.iter().for_each(|folder| list(folder, depth - 1, left, found, unlisted));
 }
 
 /// Takes in an event; `room` is how many more tags of scalars and of pictures may come.

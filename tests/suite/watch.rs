@@ -83,6 +83,19 @@ fn the_rest_of_a_long_file_does_not_take_the_place_of_the_run_that_goes_on() {
 }
 
 #[test]
+fn a_folder_that_cannot_be_looked_into_is_said() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path().join("run");
+    fs::create_dir(&dir).unwrap();
+    let mut watch = Watch::open(&dir).unwrap();
+    fs::remove_dir(&dir).unwrap();
+    assert!(watch.look().0);
+    let seen = watch.watched();
+    let [problem] = &seen.problems[..] else { panic!("{seen:?}") };
+    assert!(problem.starts_with("cannot look into a folder: ") && problem.contains("run"), "{problem}");
+}
+
+#[test]
 fn half_a_record_is_waited_for() {
     let tmp = tempfile::tempdir().unwrap();
     drop(log(tmp.path(), 0, 3));
@@ -180,4 +193,19 @@ fn the_command_line_prints_the_newest_numbers_and_changes_nothing() {
     refuses(dir, &["watch", "nowhere"], 1, &["cannot watch this run", "nowhere"]);
     fs::create_dir(dir.join("empty")).unwrap();
     refuses(dir, &["watch", "empty"], 1, &["no TensorBoard event files"]);
+    fs::write(dir.join("empty/tfevents"), [0x5a; 99]).unwrap();
+    refuses(dir, &["watch", "empty"], 1, &["check sum of a length is wrong"]);
+    #[cfg(target_os = "linux")]
+    refuses(dir, &["watch", "/dev/null"], 1, &["cannot watch this run", "Not a directory"]);
+}
+
+#[test]
+fn what_others_wrote_cannot_command_the_terminal() {
+    let tmp = tempfile::tempdir().unwrap();
+    let mut run = log(&tmp.path().join("run"), 0, 0);
+    run.step(1, [Some(1.0), None, None, None], &[("été\n  forged\u{9b}2J\x1b[2J", 7.0)]).unwrap();
+    drop(run);
+    let said = works(tmp.path(), &["watch", "run", "--once"]);
+    assert!(said.contains(r"  été\n  forged\u{9b}2J\u{1b}[2J  7 "), "{said}");
+    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
 }
