@@ -11,6 +11,8 @@ use std::sync::Arc;
 const MAP_RANGE: [f32; 2] = [-3.0, 0.0];
 /// How far below the model's least loss the axis goes, in powers of ten: further down lies only a floor of nearly zero.
 const BELOW: f64 = 1.0;
+/// Share of the axis that stays free above.
+const MARGIN: f64 = 0.05;
 
 /// What is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,7 +110,7 @@ impl ByTimestep {
             ui.allocate_ui(size, |ui| self.map(ui, metrics, steps));
         });
         let weak = style::palette(ui).weak;
-        ui.label(RichText::new(bound_words(metrics, steps)).color(weak));
+        ui.label(style::indexed(&bound_words(metrics, steps), style::BODY, weak));
         ui.label(RichText::new(floor_words(&metrics.floor)).color(weak));
     }
 
@@ -116,9 +118,9 @@ impl ByTimestep {
         let p = style::palette(ui);
         let least = self.model.iter().map(|point| point.y).fold(f64::INFINITY, f64::min);
         let bottom = if least.is_finite() { (least - BELOW).floor() } else { -4.0 };
-        let floor: Vec<PlotPoint> = self.floor.iter().map(|f| PlotPoint::new(f.x, f.y.max(bottom))).collect();
-        let gap = self.model.iter().filter_map(|m| Some((m, floor.iter().find(|f| f.x == m.x)?)));
-        let (x, ends): (Vec<f64>, Vec<(f64, f64)>) = gap.map(|(m, f)| (m.x, (f.y.min(m.y), m.y))).unzip();
+        let top = self.model.iter().chain(&self.floor).map(|point| point.y).fold(bottom + 1.0, f64::max);
+        let gap = self.model.iter().filter_map(|m| Some((m, self.floor.iter().find(|f| f.x == m.x)?)));
+        let (x, ends): (Vec<f64>, Vec<(f64, f64)>) = gap.map(|(m, f)| (m.x, (f.y.max(bottom).min(m.y), m.y))).unzip();
         let (low, high): (Vec<f64>, Vec<f64>) = ends.into_iter().unzip();
         let label = match self.loss {
             Loss::Simple => "L_simple (error of the noise)",
@@ -129,12 +131,13 @@ impl ByTimestep {
                 words(&self.model, &self.floor, position.x)
             }
         };
+        let label = style::indexed(label, style::BODY, p.text);
+        // at small t, the right end, the model's loss is largest
         let plot = style::still_plot(ui, "loss by timestep")
-            .legend(Legend::default().position(Corner::LeftTop).background_alpha(0.8))
+            .legend(Legend::default().position(Corner::RightBottom).background_alpha(0.8))
             .invert_x(true)
             .include_x(0.0)
             .include_x(steps as f64)
-            .include_y(bottom)
             .y_axis_min_width(56.0)
             .x_axis_label("t, from noise to picture")
             .y_axis_label(label)
@@ -142,9 +145,11 @@ impl ByTimestep {
             .label_formatter(hover)
             .auto_bounds(Vec2b::TRUE);
         plot.show(ui, |plot| {
+            // an oracle's line that goes below leaves the plot
+            plot.set_plot_bounds_y(bottom..=top + MARGIN * (top - bottom));
             let area = FilledArea::new("gap", &x, &low, &high).allow_hover(false);
             plot.add(area.fill_color(p.state.gamma_multiply(0.15)).stroke(egui::Stroke::NONE));
-            let oracle = Line::new("oracle", PlotPoints::Borrowed(&floor)).color(p.oracle).width(2.0);
+            let oracle = Line::new("oracle", PlotPoints::Borrowed(&self.floor)).color(p.oracle).width(2.0);
             plot.line(oracle.style(LineStyle::dashed_dense()).allow_hover(false));
             plot.line(Line::new("model", PlotPoints::Borrowed(&self.model)).color(p.state).width(2.5));
         });
@@ -169,7 +174,7 @@ impl ByTimestep {
                 let t = (0.0..steps as f64).contains(&position.y).then_some(position.y as usize)?;
                 let loss = column.mean(timesteps::bin(t, steps))?;
                 let step = numbers::thousands(column.step);
-                Some(format!("step {step}, t near {t}\nL_simple {}", number(f64::from(loss))))
+                Some(format!("step {step}, t near {t}\nerror of the noise {}", number(f64::from(loss))))
             })
             .auto_bounds(Vec2b::TRUE)
             .set_margin_fraction(vec2(0.0, 0.0));

@@ -25,6 +25,10 @@ const COLUMNS: usize = 4;
 
 /// Width that it takes to say what samples cost.
 const COST: f32 = 150.0;
+/// Width that it takes to say whose they are.
+const BADGE: f32 = 240.0;
+/// Width of all that stands in the line of the sliders but for these.
+const REST: f32 = 700.0;
 
 /// Where a person has moved the sliders.
 #[derive(Default)]
@@ -79,7 +83,7 @@ impl SnapshotsView {
     }
 
     fn sliders(&mut self, ui: &mut Ui, training: &Training, shown: &Snapshot, out: &mut Vec<UiAction>) {
-        ui.spacing_mut().slider_width = ((ui.available_width() - 700.0) / 2.0).clamp(60.0, 480.0);
+        ui.spacing_mut().slider_width = ((ui.available_width() - REST - BADGE) / 2.0).clamp(60.0, 480.0);
         let newest = training.snapshots.len() - 1;
         let mut i = training.snapshots.partition_point(|s| s.step < shown.step);
         let says = "The same noise after so many steps of training; at the right end it follows the newest";
@@ -99,13 +103,17 @@ impl SnapshotsView {
             if training.phase == Phase::Busy {
                 style::button(ui, &UiAction::SampleNow, out);
             }
-            if let Some(metrics) = training.metrics.as_ref().filter(|_| ui.available_width() > COST) {
+            if let Some(metrics) = training.metrics.as_ref().filter(|_| ui.available_width() > COST + BADGE) {
                 let text = format!("samples cost {:.1} %", 100.0 * metrics.preview_share);
                 ui.label(RichText::new(text).color(style::palette(ui).weak)).on_hover_text(
                     "Of the time of training. Regular samples wait so that they stay within 5 %; pictures of the steps that \
                      are kept are not counted: they are at most 5 % of the work",
                 );
             }
+            style::badge_of(ui, "MODEL", &["EMA, step below each", "EMA"]).on_hover_text(
+                "What the training's model draws with the moving average of its weights, by DDIM; Enlarge shows the raw \
+                 weights beside it",
+            );
         });
     }
 

@@ -20,5 +20,6 @@ mod step;
 mod support;
 mod timeline;
 mod training;
+mod training_tabs;
 mod watch;
 mod window;

@@ -105,6 +105,19 @@ pub fn tell(gui: &mut Gui, event: Event) {
     gui.state_mut().handle(event);
 }
 
+/// What is painted, each shape with the part of the window that it may cover.
+pub fn painted(gui: &Gui) -> Vec<(egui::Rect, egui::Shape)> {
+    fn flat(clip: egui::Rect, shape: &egui::Shape, all: &mut Vec<(egui::Rect, egui::Shape)>) {
+        match shape {
+            egui::Shape::Vec(shapes) => shapes.iter().for_each(|shape| flat(clip, shape, all)),
+            shape => all.push((clip, shape.clone())),
+        }
+    }
+    let mut all = Vec::new();
+    gui.output().shapes.iter().for_each(|clipped| flat(clipped.clip_rect, &clipped.shape, &mut all));
+    all
+}
+
 /// Types another number into the first field of that name.
 pub fn type_number(gui: &mut Gui, name: &str, text: &str) {
     gui.get_all_by_role_and_label(Role::SpinButton, name).next().unwrap().click();
