@@ -17,6 +17,14 @@ const VALUE: f32 = 136.0;
 /// Width of what the paper used.
 const PAPER: f32 = 72.0;
 
+/// What the window calls that which a network predicts.
+pub(super) fn predicted(kind: PredictionType) -> &'static str {
+    match kind {
+        PredictionType::Epsilon => "ε",
+        PredictionType::Velocity => "v",
+    }
+}
+
 /// Draws the form.
 pub fn ui(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     let mut s = state.run.clone();
@@ -71,10 +79,10 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
         list.response.labelled_by(caption.id).on_hover_text(says);
         ui.label("Predicts");
         let choices = [
-            (Some(PredictionType::Epsilon), "ε", "The noise, as the paper does"),
+            (Some(PredictionType::Epsilon), predicted(PredictionType::Epsilon), "The noise, as the paper does"),
             (
                 Some(PredictionType::Velocity),
-                "v",
+                predicted(PredictionType::Velocity),
                 "v = √ᾱ ε − √(1−ᾱ) x_0 (Salimans & Ho 2022), from which the noise follows",
             ),
         ];

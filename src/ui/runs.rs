@@ -4,11 +4,13 @@ use super::actions::{PathUse, UiAction};
 use super::curve::{self, CurveSettings};
 use super::numbers;
 use super::pictures::{Atlas, Map};
+use super::run_form;
+use super::schedule;
 use super::snapshots::cells;
 use super::state::{AppState, RunSettings, typed_path};
 use super::style::{self, GRID};
 use super::window::Window;
-use crate::engine::{Command, JobId, ListedRun, RunConfig, RunSummary};
+use crate::engine::{BetaSchedule, Command, JobId, ListedRun, PredictionType, RunConfig, RunSummary};
 use egui::{
     Align, Color32, Label, Layout, Panel, Rect, RichText, Role, ScrollArea, Sense, Ui, UiBuilder, WidgetInfo, vec2,
 };
@@ -235,12 +237,15 @@ impl RunsView {
         }
         self.thumbnail(&mut ui, run);
         ui.vertical(|ui| {
-            ui.spacing_mut().item_spacing.y = 4.0;
-            ui.add_space(GRID);
+            ui.spacing_mut().item_spacing.y = 2.0;
             ui.add(Label::new(RichText::new(&name).font(style::semibold(style::BODY))).truncate().selectable(false));
             let color = if run.read.is_ok() { p.weak } else { p.error };
             let small = RichText::new(&words).size(style::SMALL).color(color);
             ui.add(Label::new(small).truncate().selectable(false));
+            if let Some((step, _)) = run.read.as_ref().ok().and_then(|summary| summary.pictures.as_ref()) {
+                let step = format!("step {} EMA", numbers::thousands(*step));
+                style::badge_of(ui, "MODEL", &[&step, step.trim_start_matches("step "), "EMA"]);
+            }
         });
         if response.on_hover_text(run.read.as_ref().err().map_or(spoken, ToString::to_string)).clicked() {
             self.chosen = (!chosen).then(|| run.dir.clone());
@@ -377,10 +382,13 @@ fn about(summary: &RunSummary, saved: Option<SystemTime>, now: SystemTime) -> St
     let age = saved.map_or_else(String::new, |saved| format!(" · {}", age(saved, now)));
     let [step, steps] = [*step, config.steps].map(numbers::thousands);
     let usual = RunConfig::default();
-    let schedule = Some(&config.beta_schedule).filter(|name| **name != usual.beta_schedule);
-    let predicts = Some(&config.prediction_type).filter(|name| **name != usual.prediction_type);
-    let other: String = [schedule, predicts].into_iter().flatten().map(|name| format!(" · {name}")).collect();
-    format!("{}{other} · {data} · step {step} of {steps}{loss}{age}", config.preset)
+    let schedule = Some(config.beta_schedule.as_str()).filter(|name| *name != usual.beta_schedule);
+    let schedule = schedule.map(|name| BetaSchedule::from_name(name).map_or(name, |kind| schedule::name(kind)));
+    let predicts = Some(config.prediction_type.as_str()).filter(|name| *name != usual.prediction_type);
+    let predicts = predicts.map(|name| PredictionType::from_name(name).map_or(name, |kind| run_form::predicted(kind)));
+    let [schedule, predicts] = [(schedule, ""), (predicts, "predicts ")]
+        .map(|(name, before)| name.map_or_else(String::new, |name| format!(" · {before}{name}")));
+    format!("{}{schedule}{predicts} · {data} · step {step} of {steps}{loss}{age}", config.preset)
 }
 
 fn age(saved: SystemTime, now: SystemTime) -> String {

@@ -21,7 +21,13 @@ fn run(name: &str, age: u64, steps: u64) -> Arc<ListedRun> {
             ema_decay: 0.99,
         });
     }
-    let config = RunConfig { preset: "digits16".into(), seed: age, batch: 32, ..RunConfig::default() };
+    let usual = RunConfig::default();
+    let (beta_schedule, prediction_type) = match name {
+        "old" => ("squaredcos_cap_v2".to_owned(), "v_prediction".to_owned()),
+        _ => (usual.beta_schedule.clone(), usual.prediction_type.clone()),
+    };
+    let usual = RunConfig { beta_schedule, prediction_type, ..usual };
+    let config = RunConfig { preset: "digits16".into(), seed: age, batch: 32, ..usual };
     let pictures = Some((steps, Images::zeros(8, [1, 16, 16])));
     Arc::new(ListedRun {
         dir: format!("/runs/{name}").into(),
@@ -58,7 +64,11 @@ fn runs_are_listed_newest_first_and_broken_ones_say_why() {
     let names: Vec<String> = gui.state().state.runs.listed.iter().map(|run| run.name()).collect();
     assert_eq!(names, ["new", "old", "broken"]);
     gui.get_by_label("new: digits16 · mnist · step 1,500 of 20,000 · loss 0.0007 · 1 min ago");
+    gui.get_by_label("old: digits16 · Cosine · predicts v · mnist · step 500 of 20,000 · loss 0.0022 · 2 days ago");
     gui.get_by_label("broken: the file is damaged");
+    for step in ["500", "1,500"] {
+        gui.get_by_label(&format!("MODEL · step {step} EMA"));
+    }
     gui.get_by_label("3 runs");
     gui.get_by_label("No curve chosen");
 }
