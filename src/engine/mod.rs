@@ -37,7 +37,7 @@ pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spa
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
 pub use crate::export::{Container, ffmpeg};
-pub use crate::monitor::{Run, Series, Watch, Watched};
+pub use crate::monitor::{Run, STRIP, Series, Watch, Watched};
 pub use crate::train::changes::{Change, Changes, Setting};
 pub use crate::train::config::{About, Number, RunConfig};
 pub use crate::train::doctor::{Finding, Verdict};

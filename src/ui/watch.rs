@@ -9,7 +9,7 @@ use super::pictures::{Atlas, Map};
 use super::state::AppState;
 use super::style::{self, GRID};
 use super::window::Window;
-use crate::engine::{Command, JobId, Run, Watched};
+use crate::engine::{Command, JobId, Run, STRIP, Watched};
 use egui::{Align, FontId, Layout, Margin, Panel, Rect, RichText, ScrollArea, Sense, Ui, pos2, vec2};
 use egui_plot::{Line, PlotPoints};
 use std::path::PathBuf;
@@ -213,6 +213,8 @@ impl WatchView {
         else {
             return;
         };
+        let (kind, words) = whose(&self.pictures);
+        style::badge_of(ui, kind, &words.each_ref().map(String::as_str));
         let area = ui.available_rect_before_wrap();
         let [w, h] = [newest.w as f32, newest.h as f32];
         let same: Vec<_> = points.iter().filter(|(_, images)| (images.w, images.h) == (newest.w, newest.h)).collect();
@@ -247,6 +249,14 @@ impl WatchView {
     }
 }
 
+/// Whose pictures of that tag are, as far as it is known.
+fn whose(tag: &str) -> (&'static str, [String; 2]) {
+    match tag {
+        STRIP => ("MODEL", [format!("EMA, written as {tag}"), "EMA".to_owned()]),
+        _ => ("UNKNOWN", [format!("written as {tag}"), tag.to_owned()]),
+    }
+}
+
 /// Draws the choices above the curve. Returns what changed.
 fn controls(ui: &mut Ui, settings: CurveSettings) -> Option<CurveSettings> {
     let mut s = settings;
@@ -271,7 +281,13 @@ fn number(v: f32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::number;
+    use super::{STRIP, number, whose};
+
+    #[test]
+    fn only_pictures_of_our_own_tag_are_said_to_be_a_models() {
+        assert_eq!(whose(STRIP).0, "MODEL");
+        assert_eq!(whose("validation/inputs").0, "UNKNOWN");
+    }
 
     #[test]
     fn numbers_of_any_size_are_short() {

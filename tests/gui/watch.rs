@@ -50,6 +50,7 @@ fn a_watched_run_shows_its_numbers_its_curve_and_its_pictures() {
         gui.get_by_label(row);
     }
     gui.get_by_label(&format!("Pictures of {STRIP}"));
+    gui.get_by_label(&format!("MODEL · EMA, written as {STRIP}"));
     gui.get_by_label("grad_norm  0.2500").click();
     gui.run();
     gui.get_by_label("Stop watching").click();
