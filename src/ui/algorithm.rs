@@ -74,6 +74,21 @@ fn line(indent: bool, pieces: Vec<(Part, Option<Factor>)>, now: String) -> Line 
     Line { pieces, now: now.replace('-', "−"), indent }
 }
 
+/// The line that says what the film on screen began with, and the pieces of the one that says from where t falls.
+fn beginning(state: &AppState) -> (Line, Vec<(Part, Option<Factor>)>) {
+    let mut range = vec![text("for "), sign(symbols::TIME, None), text(" = ")];
+    let Some(t) = state.begins() else {
+        range.push(text("T, …, 1 do"));
+        let seed = state.reverse.made.as_ref().map_or_else(String::new, |made| format!("seed {}", made.seed));
+        return (line(false, vec![(Part::StateAt("T".into()), None), text(" ~ N(0, I)")], seed), range);
+    };
+    range.extend([(Part::Number(format!("{t},")), None), text("…, 1 do")]);
+    let noisy = || (Part::StateAt(t.to_string()), None);
+    let drawn = vec![noisy(), text(" ~ q("), noisy(), text(" | "), sign(symbols::START, None), text(")")];
+    let from = state.reverse.source.as_ref().and_then(|by| by.from.clone()).unwrap_or_default();
+    (line(false, drawn, from), range)
+}
+
 /// Algorithm 2, at the state after `doses` doses; `step` is the step that it takes there.
 pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equation>) -> Listing {
     let weight = |factor| step.and_then(|s| s.terms.iter().find(|t| t.factor == factor)).map(|t| t.weight);
@@ -81,7 +96,7 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
     let steps = state.made_at(doses).and_then(|made| made.steps);
     let next = if steps.is_none() { symbols::PREVIOUS } else { symbols::NEXT_KEPT };
     let shown = state.shown().film.as_ref().and_then(|(_, film)| film.at(doses)).map_or(doses, |frame| frame.doses);
-    let seed = state.reverse.made.as_ref().map_or_else(String::new, |made| format!("seed {}", made.seed));
+    let (first, range) = beginning(state);
     let [x, xstart, eps, z] = [Factor::State, Factor::PredictedStart, Factor::Noise, Factor::Fresh];
     let [eps_hat, x_hat] = [symbols::EPS, symbols::XSTART].map(|symbol| symbol.by(state.predicts()));
     let mut rule = vec![sign(next, None), text(" = ")];
@@ -110,8 +125,8 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
     Listing {
         title: if form == Form::Ddim { "Algorithm 2, with DDIM's step" } else { "Algorithm 2: sampling" },
         lines: vec![
-            line(false, vec![(Part::StateAt("T".into()), None), text(" ~ N(0, I)")], seed),
-            line(false, vec![text("for "), sign(symbols::TIME, None), text(" = T, …, 1 do")], format!("t = {shown}")),
+            first,
+            line(false, range, format!("t = {shown}")),
             line(
                 true,
                 vec![

@@ -49,6 +49,10 @@ fn the_model_brings_the_picture_back_from_the_playhead() {
     assert_eq!(gui.state().state.playback.doses(), 30, "the film begins there");
     gui.run();
     gui.get_by_label("MODEL · step 40,000 EMA · DDPM, t = 30 → 0");
+    gui.key_press(Key::F8);
+    gui.run();
+    gui.get_by_label("Line 1: MNIST at t = 30");
+    gui.key_press(Key::F2);
     gui.state_mut().state.playback.seek(31);
     gui.run();
     gui.get_by_label("The film begins at t = 30");
