@@ -77,6 +77,11 @@ fn log_snr(s: &Schedule, doses: usize) -> f64 {
     first + if s.steps() > 1 { first - s.snr(2).ln() } else { 1.0 }
 }
 
+/// The state of a film of `to` steps that stands where that of `doses` stands in a film of `from` steps.
+pub fn along(doses: usize, from: usize, to: usize) -> usize {
+    if from == to || from == 0 { doses } else { (doses as f64 / from as f64 * to as f64).round() as usize }
+}
+
 /// How many doses it takes until ᾱ has fallen to `alpha_bar`, if it ever does.
 pub fn crossing(s: &Schedule, alpha_bar: f64) -> Option<usize> {
     let t = s.alphas_cumprod.partition_point(|a| *a > alpha_bar);

@@ -288,8 +288,7 @@ impl BranchView {
             let words = state.made(maker).map_or_else(String::new, tree::words);
             ui.add(Label::new(RichText::new(words).color(p.weak)).truncate());
             if let Some(by) = &state.own(maker).source {
-                let (kind, rest) = film::whose(by);
-                style::badge(ui, kind, &rest).on_hover_text(&by.model);
+                film::badge(ui, by).on_hover_text(&by.model);
             }
         });
         let (color, symbol) = film::symbol(p, quantity);

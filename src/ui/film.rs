@@ -10,7 +10,8 @@ use super::film_settings;
 use super::noise::NoiseView;
 use super::numbers;
 use super::pictures::{self, Atlas, Map};
-use super::schedule::ScheduleView;
+use super::playback::Extent;
+use super::schedule::{self, ScheduleView};
 use super::state::{AppState, Film, Method, Phase};
 use super::step::StepView;
 use super::style::{self, GRID};
@@ -20,7 +21,8 @@ use super::tree::ROOT;
 use crate::diffusion::Images;
 use crate::engine::{self, ForwardSource, JobId, Known, Predictor, Quantity, Trajectory};
 use egui::{
-    Align2, Color32, FontId, Panel, Rect, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder, WidgetInfo, vec2,
+    Align2, Color32, FontId, Panel, Rect, Response, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder,
+    WidgetInfo, vec2,
 };
 
 /// Room beside the name of a side from which its direction stands there too, and still leaves all of the badge.
@@ -89,11 +91,13 @@ impl FilmView {
     pub fn ui(&mut self, ui: &mut Ui, state: &AppState, view: View, settings_open: bool, out: &mut Vec<UiAction>) {
         let margin = egui::Margin::symmetric(16, 0);
         let bar = egui::Frame::new().inner_margin(margin).fill(style::palette(ui).background);
+        let drawn = (view == View::Schedule).then(|| schedule::drawn(state)).flatten();
+        let span = span(state, self.quantity(), drawn.as_ref());
         let seek = Panel::bottom("timeline")
             .resizable(false)
             .show_separator_line(false)
             .frame(bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 8 }))
-            .show(ui, |ui| self.timeline.ui(ui, span(state, self.quantity()), out))
+            .show(ui, |ui| self.timeline.ui(ui, span, out))
             .inner;
         // what is drawn below shows the state that the pointer has just chosen, not that of the frame before
         let doses = seek.unwrap_or(state.playback.doses());
@@ -102,7 +106,7 @@ impl FilmView {
             .resizable(false)
             .show_separator_line(true)
             .frame(bar.inner_margin(egui::Margin { left: 16, right: 16, top: 8, bottom: 4 }))
-            .show(ui, |ui| self.bar.ui(ui, state, doses, out));
+            .show(ui, |ui| self.bar.ui(ui, state, span.schedule, doses, out));
         if view == View::Film && ui.available_height() > CHAIN_FROM && !state.presenting {
             let frame = bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 4 });
             Panel::bottom("chain").resizable(false).show_separator_line(false).frame(frame).show(ui, |ui| {
@@ -148,15 +152,14 @@ impl FilmView {
         let doses = state.forward_doses(doses);
         heading(ui, "Forward", "data → noise", |ui| {
             let source = match &self.drawing {
-                Some(_) => "your drawing",
-                None => state.forward.source.as_deref().unwrap_or("…"),
+                Some(_) => Some("your drawing"),
+                None => state.forward.source.as_deref(),
             };
             ui.with_layout(egui::Layout::right_to_left(egui::Align::Center), |ui| {
                 if !state.presenting {
                     source_menu(ui, state, out);
                 }
-                let other = if state.settings.schedule.is_some() { " · edited schedule" } else { "" };
-                style::badge(ui, "DATA", &format!("{source}{other}")).on_hover_text(style::GREY_MAP);
+                data_badge(ui, state, source);
             });
         });
         let area = picture_area(ui);
@@ -201,18 +204,9 @@ impl FilmView {
                     if state.branches.chosen() != ROOT {
                         says = format!("{says}, branch “{}”", state.branches.name(state.branches.chosen()));
                     }
-                    let (short, weights) = match &by.oracle {
-                        Some(known) => (known.data.clone(), String::new()),
-                        None => (rest.trim_start_matches("step ").to_owned(), weights(by).to_owned()),
-                    };
-                    let texts = [
-                        format!("{rest} · {steps}"),
-                        format!("{rest} · {}", by.sampler),
-                        rest,
-                        short,
-                        weights,
-                        String::new(),
-                    ];
+                    let (long, middle) = (format!("{rest} · {steps}"), format!("{rest} · {}", by.sampler));
+                    let [whole, short, weights, none] = ever_shorter(by, rest);
+                    let texts = [long, middle, whole, short, weights, none];
                     style::badge_of(ui, kind, &texts.each_ref().map(String::as_str)).on_hover_text(says);
                 }
             });
@@ -263,24 +257,27 @@ impl FilmView {
     }
 }
 
-fn span(state: &AppState, quantity: Quantity) -> Span<'_> {
-    let extent = state.extent();
-    let film = match (&state.shown().film, &state.forward.film) {
+/// What the timeline runs over: the film on screen, or the forward film where the schedule of that is `drawn`.
+fn span<'a>(state: &'a AppState, quantity: Quantity, drawn: Option<&'a engine::Schedule>) -> Span<'a> {
+    let film = state.shown().film.as_ref().filter(|_| drawn.is_none());
+    let film = match (film, &state.forward.film) {
         // thumbnails lie apart, and a change is between neighbours
         (Some((job, film)), _) if quantity == Quantity::Dose => Some((*job, film, Quantity::State)),
         (Some((job, film)), _) => Some((*job, film, quantity)),
         (None, Some((job, film))) => Some((*job, film, Quantity::State)),
         (None, None) => None,
     };
+    // a forward film is there as a whole
+    let extent = if drawn.is_some() { Extent { reached: Some(0), growing: false } } else { state.extent() };
     Span {
         steps: state.playback.steps(),
         doses: state.playback.doses(),
-        begins: state.begins(),
+        begins: state.begins().filter(|_| drawn.is_none()),
         reached: extent.reached,
         growing: extent.growing,
         marks: state.playback.marks(),
         scale: state.scale,
-        schedule: film.map(|(_, film, _)| film.schedule().as_ref()),
+        schedule: drawn.or(film.map(|(_, film, _)| film.schedule().as_ref())),
         film,
         branches: &state.branches,
     }
@@ -317,6 +314,28 @@ pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
             ("MODEL", format!("{step} {}", weights(by)))
         }
     }
+}
+
+/// `rest`, what [`whose`] says of a film, in fewer and fewer words.
+fn ever_shorter(by: &engine::Provenance, rest: String) -> [String; 4] {
+    let (short, weights) = match &by.oracle {
+        Some(known) => (known.data.clone(), String::new()),
+        None => (rest.trim_start_matches("step ").to_owned(), weights(by).to_owned()),
+    };
+    [rest, short, weights, String::new()]
+}
+
+/// Whose a film is, as far as there is room.
+pub fn badge(ui: &mut Ui, by: &engine::Provenance) -> Response {
+    let (kind, rest) = whose(by);
+    style::badge_of(ui, kind, &ever_shorter(by, rest).each_ref().map(String::as_str))
+}
+
+/// Whose the forward film is.
+pub fn data_badge(ui: &mut Ui, state: &AppState, source: Option<&str>) {
+    let source = source.unwrap_or("…");
+    let other = if state.settings.schedule.is_some() { " · edited schedule" } else { "" };
+    style::badge(ui, "DATA", &format!("{source}{other}")).on_hover_text(style::GREY_MAP);
 }
 
 fn weights(by: &engine::Provenance) -> &'static str {

@@ -1,6 +1,7 @@
 //! The bar under the pictures: moving the film, the numbers of its state, and the seed.
 
 use super::actions::{self, UiAction};
+use super::axis;
 use super::playback::{Direction, Mode, Repeat, SPEEDS};
 use super::state::{AppState, FilmSettings};
 use super::style::{self, GRID, Icon};
@@ -22,27 +23,34 @@ pub struct FilmBar {
 }
 
 impl FilmBar {
-    /// Draws the bar for the state at `doses`.
-    pub fn ui(&mut self, ui: &mut Ui, state: &AppState, doses: usize, out: &mut Vec<UiAction>) {
+    /// Draws the bar for the state at `doses`, with the numbers of `schedule` there.
+    pub fn ui(
+        &mut self,
+        ui: &mut Ui,
+        state: &AppState,
+        schedule: Option<&Schedule>,
+        doses: usize,
+        out: &mut Vec<UiAction>,
+    ) {
         if state.presenting {
             ui.vertical_centered(|ui| {
                 let width = NUMBERS.min(ui.available_width());
                 ui.allocate_ui_with_layout(vec2(width, 0.0), Layout::left_to_right(Align::Center), |ui| {
-                    numbers(ui, state, doses);
+                    numbers(ui, state, schedule, doses);
                 });
             });
             return;
         }
         let one_row = ui.available_width() >= ONE_ROW;
         if !one_row {
-            ui.horizontal(|ui| numbers(ui, state, doses));
+            ui.horizontal(|ui| numbers(ui, state, schedule, doses));
         }
         ui.horizontal(|ui| {
             ui.spacing_mut().item_spacing.x = 2.0;
             transport(ui, state, out);
             if one_row {
                 ui.add_space(2.0 * GRID);
-                numbers(ui, state, doses);
+                numbers(ui, state, schedule, doses);
             }
             ui.spacing_mut().item_spacing.x = GRID;
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| self.seed(ui, state, out));
@@ -110,11 +118,11 @@ fn speed_text(speed: f64) -> String {
     format!("{:<5}", format!("{speed}×"))
 }
 
-fn numbers(ui: &mut Ui, state: &AppState, doses: usize) {
-    let film = state.shown().film.as_ref().or(state.forward.film.as_ref());
-    let schedule = film.map(|(_, f)| f.schedule());
-    let text = |f: &dyn Fn(&Schedule) -> Option<String>| schedule.and_then(|s| f(s)).unwrap_or_else(|| "–".into());
-    let steps = state.playback.steps();
+fn numbers(ui: &mut Ui, state: &AppState, schedule: Option<&Schedule>, doses: usize) {
+    let text = |f: &dyn Fn(&Schedule) -> Option<String>| schedule.and_then(f).unwrap_or_else(|| "–".into());
+    let all = state.playback.steps();
+    let steps = schedule.map_or(all, Schedule::steps);
+    let doses = axis::along(doses, all, steps);
     let beta = text(&|s| doses.checked_sub(1).and_then(|t| s.betas.get(t)).map(|b| format!("{b:.5}")));
     let signal = text(&|s| Some(format!("{:.4}", s.alpha_bar(doses).sqrt())));
     let noise = text(&|s| Some(format!("{:.4}", (1.0 - s.alpha_bar(doses)).sqrt())));

@@ -3,6 +3,7 @@
 
 use super::actions::UiAction;
 use super::bend::{self, End};
+use super::film;
 use super::film_settings::{WIDTH, section};
 use super::pictures::{self, Atlas, Map};
 use super::state::{AppState, FilmSettings};
@@ -116,12 +117,17 @@ fn look(p: &Palette, i: usize, chosen: bool) -> (Stroke, LineStyle) {
     }
 }
 
+/// The schedule that the view is about: that of the forward film, also while the film is still on its way.
+pub(super) fn drawn(state: &AppState) -> Option<Schedule> {
+    Schedule::new(&state.settings.schedule.unwrap_or(state.chosen_model()?.schedule_config)).ok()
+}
+
 /// What is wrong with a schedule that leaves so much of the picture in x_T, in words.
 fn warning(signal_left: f64) -> Option<String> {
     (signal_left > SIGNAL_LEFT).then(|| {
         format!(
-            "x_T still holds {:.0} % of the picture's amplitude. Sampling starts from pure noise, which a network \
-             trained on this schedule has never seen: its pictures come out wrong. Take more steps or larger betas.",
+            "At t = T the picture still has {:.0} % of its amplitude. Sampling starts from pure noise, which a network \
+             trained on this schedule has never seen: its pictures come out wrong. Take more steps or larger doses.",
             100.0 * signal_left
         )
     })
@@ -272,9 +278,9 @@ impl ScheduleView {
         ui.set_cursor_icon(if self.hold.is_some() { CursorIcon::Grabbing } else { CursorIcon::Grab });
         if self.hold.is_none() {
             let end = End::of(near, config.steps).name();
-            response
-                .clone()
-                .on_hover_text_at_pointer(format!("Drag the curve: {end} follows; “As trained” takes it back"));
+            let says = format!("Drag the curve: {end} follows; “As trained” takes it back");
+            let says = style::indexed(&says, style::BODY, ui.visuals().text_color());
+            response.clone().on_hover_text_at_pointer(says);
         }
         edited
     }
@@ -383,6 +389,7 @@ impl ScheduleView {
             self.holds = Some((*job, frame.doses));
         }
         section(ui, &format!("Forward film at t = {doses} of {}", film.steps()));
+        film::data_badge(ui, state, state.forward.source.as_deref());
         let side = ui.available_width().min(ui.available_height().max(96.0)).min(200.0);
         let (area, response) = ui.allocate_exact_size(egui::Vec2::splat(side), Sense::hover());
         response.widget_info(|| WidgetInfo::labeled(Role::Image, true, format!("Forward film at t = {doses}")));

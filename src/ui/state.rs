@@ -1,7 +1,7 @@
 //! What the window knows, and the one place where the worker's events change it.
 
 use super::actions::{PathUse, UiAction};
-use super::axis::Scale;
+use super::axis::{self, Scale};
 use super::data::Data;
 use super::export::{self, Exporting};
 use super::fetch::Fetching;
@@ -562,8 +562,7 @@ impl AppState {
     /// The state of the forward film at that place of the timeline, which a film on another schedule shares by length.
     pub fn forward_doses(&self, doses: usize) -> usize {
         let steps = self.forward.film.as_ref().map_or(0, |(_, film)| film.steps());
-        let all = self.playback.steps();
-        if steps == all || all == 0 { doses } else { (doses as f64 / all as f64 * steps as f64).round() as usize }
+        axis::along(doses, self.playback.steps(), steps)
     }
 
     /// The training that is under way.

@@ -2,7 +2,7 @@
 
 use super::actions::UiAction;
 use super::algorithm::{self, Algorithm};
-use super::film::whose;
+use super::film;
 use super::pictures::{Atlas, Map};
 use super::pixel::PixelView;
 use super::state::AppState;
@@ -183,10 +183,12 @@ impl StepView {
                 .labelled_by(label.id)
                 .on_hover_text("Which of the pictures is taken apart");
             self.picture = number - 1;
-            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                if let Some(by) = state.source_at(doses) {
-                    let (kind, rest) = whose(by);
-                    style::badge(ui, kind, &rest);
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| match self.process {
+                Process::Forward => film::data_badge(ui, state, state.forward.source.as_deref()),
+                Process::Reverse => {
+                    if let Some(by) = state.source_at(doses) {
+                        film::badge(ui, by);
+                    }
                 }
             });
         });

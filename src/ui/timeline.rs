@@ -46,12 +46,19 @@ pub struct Span<'a> {
     pub marks: [Option<usize>; 2],
     /// What the length stands for.
     pub scale: Scale,
-    /// The schedule of the film.
+    /// The schedule that the marks and the names of the timesteps are of.
     pub schedule: Option<&'a Schedule>,
     /// The film in the strip, and what of it.
     pub film: Option<(JobId, &'a Trajectory, Quantity)>,
     /// What leaves the film.
     pub branches: &'a Branches,
+}
+
+impl Span<'_> {
+    /// What the schedule calls the state at `doses`.
+    fn t(&self, doses: usize) -> usize {
+        axis::along(doses, self.steps, self.schedule.map_or(self.steps, Schedule::steps))
+    }
 }
 
 /// Which thumbnails the strip holds.
@@ -114,9 +121,10 @@ impl Timeline {
             }
         });
         let under = response.hover_pos().map_or(span.doses, |p| axis.doses((p.x - track.left()) / width));
-        response
-            .on_hover_cursor(CursorIcon::ResizeHorizontal)
-            .on_hover_text_at_pointer(format!("t = {under}; drag, click or wheel to go there, right click for more"));
+        response.on_hover_cursor(CursorIcon::ResizeHorizontal).on_hover_text_at_pointer(format!(
+            "t = {}; drag, click or wheel to go there, right click for more",
+            span.t(under)
+        ));
         seek.filter(|s| *s != span.doses)
     }
 
@@ -145,7 +153,8 @@ impl Timeline {
         let reached = film.reached().unwrap_or(usize::MAX);
         let middle = |i: usize| axis.doses((i as f32 + 0.5) / count as f32);
         // the newest state may still lack its prediction
-        let frame = |i: usize| film.at(middle(i)).filter(|f| quantity == Quantity::State || f.step().is_some());
+        let at = |i: usize| film.at(axis::along(middle(i), span.steps, film.steps()));
+        let frame = |i: usize| at(i).filter(|f| quantity == Quantity::State || f.step().is_some());
         let first = (0..count).find(|i| span.begins.is_none_or(|begins| middle(*i) <= begins)).unwrap_or(count);
         let there = (first..count).take_while(|i| middle(*i) >= reached && frame(*i).is_some()).count();
         let key = Holds { job, quantity, scale: span.scale, count, there: [first, first + there] };
@@ -250,12 +259,12 @@ impl Strip<'_> {
         let write = |x: f32, text: String, align| {
             self.ui.painter().text(pos2(x, y), align, text, FontId::proportional(style::SMALL), p.weak);
         };
-        write(track.left(), format!("noise  t = {steps}"), Align2::LEFT_BOTTOM);
+        write(track.left(), format!("noise  t = {}", self.span.t(steps)), Align2::LEFT_BOTTOM);
         write(track.right(), "t = 0  image".to_owned(), Align2::RIGHT_BOTTOM);
         let between = |x: f32| (track.left() + END_WORDS..=track.right() - END_WORDS).contains(&x);
         let Some([noise, picture]) = self.axis.log_snr_range() else {
             for doses in (1..4).map(|quarter| steps * quarter / 4) {
-                write(self.x(doses), doses.to_string(), Align2::CENTER_BOTTOM);
+                write(self.x(doses), self.span.t(doses).to_string(), Align2::CENTER_BOTTOM);
             }
             return;
         };
@@ -298,13 +307,14 @@ fn forks(strip: &Strip<'_>) -> Option<(usize, Id)> {
 
 /// Marks where each quarter of ᾱ is crossed, in the row over the strip. Returns the state of a mark that was clicked.
 fn quarters(strip: &Strip<'_>, row: Rect) -> Option<usize> {
-    let schedule = strip.span.schedule.filter(|s| s.steps() == strip.span.steps)?;
+    let schedule = strip.span.schedule?;
     let (ui, p) = (strip.ui, style::palette(strip.ui));
     let mut chosen = None;
     // labels that would touch the one before them are left out
     let mut free = row.right() + 1.0;
     for (quarter, text) in [(0.75, " = ¾"), (0.5, " = ½"), (0.25, " = ¼")] {
-        let Some(doses) = axis::crossing(schedule, quarter) else { continue };
+        let Some(t) = axis::crossing(schedule, quarter) else { continue };
+        let doses = axis::along(t, schedule.steps(), strip.span.steps);
         let parts = [Part::Symbol(symbols::ALPHA_BAR), Part::Text(text)];
         let width = symbols::width(ui, &parts, style::SMALL);
         let x = strip.x(doses);
@@ -315,11 +325,11 @@ fn quarters(strip: &Strip<'_>, row: Rect) -> Option<usize> {
             continue;
         }
         free = place.left() - style::GRID;
-        let response = ui.interact(place, ui.scope_id().with(("quarter", doses)), Sense::click());
-        let name = format!("alphas_cumprod falls to {quarter} at t = {doses}");
+        let response = ui.interact(place, ui.scope_id().with(("quarter", t)), Sense::click());
+        let name = format!("alphas_cumprod falls to {quarter} at t = {t}");
         response.widget_info(|| WidgetInfo::labeled(egui::Role::Button, true, &name));
         symbols::write(ui, &parts, style::SMALL, place);
-        let tooltip = format!("Here, at t = {doses}, ᾱ_t falls to {quarter}: go there");
+        let tooltip = format!("Here, at t = {t}, ᾱ_t falls to {quarter}: go there");
         if response.on_hover_text(tooltip).on_hover_cursor(CursorIcon::PointingHand).clicked() {
             chosen = Some(doses);
         }

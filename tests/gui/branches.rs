@@ -1,6 +1,6 @@
 //! Branches of the film: left at the playhead, listed, chosen, compared, undone and made again.
 
-use crate::support::{Gui, STEPS, bare, begin, film, model, provenance, schedule, tell, with_films};
+use crate::support::{Gui, STEPS, bare, begin, film, model, painted, provenance, schedule, tell, with_films};
 use crate::training::{closes, running};
 use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process;
@@ -106,6 +106,21 @@ fn a_key_leaves_the_film_at_the_playhead_and_the_branch_is_shown_with_what_it_le
     assert_eq!((twig.parent, twig.doses, twig.seed), (job, 10, fork.seed));
     assert_eq!(twig.sampler, SamplerKind::Ddim { eta: 1.0 });
     gui.get_by_label("DDIM η = 1 from t = 10: t = 10: waits for its turn");
+}
+
+#[test]
+fn in_a_small_window_a_badge_still_says_which_weights_drew() {
+    let mut gui = with_films(880.0, 560.0);
+    seek(&mut gui, 20);
+    gui.key_press(Key::F);
+    gui.run();
+    let (job, _) = forked(&mut gui);
+    make(&mut gui, job, 20, 0, 0.25);
+    let badges = painted(&gui).into_iter().filter(|(_, shape)| match shape {
+        egui::Shape::Text(text) => !text.galley.elided && text.galley.text() == "MODEL · 40,000 EMA",
+        _ => false,
+    });
+    assert_eq!(badges.count(), 2);
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn a_short_schedule_is_warned_about_and_says_its_prior_gap() {
     let gui = open();
     // T = 50 with the paper's betas
     gui.get_by_label("√ᾱ_T 0.7765");
-    gui.get_by_label_contains("x_T still holds 78 %");
+    gui.get_by_label_contains("At t = T the picture still has 78 % of its amplitude");
     let schedule = Schedule::new(&ScheduleConfig { steps: STEPS, ..Default::default() }).unwrap();
     let x = process::noise_images(1, Purpose::Pick, 0, 0, 4, [1, 8, 8]);
     let square = x.data.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / x.data.len() as f64;
@@ -65,6 +65,41 @@ fn the_forward_film_follows_an_edit_and_the_reverse_film_stays() {
     gui.get_by_label("As trained").click();
     gui.run();
     assert_eq!(asked(&mut gui).1.schedule, None);
+}
+
+#[test]
+fn numbers_and_marks_are_of_the_schedule_that_is_drawn() {
+    let mut gui = open();
+    gui.get_by_label("DATA · MNIST");
+    gui.state_mut().state.playback.seek(STEPS / 2);
+    gui.get_all_by_label("Cosine").next().unwrap().click();
+    gui.run();
+    let check = |gui: &Gui, config: &ScheduleConfig| {
+        let schedule = Schedule::new(config).unwrap();
+        let t = config.steps / 2;
+        gui.get_by_label(&format!("t = {t:>w$} of {}", config.steps, w = config.steps.to_string().len()));
+        gui.get_by_label(&format!("beta_t = {:.5}", schedule.betas[t - 1]));
+        gui.get_by_label(&format!("sqrt(alphas_cumprod_t) = {:.4}", schedule.alpha_bar(t).sqrt()));
+        let half = (1..=config.steps).find(|t| schedule.alpha_bar(*t) <= 0.5).unwrap();
+        gui.get_by_label(&format!("alphas_cumprod falls to 0.5 at t = {half}")).rect().center()
+    };
+    let config = ScheduleConfig { kind: BetaSchedule::Cosine, steps: STEPS, ..Default::default() };
+    let mark = check(&gui, &config);
+    // with other steps the same place of the timeline has another name
+    type_number(&mut gui, "T", "200");
+    let moved = check(&gui, &ScheduleConfig { steps: 200, ..config });
+    assert!((mark - moved).length() < 40.0, "{mark} {moved}");
+    gui.get_by_label("DATA · MNIST · edited schedule");
+    gui.get_by_label_contains("alphas_cumprod falls to 0.5").click();
+    gui.run();
+    let doses = gui.state().state.playback.doses();
+    assert!((STEPS / 2 - 2..=STEPS / 2 + 2).contains(&doses), "{doses}");
+    // in the film view they are those of the film
+    gui.state_mut().state.playback.seek(STEPS / 2);
+    gui.key_press(Key::F2);
+    gui.run();
+    let film = Schedule::new(&ScheduleConfig { steps: STEPS, ..Default::default() }).unwrap();
+    gui.get_by_label(&format!("sqrt(alphas_cumprod_t) = {:.4}", film.alpha_bar(STEPS / 2).sqrt()));
 }
 
 #[test]

@@ -70,8 +70,12 @@ fn the_pictures_of_a_step_add_up_to_the_next_state() {
 #[test]
 fn the_chain_and_the_jump_stand_side_by_side() {
     let mut gui = at_a_step();
+    gui.get_by_label("MODEL · step 40,000 EMA");
     gui.get_by_label("Forward").click();
     gui.run();
+    // all of it is data, with noise of the forward process
+    gui.get_by_label("DATA · MNIST");
+    assert!(gui.query_by_label_contains("MODEL").is_none());
     assert!(apart(&gui, "the jump agrees to within") <= 0.002);
     gui.get_by_label_contains("in one jump; ε: mean");
     assert_eq!(gui.get_all_by_label("The state at the playhead").count(), 2);
