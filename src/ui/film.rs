@@ -13,7 +13,7 @@ use super::pictures::{self, Atlas, Map};
 use super::playback::Extent;
 use super::schedule::{self, ScheduleView};
 use super::state::{AppState, Film, Method, Phase};
-use super::step::StepView;
+use super::step::{Process, StepView};
 use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
 use super::timeline::{Span, Timeline};
@@ -91,7 +91,8 @@ impl FilmView {
     pub fn ui(&mut self, ui: &mut Ui, state: &AppState, view: View, settings_open: bool, out: &mut Vec<UiAction>) {
         let margin = egui::Margin::symmetric(16, 0);
         let bar = egui::Frame::new().inner_margin(margin).fill(style::palette(ui).background);
-        let drawn = (view == View::Schedule).then(|| schedule::drawn(state)).flatten();
+        let of_forward = view == View::Schedule || view == View::Step && self.step.process == Process::Forward;
+        let drawn = of_forward.then(|| schedule::drawn(state)).flatten();
         let span = span(state, self.quantity(), drawn.as_ref());
         let seek = Panel::bottom("timeline")
             .resizable(false)
@@ -257,7 +258,7 @@ impl FilmView {
     }
 }
 
-/// What the timeline runs over: the film on screen, or the forward film where the schedule of that is `drawn`.
+/// What the timeline runs over: the film on screen, or the forward film where that is looked at, on the `drawn` schedule.
 fn span<'a>(state: &'a AppState, quantity: Quantity, drawn: Option<&'a engine::Schedule>) -> Span<'a> {
     let film = state.shown().film.as_ref().filter(|_| drawn.is_none());
     let film = match (film, &state.forward.film) {

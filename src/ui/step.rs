@@ -81,7 +81,8 @@ struct Key {
 /// The view of one step.
 #[derive(Default)]
 pub struct StepView {
-    process: Process,
+    /// The side that is taken apart.
+    pub process: Process,
     form: Option<Form>,
     picture: usize,
     /// The factor under the pointer in the last frame.
@@ -128,7 +129,7 @@ impl StepView {
         right.set_left(left.right() + 2.0 * GRID);
         let lines = match self.process {
             Process::Reverse => algorithm::sampling(state, doses, form, self.equations.first()),
-            Process::Forward => algorithm::training(state, doses, self.equations.get(1)),
+            Process::Forward => algorithm::training(state, state.forward_doses(doses), self.equations.get(1)),
         };
         let mut go = None;
         ui.scope_builder(UiBuilder::new().max_rect(left).id_salt("algorithm"), |ui| {

@@ -6,7 +6,8 @@ use ddpm_film::diffusion::noise::Purpose;
 use ddpm_film::diffusion::process::noise_images;
 use ddpm_film::diffusion::sampler::Sampler;
 use ddpm_film::engine::{
-    Event, Frame, ModelInfo, Outcome, PredictionType, SamplerKind, Schedule, ScheduleConfig, Trajectory, Variance,
+    BetaSchedule, Event, Frame, ModelInfo, Outcome, PredictionType, SamplerKind, Schedule, ScheduleConfig, Trajectory,
+    Variance,
 };
 use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
@@ -84,6 +85,24 @@ fn the_chain_and_the_jump_stand_side_by_side() {
         [format!("= {:.4}", (1.0 - beta).sqrt()), format!("+ {:.4}", beta.sqrt()), format!("= {:.4}", ac.sqrt())]
     {
         gui.get_by_label(&format!("Weight {weight}"));
+    }
+}
+
+#[test]
+fn numbers_beside_the_forward_process_are_of_its_schedule() {
+    let mut gui = at_a_step();
+    gui.key_press(Key::F7);
+    gui.run();
+    gui.get_all_by_label("Cosine").next().unwrap().click();
+    gui.run();
+    gui.key_press(Key::F8);
+    gui.run();
+    let cosine = ScheduleConfig { kind: BetaSchedule::Cosine, steps: STEPS, ..Default::default() };
+    let cosine = Schedule::new(&cosine).unwrap();
+    for (side, schedule) in [("Forward", &cosine), ("Reverse", schedule().as_ref())] {
+        gui.get_by_label(side).click();
+        gui.run();
+        gui.get_by_label(&format!("sqrt(alphas_cumprod_t) = {:.4}", schedule.alpha_bar(20).sqrt()));
     }
 }
 
