@@ -9,7 +9,6 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -204,20 +203,20 @@ impl Fetch<'_> {
 
     /// Its schedule alone, if it has one and the hub answers in time: a model that is there does not wait for it.
     fn schedule(&mut self) -> Result<()> {
-        let (repo, (sender, receiver)) = (Arc::clone(&self.repo), channel());
-        thread::spawn(move || sender.send(repo.info().ok()).ok());
+        let repo = Arc::clone(&self.repo);
+        let ask = thread::Builder::new().name("ddpm-hub".into()).spawn(move || repo.info().ok());
+        let Ok(answer) = ask else { return Ok(()) };
         let asked = Instant::now();
-        let info = loop {
-            match receiver.recv_timeout(POLL) {
-                Ok(Some(info)) => break info,
-                Err(RecvTimeoutError::Timeout) if asked.elapsed() < PATIENCE => {
-                    if !(self.progress)(0, 0) {
-                        return Err(Error::cancelled());
-                    }
-                }
-                _ => return Ok(()),
+        while !answer.is_finished() {
+            if asked.elapsed() > PATIENCE {
+                return Ok(());
             }
-        };
+            if !(self.progress)(0, 0) {
+                return Err(Error::cancelled());
+            }
+            thread::sleep(POLL);
+        }
+        let Ok(Some(info)) = answer.join() else { return Ok(()) };
         match SCHEDULERS.iter().find(|path| lists(&info, path)).map(|path| self.file(path, 1 << 20)) {
             Some(Err(e)) if e.kind == Kind::Cancelled => Err(e),
             _ => Ok(()),
