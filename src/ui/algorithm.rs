@@ -13,6 +13,8 @@ use egui::{Align, Align2, Layout, Rect, RichText, Role, Sense, Ui, WidgetInfo, p
 const LINE: f32 = 24.0;
 /// Of a line with a fraction.
 const TALL: f32 = 40.0;
+/// The least share of their height that lines keep where there is little room.
+const CLOSEST: f32 = 0.64;
 
 /// A line: its formula with what each piece stands for, and its value now.
 pub struct Line {
@@ -206,9 +208,15 @@ impl Algorithm {
         });
         let mut under = None;
         let width = ui.available_width();
-        for (i, line) in listing.lines.iter().enumerate() {
+        let height = |line: &Line| {
             let tall = line.pieces.iter().any(|(part, _)| matches!(part, Part::Fraction(..)));
-            let (rect, _) = ui.allocate_exact_size(vec2(width, if tall { TALL } else { LINE }), Sense::hover());
+            if tall { TALL } else { LINE }
+        };
+        // closer together where there is little room
+        let all: f32 = listing.lines.iter().map(height).sum();
+        let squeeze = (ui.available_height() / all).clamp(CLOSEST, 1.0);
+        for (i, line) in listing.lines.iter().enumerate() {
+            let (rect, _) = ui.allocate_exact_size(vec2(width, height(line) * squeeze), Sense::hover());
             if rect.bottom() > ui.max_rect().bottom() + 1.0 {
                 break;
             }

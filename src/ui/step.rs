@@ -290,10 +290,13 @@ impl StepView {
         // the note reaches under the first weight
         let width = side.x + WEIGHT - GRID;
         let note = ui.painter().layout(equation.note.clone(), FontId::proportional(style::SMALL), p.weak, width);
-        let last = under + small.y.max(note.size().y) + 2.0;
+        let fits = note.size().y <= area.bottom() - VALUE - under;
+        let last = under + small.y.max(if fits { note.size().y } else { 0.0 }) + 2.0;
         write(pos2(x + side.x / 2.0, last), value(&equation.result), style::mono(style::SMALL));
         let note_rect = Rect::from_min_size(pos2(x, under), note.size());
-        ui.painter().galley(note_rect.min, note, p.weak);
+        if fits {
+            ui.painter().galley(note_rect.min, note, p.weak);
+        }
         ui.interact(note_rect, ui.scope_id().with(("note", number)), Sense::hover())
             .widget_info(|| WidgetInfo::labeled(Role::Label, true, &equation.note));
         x += side.x;
