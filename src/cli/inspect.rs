@@ -120,22 +120,19 @@ pub(super) fn info(args: &InfoArgs) -> Result<()> {
         None => say!("  training    not known (one copy of the weights)"),
         Some(training) => {
             say!("  copies      EMA and raw weights{}", if training.adam.is_some() { ", optimiser state" } else { "" });
-            let state = serde_json::from_value::<State>(training.state.clone());
-            if let Err(e) = &state {
-                say!("  training    not understood: {e}");
-            }
-            if let Ok(state) = state {
-                let run = &state.run;
-                let loss = state.history.mean_loss(500).map_or_else(String::new, |loss| format!(", loss {loss:.5}"));
-                say!(
-                    "  training    step {} of {}, batch {}, learning rate {}, seed {}, data {}{loss}",
-                    state.step,
-                    run.steps,
-                    run.batch,
-                    run.learning_rate,
-                    run.seed,
-                    run.data
-                );
+            match serde_json::from_value::<State>(training.state.clone()) {
+                Err(e) => say!("  training    not understood: {e}"),
+                Ok(State { run, step, history, .. }) => {
+                    let loss = history.mean_loss(500).map_or_else(String::new, |loss| format!(", loss {loss:.5}"));
+                    say!(
+                        "  training    step {step} of {}, batch {}, learning rate {}, seed {}, data {}{loss}",
+                        run.steps,
+                        run.batch,
+                        run.learning_rate,
+                        run.seed,
+                        run.data
+                    );
+                }
             }
         }
     }

@@ -85,11 +85,8 @@ impl Dataset {
                 Source::Path(path) => Self::open(path, shape, &mut seen, &progress)?,
                 _ => ("mnist".to_owned(), bundled(MNIST_IMAGES, MNIST_LABELS, shape, &progress)?),
             };
-            if all.pixels.len() + part.pixels.len() > MAX_BYTES {
-                return Err(too_large("too many pictures in all"));
-            }
             let flip = all.flip && part.flip;
-            all.append(part);
+            all.append(part)?;
             all.flip = flip;
             names.push(name);
             before.set(before.get() + last.get());
@@ -241,10 +238,7 @@ fn open_cifar(
             None => cifar::read(&file, shape, &progress),
         };
         match part {
-            Ok(part) if all.pixels.len() + part.pixels.len() > MAX_BYTES => {
-                return Err(too_large("too many pictures in all"));
-            }
-            Ok(part) => all.append(part),
+            Ok(part) => all.append(part)?,
             Err(e) if e.kind == Kind::Cancelled => return Err(e),
             Err(e) => {
                 all.skipped.push((file, e.why.clone()));

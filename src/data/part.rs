@@ -1,5 +1,7 @@
 //! What one place holds, before the places of a data set are put together.
 
+use super::{MAX_BYTES, too_large};
+use crate::error::Result;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -48,7 +50,13 @@ impl Part {
     }
 
     /// Puts the images of another place behind these; classes of the same name are the same.
-    pub fn append(&mut self, other: Self) {
+    ///
+    /// # Errors
+    /// Together they are past [`MAX_BYTES`].
+    pub fn append(&mut self, other: Self) -> Result<()> {
+        if self.pixels.len() + other.pixels.len() > MAX_BYTES {
+            return Err(too_large("too many pictures in all"));
+        }
         if self.pixels.is_empty() {
             self.pixels = other.pixels;
         } else {
@@ -60,5 +68,6 @@ impl Part {
         self.skipped.extend(other.skipped);
         other.found.sizes.iter().for_each(|(size, n)| *self.found.sizes.entry(*size).or_default() += n);
         other.found.modes.into_iter().for_each(|(mode, n)| *self.found.modes.entry(mode).or_default() += n);
+        Ok(())
     }
 }

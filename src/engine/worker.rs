@@ -40,6 +40,8 @@ pub(super) struct Model {
     pub checkpoint: Arc<Checkpoint>,
     /// The data it was trained on.
     pub data: Source,
+    /// Why nobody knows which these are, if so; then MNIST stands for them.
+    unknown_data: Option<String>,
 }
 
 /// Reads a model; also its short name. `warn` hears why an older save was read, or which schedule is assumed, if so.
@@ -56,26 +58,21 @@ pub(crate) fn load_model(origin: &Origin, device: &Device, warn: impl FnOnce(Str
     }
 }
 
-/// Why nobody knows what a model learned from, if so.
-fn unknown_data(checkpoint: &Checkpoint) -> Option<String> {
-    let Some(training) = &checkpoint.training else {
-        return Some("it does not say what it learned from".to_owned());
-    };
-    let not_understood = |e| format!("what it says of its training is not understood ({e})");
-    serde_json::from_value::<State>(training.state.clone()).err().map(not_understood)
-}
-
 impl Model {
     /// With what its own state says of steps and data.
     pub(super) fn new(checkpoint: Checkpoint, name: String) -> Result<Self> {
         let training = checkpoint.training.as_ref();
-        let state = training.and_then(|t| serde_json::from_value::<State>(t.state.clone()).ok());
+        let state = match training.map(|t| serde_json::from_value::<State>(t.state.clone())) {
+            Some(Ok(state)) => Ok(state),
+            Some(Err(e)) => Err(format!("what it says of its training is not understood ({e})")),
+            None => Err("it does not say what it learned from".to_owned()),
+        };
         let schedule_config = checkpoint.schedule.schedule()?;
         let info = ModelInfo {
             name,
             shape: checkpoint.config.image_shape(),
             params: checkpoint.ema.count(),
-            step: state.as_ref().map(|s| s.step),
+            step: state.as_ref().ok().map(|s| s.step),
             hash: weights_hash(&checkpoint.ema)?,
             has_raw: training.is_some(),
             schedule: Arc::new(Schedule::new(&schedule_config)?),
@@ -84,8 +81,11 @@ impl Model {
             variance: checkpoint.schedule.variance()?,
             clip: checkpoint.schedule.clip_sample,
         };
-        let data = state.map_or(Source::Mnist, |s| s.source());
-        Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data })
+        let (data, unknown_data) = match state {
+            Ok(state) => (state.source(), None),
+            Err(why) => (Source::Mnist, Some(why)),
+        };
+        Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data, unknown_data })
     }
 }
 
@@ -491,10 +491,10 @@ impl Worker<'_> {
     fn load(&mut self, origin: &Origin) -> Result<()> {
         let (checkpoint, name) =
             load_model(origin, self.compute.device(), |words| self.out.send(Event::Warning(words)))?;
-        if let Some(why) = unknown_data(&checkpoint) {
-            self.out.send(Event::Warning(format!("{name}: {why}, so MNIST stands for its data")));
-        }
         let model = Model::new(checkpoint, name)?;
+        if let Some(why) = &model.unknown_data {
+            self.out.send(Event::Warning(format!("{}: {why}, so MNIST stands for its data", model.info.name)));
+        }
         self.out.send(Event::ModelChanged(Arc::clone(&model.info)));
         self.loaded = Some(model);
         self.comparer = None;

@@ -21,6 +21,16 @@ fn seek(gui: &mut Gui, doses: usize) {
     gui.run();
 }
 
+/// Leaves the film at t = 20 by the key for it, with a branch that is made.
+fn branched(gui: &mut Gui) -> (JobId, ForkRequest) {
+    seek(gui, 20);
+    gui.key_press(Key::F);
+    gui.run();
+    let (job, fork) = forked(gui);
+    make(gui, job, 20, 0, 0.25);
+    (job, fork)
+}
+
 /// The one branch that was asked for since the last look.
 fn forked(gui: &mut Gui) -> (JobId, ForkRequest) {
     let forks = gui.state_mut().take_commands().into_iter().filter_map(|command| match command {
@@ -111,11 +121,7 @@ fn a_key_leaves_the_film_at_the_playhead_and_the_branch_is_shown_with_what_it_le
 #[test]
 fn in_a_small_window_a_badge_still_says_which_weights_drew() {
     let mut gui = with_films(880.0, 560.0);
-    seek(&mut gui, 20);
-    gui.key_press(Key::F);
-    gui.run();
-    let (job, _) = forked(&mut gui);
-    make(&mut gui, job, 20, 0, 0.25);
+    branched(&mut gui);
     let badges = painted(&gui).into_iter().filter(|(_, shape)| match shape {
         egui::Shape::Text(text) => !text.galley.elided && text.galley.text() == "MODEL · 40,000 EMA",
         _ => false,
@@ -169,11 +175,7 @@ fn two_films_stand_beside_their_difference_at_the_playhead() {
 #[test]
 fn a_fork_a_name_and_a_deletion_are_undone_and_made_again() {
     let mut gui = with_films(1280.0, 720.0);
-    seek(&mut gui, 20);
-    gui.key_press(Key::F);
-    gui.run();
-    let (job, fork) = forked(&mut gui);
-    make(&mut gui, job, 20, 0, 0.25);
+    let (job, fork) = branched(&mut gui);
     let field = gui.get_by_role_and_label(Role::TextInput, "Name");
     field.focus();
     gui.run();
@@ -248,10 +250,7 @@ fn come_by(gui: &mut Gui, by: Provenance) -> (JobId, SampleRequest) {
 #[test]
 fn branches_go_with_their_film_and_undo_brings_both_back() {
     let mut gui = with_films(1280.0, 720.0);
-    seek(&mut gui, 20);
-    press(&mut gui, Modifiers::NONE, Key::F);
-    let (job, first) = forked(&mut gui);
-    make(&mut gui, job, 20, 0, 0.25);
+    let (_, first) = branched(&mut gui);
     press(&mut gui, Modifiers::NONE, Key::R);
     let (_, other) = come(&mut gui);
     assert_ne!(other.seed, 3);

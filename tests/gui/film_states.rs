@@ -1,7 +1,7 @@
 //! What the worker tells, and what the film view makes of it: empty, busy, failed, stale.
 
-use crate::support::{STEPS, bare, begin, film, film_jobs, frame, model, schedule, tell, with_films};
-use ddpm_film::engine::{Command, Error, Event, Outcome, Trajectory};
+use crate::support::{Gui, STEPS, bare, begin, film, film_jobs, frame, model, schedule, tell, with_films};
+use ddpm_film::engine::{Command, Error, Event, JobId, Outcome, Trajectory};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::Mode;
 use ddpm_film::ui::state::Phase;
@@ -11,6 +11,16 @@ use egui_kittest::kittest::Queryable as _;
 
 fn failure() -> Error {
     Error::new("cannot read the image", "it is not a PNG", "open it in a viewer").at("/tmp/cat.png")
+}
+
+/// A window with so many states of a reverse film.
+fn computed(film: Trajectory, states: impl IntoIterator<Item = usize>) -> (Gui, JobId) {
+    let mut gui = bare(1280.0, 800.0);
+    tell(&mut gui, Event::ModelChanged(model()));
+    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
+    begin(&mut gui, sample, film);
+    states.into_iter().for_each(|doses| tell(&mut gui, Event::Frame(sample, frame(4, doses))));
+    (gui, sample)
 }
 
 #[test]
@@ -49,13 +59,7 @@ fn the_opening_film_starts_by_itself_and_follows_its_computation() {
 
 #[test]
 fn a_stopped_film_says_where_it_ends() {
-    let mut gui = bare(1280.0, 800.0);
-    tell(&mut gui, Event::ModelChanged(model()));
-    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
-    begin(&mut gui, sample, film(4, STEPS));
-    for doses in [STEPS, STEPS - 1] {
-        tell(&mut gui, Event::Frame(sample, frame(4, doses)));
-    }
+    let (mut gui, sample) = computed(film(4, STEPS), [STEPS, STEPS - 1]);
     tell(&mut gui, Event::Finished(sample, Outcome::Cancelled));
     gui.key_press(Key::End);
     gui.run();
@@ -67,13 +71,9 @@ fn a_stopped_film_says_where_it_ends() {
 
 #[test]
 fn a_step_goes_to_the_next_state_of_the_film() {
-    let mut gui = bare(1280.0, 800.0);
-    tell(&mut gui, Event::ModelChanged(model()));
-    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
     let states: Vec<usize> = (0..=STEPS).step_by(10).collect();
     let film = Trajectory::new(4, [1, 8, 8], schedule()).with_states(states.clone().into(), usize::MAX);
-    begin(&mut gui, sample, film);
-    states.iter().for_each(|doses| tell(&mut gui, Event::Frame(sample, frame(4, *doses))));
+    let (mut gui, sample) = computed(film, states);
     tell(&mut gui, Event::Finished(sample, Outcome::Done));
     gui.key_press(Key::Home);
     let mut at = |key: Key| {
@@ -92,13 +92,7 @@ fn a_step_goes_to_the_next_state_of_the_film() {
 
 #[test]
 fn frames_may_come_in_any_order() {
-    let mut gui = bare(1280.0, 800.0);
-    tell(&mut gui, Event::ModelChanged(model()));
-    let (Some(sample), _) = film_jobs(&mut gui) else { panic!() };
-    begin(&mut gui, sample, film(4, STEPS));
-    for doses in [3, 0, STEPS, 20, 1, 49] {
-        tell(&mut gui, Event::Frame(sample, frame(4, doses)));
-    }
+    let (mut gui, _) = computed(film(4, STEPS), [3, 0, STEPS, 20, 1, 49]);
     let (_, film) = gui.state().state.reverse.film.as_ref().unwrap();
     assert_eq!((film.len(), film.reached()), (6, Some(0)));
     gui.run_steps(3);
