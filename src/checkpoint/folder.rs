@@ -8,7 +8,39 @@ use std::path::Path;
 /// A folder that no other run can claim until this is dropped.
 #[derive(Debug)]
 pub struct Claim {
-    _lock: Option<File>,
+    lock: Option<File>,
+}
+
+impl Claim {
+    /// Checks that `dir` still is the claimed folder, or nothing: then it is made and claimed again.
+    ///
+    /// # Errors
+    /// Another folder is in its place, or it cannot be made.
+    pub fn hold(&mut self, dir: &Path) -> Result<()> {
+        let Some(own) = self.lock.as_ref().and_then(|lock| identity(&lock.metadata().ok()?)) else { return Ok(()) };
+        let Ok(there) = fs::metadata(dir) else {
+            fs::create_dir_all(dir).map_err(|e| Error::new("cannot save the run", e.to_string(), "").at(dir))?;
+            *self = claim(dir, true)?;
+            return Ok(());
+        };
+        if identity(&there) == Some(own) {
+            return Ok(());
+        }
+        let why = "its folder was moved away, and another is in its place";
+        Err(Error::new("cannot save the run", why, "move it back, or save to another folder").at(dir))
+    }
+}
+
+/// What tells a folder from others, where the system says it.
+#[cfg(unix)]
+fn identity(folder: &fs::Metadata) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    Some((folder.dev(), folder.ino()))
+}
+
+#[cfg(not(unix))]
+fn identity(_: &fs::Metadata) -> Option<(u64, u64)> {
+    None
 }
 
 /// Claims a folder for a run or a save, which may take the place of what a save left there only if `replace`.
@@ -26,7 +58,7 @@ pub fn claim(dir: &Path, replace: bool) -> Result<Claim> {
         let hint = "choose another folder, or go on with the run that is there (train --resume)";
         return Err(refuse(format!("there already is {name} in this folder, which would be replaced"), hint));
     }
-    Ok(Claim { _lock: lock })
+    Ok(Claim { lock })
 }
 
 /// Refuses a folder where a save would replace what this program did not write.
@@ -59,4 +91,28 @@ fn names(dir: &Path) -> Option<&'static str> {
 
 fn bare_model(dir: &Path) -> Option<&'static str> {
     [CONFIG, WEIGHTS].iter().all(|name| dir.join(name).is_file()).then_some(WEIGHTS)
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    #[test]
+    fn a_claim_notices_that_another_folder_is_in_the_place_of_its_own() {
+        use super::{claim, fs};
+        let tmp = tempfile::tempdir().unwrap();
+        let [run, aside] = ["run", "aside"].map(|name| tmp.path().join(name));
+        fs::create_dir(&run).unwrap();
+        let mut first = claim(&run, false).unwrap();
+        first.hold(&run).unwrap();
+        // moved away, with nothing in its place: a new folder, claimed as the first one was
+        fs::rename(&run, &aside).unwrap();
+        first.hold(&run).unwrap();
+        first.hold(&run).unwrap();
+        assert!(claim(&run, false).unwrap_err().to_string().contains("another run is writing there"));
+        fs::remove_dir(&run).unwrap();
+        fs::rename(&aside, &run).unwrap();
+        let _second = claim(&run, false).unwrap();
+        let e = first.hold(&run).unwrap_err().to_string();
+        assert!(e.contains("its folder was moved away, and another is in its place"), "{e}");
+    }
 }

@@ -1,4 +1,4 @@
-//! The models inside the program, so that it works from anywhere.
+//! The model inside the program, so that it works from anywhere.
 
 use super::{Checkpoint, load_embedded};
 use crate::error::Result;

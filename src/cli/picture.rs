@@ -231,7 +231,7 @@ pub(super) fn film(args: &FilmArgs, machine: &Machine) -> Result<()> {
         moments,
         scale: if format == Format::Strip { scale.min(2) } else { scale },
         delay_ms: 60,
-        captions: false,
+        captions: true,
         left: Vec::new(),
         by: Maker::of(&by),
         recipe: Recipe {

@@ -11,42 +11,42 @@ use std::time::{Duration, Instant};
 
 #[derive(Args, Debug)]
 pub(super) struct TrainArgs {
-    /// Network: digits16, mnist28, color32 or cifar10
-    #[arg(long, default_value = "mnist28")]
-    preset: String,
+    /// Network: digits16, mnist28, mnist28-large, color32 or cifar10 [default: mnist28]
+    #[arg(long)]
+    preset: Option<String>,
     /// "mnist", an IDX file or folder (plain or .gz), CIFAR-10 or CIFAR-100 batches (.bin), or a folder of images; again for
-    /// more of them
-    #[arg(long, default_value = "mnist")]
+    /// more of them [default: mnist]
+    #[arg(long)]
     data: Vec<String>,
     /// Noise schedule: linear (Ho et al. 2020), scaled_linear, squaredcos_cap_v2 (the cosine of Nichol & Dhariwal 2021) or
-    /// sigmoid
-    #[arg(long, value_name = "NAME", default_value_t = RunConfig::default().beta_schedule)]
-    beta_schedule: String,
-    /// What the network predicts: epsilon (Ho et al. 2020) or v_prediction (Salimans & Ho 2022)
-    #[arg(long, value_name = "NAME", default_value_t = RunConfig::default().prediction_type)]
-    prediction_type: String,
+    /// sigmoid [default: linear]
+    #[arg(long, value_name = "NAME")]
+    beta_schedule: Option<String>,
+    /// What the network predicts: epsilon (Ho et al. 2020) or v_prediction (Salimans & Ho 2022) [default: epsilon]
+    #[arg(long, value_name = "NAME")]
+    prediction_type: Option<String>,
     /// Mirror images at random, left and right [default: on for pictures, off for digits]
     #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
     flip: Option<bool>,
-    /// Optimiser steps in all [default: 20000; with --resume that of the run]
+    /// Optimiser steps in all [default: 20000]
     #[arg(long)]
     steps: Option<u64>,
-    /// Images per step
-    #[arg(long, default_value_t = RunConfig::default().batch)]
-    batch: usize,
-    /// The same seed and settings give the same bytes
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Adam's learning rate [default: 0.0002; with --resume that of the run]; another one is noted in the run's curves
+    /// Images per step [default: 64]
+    #[arg(long)]
+    batch: Option<usize>,
+    /// The same seed and settings give the same bytes [default: 0]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Adam's learning rate; another one at --resume is noted in the run's curves [default: 0.0002]
     #[arg(long)]
     lr: Option<f64>,
-    /// Steps of linear warm-up of the learning rate
-    #[arg(long, default_value_t = RunConfig::default().warmup)]
-    warmup: u64,
-    /// Steps at the end over which the learning rate falls linearly to zero
-    #[arg(long, default_value_t = RunConfig::default().decay)]
-    decay: u64,
-    /// Decay of the moving average of the weights [default: 0.9999; with --resume that of the run]
+    /// Steps of linear warm-up of the learning rate [default: 500]
+    #[arg(long)]
+    warmup: Option<u64>,
+    /// Steps at the end over which the learning rate falls linearly to zero [default: 0]
+    #[arg(long)]
+    decay: Option<u64>,
+    /// Decay of the moving average of the weights [default: 0.9999]
     #[arg(long)]
     ema: Option<f64>,
     /// Folder for the model, saved at the start, every two minutes and at the end; a new run needs a folder without one
@@ -55,33 +55,42 @@ pub(super) struct TrainArgs {
     /// Save every so many steps, too
     #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
     save_every: Option<u64>,
-    /// Samples into the run's event file every so many steps [default: 0 for none; with --resume as before]
+    /// Samples into the run's event file every so many steps; 0 for none [default: 0]
     #[arg(long, value_name = "STEPS")]
     preview_every: Option<u64>,
-    /// Go on from the checkpoint in --out; ends with the same bytes as a run that never stopped
+    /// Go on from the checkpoint in --out, with its settings in place of the defaults; ends with the same bytes as a run that
+    /// never stopped
     #[arg(long)]
     resume: bool,
 }
 
+impl TrainArgs {
+    /// What was asked for; the rest is as in `usual`.
+    fn config(&self, usual: RunConfig) -> RunConfig {
+        let a = self;
+        RunConfig {
+            preset: a.preset.clone().unwrap_or(usual.preset),
+            data: if a.data.is_empty() { usual.data } else { Source::join(a.data.iter().map(String::as_str)) },
+            beta_schedule: a.beta_schedule.clone().unwrap_or(usual.beta_schedule),
+            prediction_type: a.prediction_type.clone().unwrap_or(usual.prediction_type),
+            flip: a.flip.or(usual.flip),
+            seed: a.seed.unwrap_or(usual.seed),
+            steps: a.steps.unwrap_or(usual.steps),
+            batch: a.batch.unwrap_or(usual.batch),
+            learning_rate: a.lr.unwrap_or(usual.learning_rate),
+            warmup: a.warmup.unwrap_or(usual.warmup),
+            decay: a.decay.unwrap_or(usual.decay),
+            ema_decay: a.ema.unwrap_or(usual.ema_decay),
+            preview_every: a.preview_every.unwrap_or(usual.preview_every),
+            ..usual
+        }
+    }
+}
+
 pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
-    let usual = RunConfig::default();
-    let of_the_run = args.resume.then(|| steps_of(&args.out)).flatten();
-    let config = RunConfig {
-        preset: args.preset.clone(),
-        data: Source::join(args.data.iter().map(String::as_str)),
-        beta_schedule: args.beta_schedule.clone(),
-        prediction_type: args.prediction_type.clone(),
-        flip: args.flip,
-        seed: args.seed,
-        steps: args.steps.or(of_the_run).unwrap_or(usual.steps),
-        batch: args.batch,
-        learning_rate: args.lr.unwrap_or(usual.learning_rate),
-        warmup: args.warmup,
-        decay: args.decay,
-        ema_decay: args.ema.unwrap_or(usual.ema_decay),
-        preview_every: args.preview_every.unwrap_or(0),
-        ..usual
-    };
+    let of_the_run = args.resume.then(|| run_in(&args.out)).flatten();
+    let usual = of_the_run.unwrap_or_else(|| RunConfig { preview_every: 0, ..RunConfig::default() });
+    let config = args.config(usual);
     config.validate()?;
     let session = Session::start(machine, None)?;
     let bar = progress_bar(config.steps, "steps");
@@ -127,13 +136,50 @@ pub(super) fn run(args: &TrainArgs, machine: &Machine) -> Result<()> {
     result.and(said)
 }
 
-/// Steps in all of the run in that folder; what is wrong with it is said when the run goes on.
-fn steps_of(dir: &Path) -> Option<u64> {
-    checkpoint::read_state(dir).ok()?["run"]["steps"].as_u64()
+/// The settings of the run in that folder; what is wrong with it is said when the run goes on.
+fn run_in(dir: &Path) -> Option<RunConfig> {
+    serde_json::from_value(checkpoint::read_state(dir).ok()?["run"].take()).ok()
 }
 
 fn words(m: &Metrics) -> String {
     let loss = m.history.mean_loss(100).map_or_else(String::new, |loss| format!("loss {loss:.4}  "));
     let left = m.seconds_left.round() as u64;
     format!("{loss}{:.0} images/s  {}:{:02} min left", m.images_per_s, left / 60, left % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        train: TrainArgs,
+    }
+
+    #[test]
+    fn the_defaults_are_those_that_the_help_names() {
+        let usual = RunConfig::default();
+        let expected = [
+            ("preset", usual.preset),
+            ("data", usual.data),
+            ("beta_schedule", usual.beta_schedule),
+            ("prediction_type", usual.prediction_type),
+            ("steps", usual.steps.to_string()),
+            ("batch", usual.batch.to_string()),
+            ("seed", usual.seed.to_string()),
+            ("lr", usual.learning_rate.to_string()),
+            ("warmup", usual.warmup.to_string()),
+            ("decay", usual.decay.to_string()),
+            ("ema", usual.ema_decay.to_string()),
+        ];
+        let command = Cli::command();
+        let help = |id: &str| command.get_arguments().find(|arg| arg.get_id() == id).unwrap().get_help().unwrap();
+        for (id, value) in expected {
+            let help = help(id).to_string();
+            assert!(help.ends_with(&format!("[default: {value}]")), "{id}: {help}");
+        }
+        assert!(crate::engine::preset_names().iter().all(|name| help("preset").to_string().contains(name)));
+    }
 }

@@ -52,7 +52,7 @@ impl Source {
     }
 
     /// Each place by itself.
-    pub(super) fn places(&self) -> &[Self] {
+    pub fn places(&self) -> &[Self] {
         match self {
             Self::Several(sources) => sources,
             Self::Rest(of) => of.places(),

@@ -27,12 +27,6 @@ pub fn q_step(schedule: &Schedule, x_prev: &Images, t: usize, z: &Images) -> Ima
     Images { data: weighted_sum((1.0 - beta).sqrt(), &x_prev.data, beta.sqrt(), &z.data), ..*x_prev }
 }
 
-/// Mean of q(x_{t-1}|x_t, x_0) (Eq. 7); its variance is `schedule.posterior_variance[t]`.
-pub fn q_posterior_mean(schedule: &Schedule, x_start: &Images, x_t: &Images, t: usize) -> Images {
-    let (a, b) = (schedule.posterior_mean_coef1[t], schedule.posterior_mean_coef2[t]);
-    Images { data: weighted_sum(a, &x_start.data, b, &x_t.data), ..*x_t }
-}
-
 /// x̂_0 = (x_t - √(1-ᾱ_t) ε) / √ᾱ_t (Eq. 15).
 pub fn predict_xstart_from_eps(schedule: &Schedule, x_t: &Images, t: usize, eps: &Images) -> Images {
     let ac = schedule.alphas_cumprod[t];

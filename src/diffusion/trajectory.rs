@@ -90,9 +90,9 @@ pub struct Trajectory {
 pub enum Quantity {
     /// x_t itself.
     State,
-    /// x̂_0 (Eq. 15), clipped to [-1, 1].
+    /// x̂_0 (Eq. 15), clipped to [-1, 1] where the film clips.
     PredictedStart,
-    /// ε̂, the network's output.
+    /// ε̂: what a network predicts, what follows from its v̂, or the oracle's.
     PredictedNoise,
     /// x_{t-1} - x_t, what the step from this state changes.
     Dose,

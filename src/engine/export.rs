@@ -138,7 +138,11 @@ enum Output {
 }
 
 impl ExportJob {
-    pub(super) fn new(job: JobId, request: ExportRequest) -> Self {
+    pub(super) fn new(job: JobId, mut request: ExportRequest) -> Self {
+        if request.format == Format::Grid {
+            let before = request.moments.len().saturating_sub(1);
+            request.moments.drain(..before);
+        }
         Self { job, request, sources: Sources::default(), again: None, output: Output::Nothing, done: 0 }
     }
 
@@ -241,11 +245,11 @@ impl ExportJob {
             (Format::Strip, Output::Strip(frames)) => frames.push(r.frame(doses)?),
             (Format::Strip, output) => *output = Output::Strip(vec![r.frame(doses)?]),
             (Format::Grid, _) => {
-                let picture = export::render(&r.frame(doses)?, &r.options(doses, &text))?;
+                let picture = export::render(&r.frame(doses)?, &r.options(doses))?;
                 export::write_png(&r.path, &picture, &[("Comment", &text)])?;
             }
             (Format::Movie(container), output) => {
-                let picture = export::render(&r.frame(doses)?, &r.options(doses, &text))?;
+                let picture = export::render(&r.frame(doses)?, &r.options(doses))?;
                 if !matches!(output, Output::Movie(_)) {
                     let (size, frames) = (picture.dimensions().into(), r.moments.len());
                     *output = Output::Movie(Movie::create(&r.path, container, size, frames, r.delay_ms, &text)?);
@@ -297,7 +301,7 @@ impl ExportRequest {
     }
 
     /// Each caption names the very state that is shown: a film of fewer steps stays in one for several timesteps.
-    fn options(&self, doses: usize, text: &str) -> FilmOptions {
+    fn options(&self, doses: usize) -> FilmOptions {
         let film = self.sides(doses).next();
         let captions = self.sides(doses).map(|(film, _, by)| {
             let who = format!("{} t={}", by.map_or("DATA", Maker::name), film.state(doses));
@@ -307,9 +311,7 @@ impl ExportRequest {
             timesteps: film.map_or(1, |(film, ..)| film.steps()),
             columns: film.map_or(1, |(film, ..)| (film.n() as f64).sqrt().ceil() as usize),
             scale: self.scale,
-            delay_ms: self.delay_ms,
             captions: if self.captions { captions.collect() } else { Vec::new() },
-            comment: text.to_owned(),
         }
     }
 
@@ -325,25 +327,31 @@ impl ExportRequest {
     /// The first two lines of a table: the recipe as a comment, and the names of its columns.
     fn head(&self, text: &str) -> String {
         let mut table = format!("# {text}\nt,beta,alphas_cumprod,snr");
-        for (.., name) in self.sides(0) {
-            let name = name.map_or("DATA", Maker::name).to_lowercase();
-            // writing to a string cannot fail
-            write!(table, ",{name}_mean,{name}_sd").unwrap_or_default();
+        if self.forward.is_some() {
+            table += ",data_mean,data_sd";
+        }
+        if self.reverse.is_some() {
+            table += ",reverse_mean,reverse_sd,reverse_by";
         }
         table + ",c_x_t,c_xstart,c_eps,sigma\n"
     }
 
-    /// The numbers at `doses`.
+    /// The numbers at `doses`; the schedule is that of the reverse film, if there is one.
     fn row(&self, doses: usize, table: &mut String) {
-        let Some((film, ..)) = self.sides(doses).next() else { return };
+        let Some((_, film)) = self.reverse.as_ref().or(self.forward.as_ref()) else { return };
         let schedule = film.schedule();
-        let beta = doses.checked_sub(1).and_then(|t| schedule.betas.get(t)).copied().unwrap_or_default();
+        let beta = doses.checked_sub(1).and_then(|t| schedule.betas.get(t)).map_or_else(String::new, f64::to_string);
         let snr = schedule.snr(doses);
+        // writing to a string cannot fail
         write!(table, "{doses},{beta},{},{snr}", schedule.alpha_bar(doses)).unwrap_or_default();
-        for (film, quantity, _) in self.sides(doses) {
+        for (film, quantity, by) in self.sides(doses) {
             let images = film.at(doses).and_then(|frame| film.view(frame, quantity));
             let [mean, sd] = images.map_or([f64::NAN; 2], |images| moments(&images));
             write!(table, ",{mean},{sd}").unwrap_or_default();
+            if let Some(by) = by {
+                write!(table, ",{}", [by.name(), &by.weights()].join(" ").trim_end().to_lowercase())
+                    .unwrap_or_default();
+            }
         }
         let step = self.reverse.as_ref().and_then(|(_, film)| film.at(doses)?.step());
         match step {

@@ -265,7 +265,7 @@ pub struct ForwardRequest {
 /// What a person should know about a model.
 #[derive(Clone, Debug)]
 pub struct ModelInfo {
-    /// Short name: preset or folder.
+    /// Short name: the shipped one, its folder, its name on the hub, or "mnist28 in training".
     pub name: String,
     /// [c, h, w] of its pictures.
     pub shape: [usize; 3],
@@ -296,7 +296,7 @@ pub struct Metrics {
     pub step: u64,
     /// Steps in all.
     pub total: u64,
-    /// Speed over the last seconds.
+    /// Speed over the last 63 steps at most, without what lay between them.
     pub images_per_s: f64,
     /// Estimated time left.
     pub seconds_left: f64,
@@ -306,6 +306,8 @@ pub struct Metrics {
     pub state: TrainingState,
     /// Settings that may change, as they are now: all three are there.
     pub settings: Changes,
+    /// Whether its last save failed.
+    pub save_failed: bool,
     /// The curves.
     pub history: Arc<History>,
     /// The oracle's loss by timestep, as far as it is known.

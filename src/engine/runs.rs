@@ -107,14 +107,19 @@ pub(super) struct RunsJob {
 }
 
 impl RunsJob {
-    pub(super) fn start(job: JobId, folder: &Path) -> Result<Self> {
+    pub(super) fn start(job: JobId, folder: &Path, out: &Outbox) -> Result<Self> {
         let cannot = |e: std::io::Error| {
             Error::new("cannot list the runs", e.to_string(), "choose the folder that your runs are in").at(folder)
         };
         let entries = fs::read_dir(folder).map_err(cannot)?.flatten().map(|entry| entry.path());
         let mut left: Vec<PathBuf> = entries.filter(|dir| dir.join("film").is_dir()).collect();
         left.sort();
-        left.truncate(MOST_RUNS);
+        if left.len() > MOST_RUNS {
+            let why = format!("it holds {} runs", left.len());
+            let hint = format!("the first {MOST_RUNS} by name are listed; move the others to a folder of their own");
+            out.send(Event::Warning(Error::new("cannot list all of the folder", why, hint).at(folder).to_string()));
+            left.truncate(MOST_RUNS);
+        }
         Ok(Self { job, total: left.len() as u64, left: left.into() })
     }
 

@@ -223,6 +223,11 @@ impl Album {
         Ok(())
     }
 
+    /// Writes none any more: what has the folder's name now is not the run's.
+    pub(super) fn leave_folder(&mut self) {
+        self.dir = None;
+    }
+
     /// Writes all of them into another folder, in the place of those that are there.
     pub(super) fn copy_to(&self, dir: &Path) -> Result<()> {
         checkpoint::drop_snapshots(dir, None)?;

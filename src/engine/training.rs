@@ -64,6 +64,8 @@ pub(super) struct TrainingJob {
     saving: Option<Saving>,
     /// Whether a save became due while another one was under way.
     save_next: bool,
+    /// Whether the last save failed.
+    save_failed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -147,6 +149,7 @@ impl TrainingJob {
             saved: now,
             saving: None,
             save_next: false,
+            save_failed: false,
         };
         if !goes_on {
             // so that there is something to resume from the first moment, and a disk that is full is known now
@@ -272,6 +275,10 @@ impl TrainingJob {
             if drawing.is_shown() {
                 self.previews.done();
             }
+            if self.hold_folder().is_err() {
+                // which the next save says
+                self.album.leave_folder();
+            }
             drawing.finish(self.job, &mut self.album, self.log.as_mut(), out);
             // the pause for the pictures is not training speed
             self.pace.clear();
@@ -299,7 +306,7 @@ impl TrainingJob {
             Ok(stats) => stats,
             Err(e) => {
                 // the trainer is back at a good state: keep that, and not what may have been saved since
-                out.send(Event::Metrics(self.job, self.metrics()));
+                self.tell_surely(out);
                 let kept = self.album.rewind(self.trainer.steps_done()).and(self.save_if_due_at_exit());
                 if let Err(e) = kept {
                     out.send(Event::Warning(e.to_string()));
@@ -328,6 +335,7 @@ impl TrainingJob {
         self.save_next |= self.saved.elapsed() >= SAVE_EVERY;
         if let Err(e) = self.save_meanwhile() {
             // a full disk shall not end a run: the next save may work
+            self.save_failed = true;
             out.send(Event::Warning(e.to_string()));
         }
         Ok(())
@@ -382,17 +390,29 @@ impl TrainingJob {
         let Some(dir) = self.out_dir.as_ref().filter(|_| self.save_next && self.saving.is_none()) else {
             return Ok(());
         };
+        let dir = dir.clone();
         self.log.iter_mut().for_each(RunLog::sync);
         (self.save_next, self.saved) = (false, Instant::now());
-        self.saving = Some(Saving::start(dir.clone(), self.trainer.steps_done(), self.trainer.snapshot())?);
+        self.hold_folder()?;
+        self.saving = Some(Saving::start(dir, self.trainer.steps_done(), self.trainer.snapshot())?);
         self.changed = false;
         Ok(())
+    }
+
+    /// Sees that the run's folder still is its own.
+    fn hold_folder(&mut self) -> Result<()> {
+        match (&mut self.claim, &self.out_dir) {
+            (Some(claim), Some(dir)) => claim.hold(dir),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for the save under way, if there is one.
     pub(super) fn end_saving(&mut self) -> Result<()> {
         if let Some(saving) = self.saving.take() {
-            self.saved_step = saving.end()?;
+            let saved = saving.end();
+            self.save_failed = saved.is_err();
+            self.saved_step = saved?;
         }
         Ok(())
     }
@@ -408,6 +428,11 @@ impl TrainingJob {
         compute.run(|| floor.advance())?;
         self.floored = (self.floored.0 + begun.elapsed(), Arc::new(self.floor.floor()));
         Ok(())
+    }
+
+    /// Tells its numbers also where the window is behind.
+    pub(super) fn tell_surely(&self, out: &Outbox) {
+        out.send(Event::Metrics(self.job, self.metrics()));
     }
 
     /// Tells its numbers.
@@ -431,6 +456,7 @@ impl TrainingJob {
                 ema_decay: Some(run.ema_decay),
                 preview_every: Some(run.preview_every),
             },
+            save_failed: self.save_failed,
             history: Arc::new(self.trainer.history().clone()),
             floor: Arc::clone(&self.floored.1),
             verdicts: self.trainer.examine().into(),
@@ -454,6 +480,13 @@ impl TrainingJob {
     }
 
     fn save(&mut self) -> Result<()> {
+        let saved = self.try_to_save();
+        self.save_failed = saved.is_err();
+        saved
+    }
+
+    fn try_to_save(&mut self) -> Result<()> {
+        self.hold_folder()?;
         let given_up = self.out_dir.as_ref().filter(|_| self.claim.is_none());
         let _claim = given_up.map(|dir| self.claim_again(dir)).transpose()?;
         if let Some(dir) = &self.out_dir {

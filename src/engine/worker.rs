@@ -1,5 +1,4 @@
-//! The worker: takes commands, advances the current job by one unit, sends events. One unit is one network call, one
-//! training step, or one forward film.
+//! The worker: takes commands, advances the current job by one unit (ARCHITECTURE.md says what that is), sends events.
 
 use super::aside::Aside;
 use super::comparison::{CompareRequest, Comparer};
@@ -163,13 +162,18 @@ impl Worker<'_> {
         nothing && !self.training.as_ref().is_some_and(TrainingJob::has_work)
     }
 
-    /// Runs one unit; a failure or panic ends its job, not the worker.
-    fn guard(&mut self, job: JobId, unit: impl FnOnce(&mut Self) -> Result<()>) -> bool {
-        let result = catch_unwind(AssertUnwindSafe(|| unit(self))).unwrap_or_else(|panic| {
+    /// Runs one unit; a panic is an error like others.
+    fn attempt(&mut self, unit: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        catch_unwind(AssertUnwindSafe(|| unit(self))).unwrap_or_else(|panic| {
             let why = panic.downcast_ref::<String>().map(String::as_str);
             let why = why.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason");
             Err(Error::new("the program made a mistake", why.to_owned(), "please report this"))
-        });
+        })
+    }
+
+    /// Runs one unit; a failure or panic ends its job, not the worker.
+    fn guard(&mut self, job: JobId, unit: impl FnOnce(&mut Self) -> Result<()>) -> bool {
+        let result = self.attempt(unit);
         let failed = result.is_err();
         if failed {
             self.out.finished(job, result);
@@ -300,6 +304,10 @@ impl Worker<'_> {
             }
             Command::Train(job, request) => {
                 self.end_training();
+                if let Some(dir) = &request.out {
+                    // from now on a run's
+                    self.saved.retain(|saved| *saved != place(dir));
+                }
                 // it may be of the training before
                 self.comparer = None;
                 self.guard(job, |w| {
@@ -352,7 +360,7 @@ impl Worker<'_> {
             Command::ReadRuns(job, folder) => {
                 self.end_runs();
                 self.guard(job, |w| {
-                    w.runs = Some(RunsJob::start(job, &folder)?);
+                    w.runs = Some(RunsJob::start(job, &folder, w.out)?);
                     Ok(())
                 });
             }
@@ -427,16 +435,21 @@ impl Worker<'_> {
             }
         } else if let Some(training) = self.training.as_ref().filter(|training| training.has_work()) {
             let job = training.job();
-            let ok = self.guard(job, |w| match &mut w.training {
+            let result = self.attempt(|w| match &mut w.training {
                 Some(training) => training.advance(w.out),
                 None => Ok(()),
             });
-            if !ok {
+            if let Err(e) = result {
                 // after a mistake of the program: the state of the step before is whole
-                self.guard(job, |w| w.training.as_mut().map_or(Ok(()), TrainingJob::save_if_due_at_exit));
+                let saved = self.attempt(|w| w.training.as_mut().map_or(Ok(()), TrainingJob::save_if_due_at_exit));
                 if let Some(training) = &mut self.training {
                     training.halt();
+                    training.tell_surely(self.out);
                 }
+                if let Err(other) = saved.or_else(|again| if again == e { Ok(()) } else { Err(again) }) {
+                    self.out.send(Event::Warning(other.to_string()));
+                }
+                self.out.finished(job, Err(e));
             }
         }
     }
@@ -554,7 +567,6 @@ impl Worker<'_> {
         if let Some(training) = training.filter(|_| own) {
             training.end_saving()?;
         }
-        let place = |dir: &Path| dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
         checkpoint::save(dir, &self.model(which)?.checkpoint)?;
         match (which, &self.training) {
@@ -562,7 +574,14 @@ impl Worker<'_> {
             (Which::Training, Some(training)) => training.album().copy_to(dir)?,
             _ => checkpoint::drop_snapshots(dir, None)?,
         }
-        self.saved.push(place(dir));
+        if !own {
+            self.saved.push(place(dir));
+        }
         Ok(())
     }
+}
+
+/// The one name of a folder.
+fn place(dir: &Path) -> PathBuf {
+    dir.canonicalize().unwrap_or_else(|_| dir.to_owned())
 }

@@ -35,12 +35,8 @@ pub struct FilmOptions {
     pub columns: usize,
     /// Screen pixels per pixel of the model, each way.
     pub scale: usize,
-    /// Time a frame stays, in steps of 10 ms, 20 at least.
-    pub delay_ms: u32,
     /// Two lines over the pictures of each side; empty for no captions. Of capitals, digits, spaces and t.
     pub captions: Vec<[String; 2]>,
-    /// Where the film comes from: goes into the file as a comment.
-    pub comment: String,
 }
 
 /// A PNG with time running from left to right through `frames`; every picture has a row for each side. `text` as in
@@ -70,7 +66,7 @@ pub fn write_film_strip(path: &Path, frames: &[FilmFrame], scale: usize, text: &
 /// A frame of a film, at its full size.
 ///
 /// # Errors
-/// If its sides differ in number or size of pictures, or there is none.
+/// If its sides differ in number or size of pictures, if there is none, or if the frame would be past 1 GiB.
 pub fn render(frame: &FilmFrame, options: &FilmOptions) -> Result<RgbImage> {
     check(std::slice::from_ref(frame))?;
     let small = draw(frame, options);

@@ -24,10 +24,11 @@ pub trait Denoiser {
     /// [c, h, w] of its pictures.
     fn shape(&self) -> [usize; 3];
 
-    /// ε̂(x_t, t), one `t` for each picture; whole or not.
+    /// ε̂(x_t, t), one `t` for each picture.
     ///
     /// # Errors
-    /// The pictures do not fit, or the device fails.
+    /// The pictures do not fit, the device fails, or the denoiser has no such timestep: one that predicts v wants whole ones,
+    /// the oracle one for all pictures.
     fn predict(&self, x_t: &Images, t: &[f32]) -> Result<Images>;
 }
 

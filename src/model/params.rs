@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use std::collections::HashMap;
 
-/// One tensor for each parameter of a network, in order. The tensors may be variables or plain.
+/// One tensor for each parameter of a network, in order. The tensors may be tracked or plain.
 #[derive(Clone, Debug)]
 pub struct Params(Vec<(String, Tensor)>);
 

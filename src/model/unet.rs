@@ -35,8 +35,8 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// Builds the network of `config` over `params`, which may be variables (training) or plain tensors (sampling:
-    /// candle records a graph for any expression that touches a variable).
+    /// Builds the network of `config` over `params`, which may be tracked (training, see `kernels::tracked`) or plain
+    /// (sampling: on candle's path any expression that touches a variable is recorded).
     ///
     /// # Errors
     /// `config` cannot be run, see [`Config::validate`], or `params` lacks a tensor of it.
@@ -81,7 +81,7 @@ impl UNet {
         &self.device
     }
 
-    /// ε̂(x_t, t) (Ho et al. 2020, Eq. 11): `x` is [n, c, h, w], `t` one number for each picture, whole or not. With
+    /// What the network was trained to predict of x_t, ε (Ho et al. 2020, Eq. 11) or v: `x` is [n, c, h, w], `t` one number for each picture, whole or not. With
     /// `dropout` as in training, without as in sampling.
     ///
     /// # Errors

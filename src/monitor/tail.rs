@@ -16,8 +16,10 @@ pub(super) struct Tail {
     read: u64,
     /// What identifies the file, as far as the system tells.
     identity: Option<u64>,
-    /// What is wrong with it, in words.
-    pub problem: Option<String>,
+    /// The first damage that was passed over.
+    damage: Option<String>,
+    /// What stood in the way of the last look.
+    obstacle: Option<String>,
 }
 
 /// What a look at a file brought.
@@ -40,11 +42,16 @@ fn identity(_: &Metadata) -> Option<u64> {
 
 impl Tail {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, read: 0, identity: None, problem: None }
+        Self { path, read: 0, identity: None, damage: None, obstacle: None }
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What is wrong with it, in words.
+    pub fn problem(&self) -> Option<&str> {
+        self.damage.as_deref().or(self.obstacle.as_deref())
     }
 
     /// Reads the whole records after those that were read.
@@ -52,7 +59,7 @@ impl Tail {
         match self.next() {
             Ok(seen) => seen,
             Err(e) => {
-                self.problem = Some(e.to_string());
+                self.obstacle = Some(e.to_string());
                 Seen::Grown(Vec::new(), false)
             }
         }
@@ -65,11 +72,12 @@ impl Tail {
         }
         let now = identity(&there);
         if there.len() < self.read || self.identity.is_some() && self.identity != now {
-            (self.read, self.identity, self.problem) = (0, None, None);
+            (self.read, self.identity, self.damage, self.obstacle) = (0, None, None, None);
             return Ok(Seen::Replaced);
         }
         self.identity = now;
         if there.len() == self.read {
+            self.obstacle = None;
             return Ok(Seen::Grown(Vec::new(), false));
         }
         let mut piece = PIECE;
@@ -81,7 +89,7 @@ impl Tail {
             let at_end = (bytes.len() as u64) < piece;
             let mut events = Vec::new();
             let (mut used, mut parts) = (0, 0);
-            self.problem = None;
+            self.obstacle = None;
             let wanted = loop {
                 if parts > MOST_PARTS {
                     break None;
@@ -93,17 +101,17 @@ impl Tail {
                                 events.push(event);
                                 parts += its;
                             }
-                            Err(why) => self.note(used, &why),
+                            Err(why) => self.pass_over(used, &why),
                         }
                         used += all;
                     }
                     // the last one may still be on its way
                     Head::Spoiled(all) if used + all < bytes.len() || !at_end => {
-                        self.note(used, "the check sum of a record is wrong, so it is left out");
+                        self.pass_over(used, "the check sum of a record is wrong, so it is left out");
                         used += all;
                     }
                     Head::Broken(why) => {
-                        self.note(used, why);
+                        self.obstacle = Some(self.damaged(used, why));
                         break None;
                     }
                     Head::Partial(all) => break Some(all as u64),
@@ -119,9 +127,14 @@ impl Tail {
         }
     }
 
-    fn note(&mut self, used: usize, why: &str) {
-        let place = self.read + used as u64;
-        self.problem.get_or_insert_with(|| format!("damaged at byte {place}: {why}"));
+    fn pass_over(&mut self, used: usize, why: &str) {
+        if self.damage.is_none() {
+            self.damage = Some(self.damaged(used, why));
+        }
+    }
+
+    fn damaged(&self, used: usize, why: &str) -> String {
+        format!("damaged at byte {}: {why}", self.read + used as u64)
     }
 }
 
@@ -149,7 +162,7 @@ mod tests {
             let Seen::Grown(events, more) = tail.look() else { panic!() };
             looks.push(events);
             if !more {
-                return (looks, tail.problem);
+                return (looks, tail.problem().map(str::to_owned));
             }
         }
     }
@@ -178,5 +191,18 @@ mod tests {
         let (looks, problem) = looks(&vec![summary(vec![Value::default(); EACH]); 100]);
         assert_eq!((looks.concat().len(), problem), (100, None));
         assert!(looks.iter().all(|events| events.len() * EACH <= MOST_PARTS + EACH));
+    }
+
+    #[test]
+    fn damage_far_from_the_end_of_a_long_file_is_still_told() {
+        let long = summary(vec![Value::default(); 1 << 12]);
+        let mut records = vec![summary(vec![Value::default(); MOST_PARTS + 1])];
+        records.extend(std::iter::repeat_n(long, 100));
+        let (looks, problem) = looks(&records);
+        assert!(looks.len() > 2);
+        assert_eq!(
+            problem.as_deref(),
+            Some("damaged at byte 0: a record holds more than 65536 values, so it is left out")
+        );
     }
 }

@@ -158,11 +158,11 @@ impl Watch {
             if unfinished.contains(&folder) {
                 continue;
             }
-            let problem = tail.problem.clone();
+            let problem = tail.problem().map(str::to_owned);
             match tail.look() {
                 Seen::Replaced => replaced.push(folder),
                 Seen::Grown(events, rest) => {
-                    changed |= !events.is_empty() || tail.problem != problem;
+                    changed |= !events.is_empty() || tail.problem() != problem.as_deref();
                     if rest {
                         unfinished.insert(folder.clone());
                     }
@@ -193,7 +193,7 @@ impl Watch {
     /// All that was read.
     pub fn watched(&self) -> Watched {
         let problem = |tail: &Tail| {
-            let why = tail.problem.clone()?;
+            let why = tail.problem()?;
             Some(Error::new("cannot read all of an event file", why, "").at(tail.path()).to_string())
         };
         Watched {

@@ -149,7 +149,7 @@ fn prior_gap(s: &Signals<'_>) -> Option<Verdict> {
         "The noisiest state still shows the picture: the prior gap is {:.3} bits/dim, not about 0.00001",
         s.prior_bits
     );
-    verdict(Finding::PriorGap, what, "Take a schedule with more steps or larger betas (F7 shows them)")
+    verdict(Finding::PriorGap, what, "Take another noise schedule (F7 shows them)")
 }
 
 fn dead_layers(s: &Signals<'_>) -> Option<Verdict> {

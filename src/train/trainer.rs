@@ -187,7 +187,8 @@ impl Trainer {
             let why = format!("its settings differ from those asked for: {}", differences(&state.run, &now));
             return Err(refuse(
                 why,
-                "resume with the settings it was started with; only steps, learning rate and EMA decay may change",
+                "resume with the settings it was started with; only steps, learning rate, EMA decay and the steps between \
+                 samples may change",
             ));
         }
         let run = RunConfig { learning_rate, ema_decay, preview_every, ..plan.run };
@@ -497,11 +498,15 @@ impl Trainer {
         images.map(of).collect()
     }
 
-    /// To the last good state, if there is one; its step.
+    /// To the last good state, if there is one; its step. Settings that were changed since stay as they are, but for a
+    /// learning rate that was raised.
     fn go_back(&mut self) -> candle_core::Result<Option<u64>> {
         let Some(good) = self.good.take() else { return Ok(None) };
         (self.slots, self.state) = good.restore(&self.slots)?;
-        self.plan.run = self.state.run.clone();
+        let now = &mut self.plan.run;
+        now.learning_rate = now.learning_rate.min(self.state.run.learning_rate);
+        changes::note(&mut self.state.history.changes, self.state.step, &self.state.run, &self.plan.run);
+        self.state.run = self.plan.run.clone();
         Ok(Some(self.state.step))
     }
 
@@ -534,13 +539,31 @@ mod tests {
     use super::*;
     use crate::data::Dataset;
 
-    #[test]
-    fn a_run_whose_last_good_state_is_gone_is_not_saved_once_its_weights_are_no_numbers() {
+    fn small() -> (Trainer, Dataset) {
         let plan = RunConfig { preset: "digits16".into(), batch: 4, ..RunConfig::default() }.validate().unwrap();
         let (source, shape) = plan.data_place();
         let data = Dataset::load(&source, shape, &|_, _| true).unwrap();
         let compute = Arc::new(Compute::new(Device::Cpu, 1, || ()).unwrap());
-        let mut run = Trainer::new(plan, compute).unwrap();
+        (Trainer::new(plan, compute).unwrap(), data)
+    }
+
+    #[test]
+    fn a_rate_that_was_lowered_since_the_last_good_state_stays_lowered() {
+        let (mut run, data) = small();
+        run.step(&data).unwrap();
+        run.change(&Changes { learning_rate: Some(1e-5), ..Changes::default() }).unwrap();
+        run.step(&data).unwrap();
+        let e = run.diverged(&Culprit::Loss(f64::NAN, None));
+        assert!(e.hint.contains("back at step 0") && e.hint.contains("below 0.00001"), "{e}");
+        let change = run.history().changes().last().unwrap();
+        assert_eq!((run.steps_done(), change.after, change.from, change.to), (0, 0, 2e-4, 1e-5));
+        let saved = run.checkpoint().unwrap().training.unwrap().state;
+        assert_eq!((&saved["run"]["learning_rate"], run.plan().run.learning_rate), (&1e-5.into(), 1e-5));
+    }
+
+    #[test]
+    fn a_run_whose_last_good_state_is_gone_is_not_saved_once_its_weights_are_no_numbers() {
+        let (mut run, data) = small();
         run.step(&data).unwrap();
         // before the weights have moved, nothing is lost
         run.good = Some(Good::unreadable(&run.state));

@@ -321,9 +321,9 @@ impl Window {
     pub(super) fn ask_path(&mut self, usage: PathUse) {
         let asked = self.unsaved.is_some() || self.view == View::Training || self.state.model.is_none();
         let at_risk = |t: &Training| t.phase == Phase::Busy || t.unsaved().is_some();
-        let training = self.state.training.as_ref().filter(|t| t.model.is_some() && (asked || at_risk(t)));
+        let training = self.state.training.as_ref().filter(|t| t.held().is_some() && (asked || at_risk(t)));
         self.to_save = if training.is_some() { Which::Training } else { Which::Loaded };
-        let model = training.map_or(self.state.model.as_ref(), |t| t.model.as_ref());
+        let model = training.map_or(self.state.model.as_ref(), Training::held);
         let name = model.filter(|_| usage == PathUse::SaveModel).map(|model| model.name.clone());
         self.path = Some(PathDialog::new(usage, name));
     }

@@ -422,7 +422,7 @@ pub fn table() -> Vec<Entry> {
             A::BringBack,
             In(Film),
             "Bring back",
-            "Let the model return from this noisy picture, each time with new noise (SDEdit)",
+            "Let the model return from this noisy picture; again at the same t: with another seed (SDEdit)",
             Some((NONE, Key::V)),
         ),
         entry(
@@ -452,21 +452,21 @@ pub fn table() -> Vec<Entry> {
             A::Look(Quantity::PredictedStart),
             In(Film),
             "Show predicted x_0",
-            "The picture that the network expects at the end",
+            "The picture that the network, or the oracle, expects at the end",
             Some((NONE, Key::P)),
         ),
         entry(
             A::Look(Quantity::PredictedNoise),
             In(Film),
             "Show predicted noise",
-            "What the network takes for noise in x_t",
+            "What the network, or the oracle, takes for noise in x_t",
             Some((NONE, Key::E)),
         ),
         entry(
             A::Look(Quantity::Dose),
             In(Film),
             "Show the change of a step",
-            "What the step from this state changes: x_{t−1} − x_t",
+            "What the step from this state changes",
             Some((NONE, Key::C)),
         ),
         entry(

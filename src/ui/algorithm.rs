@@ -1,6 +1,7 @@
 //! Algorithms 1 and 2 of the paper, line by line with live values.
 
 use super::actions::UiAction;
+use super::axis;
 use super::state::AppState;
 use super::step::Equation;
 use super::style;
@@ -58,8 +59,9 @@ pub fn target(go: Move, state: &AppState, doses: usize) -> Option<usize> {
             (0..here).rev().find(|d| film.at(*d).is_some_and(|f| f.doses < here))
         }
         Move::Drawn(draw) => {
-            let t = stream(state.settings.seed, Purpose::TrainTime, [draw, 0]).below(state.playback.steps());
-            Some(t + 1)
+            let (steps, (_, film)) = (state.playback.steps(), state.forward.film.as_ref()?);
+            let t = stream(state.settings.seed, Purpose::TrainTime, [draw, 0]).below(film.steps());
+            Some(axis::along(t + 1, film.steps(), steps))
         }
     }
 }
@@ -76,15 +78,32 @@ fn line(indent: bool, pieces: Vec<(Part, Option<Factor>)>, now: String) -> Line 
     Line { pieces, now: now.replace('-', "−"), indent }
 }
 
+/// A timestep that the loops visit: the picture itself is none of them.
+fn drawn(t: usize) -> String {
+    if t == 0 { "–".to_owned() } else { format!("t = {t}") }
+}
+
 /// The line that says what the film on screen began with, and the pieces of the one that says from where t falls.
 fn beginning(state: &AppState) -> (Line, Vec<(Part, Option<Factor>)>) {
     let mut range = vec![text("for "), sign(symbols::TIME, None), text(" = ")];
+    let film = state.shown().film.as_ref().map(|(_, film)| film);
+    // a sampler that skips timesteps may begin below T, too
+    let first = film.map(|film| (film.beginning(), film.states_away(film.beginning(), 1)));
+    match first {
+        Some((t, Some(next))) if next + 1 < t => {
+            range.extend([(Part::Number(format!("{t}, {next},")), None), text("…, 1 do")]);
+        }
+        Some((t, _)) if state.begins().is_some() => {
+            range.extend([(Part::Number(format!("{t},")), None), text("…, 1 do")]);
+        }
+        _ => range.push(text("T, …, 1 do")),
+    }
     let Some(t) = state.begins() else {
-        range.push(text("T, …, 1 do"));
         let seed = state.reverse.made.as_ref().map_or_else(String::new, |made| format!("seed {}", made.seed));
-        return (line(false, vec![(Part::StateAt("T".into()), None), text(" ~ N(0, I)")], seed), range);
+        let below = film.map(|film| film.beginning()).filter(|t| *t < state.playback.steps());
+        let noise = Part::StateAt(below.map_or_else(|| "T".to_owned(), |t| t.to_string()));
+        return (line(false, vec![(noise, None), text(" ~ N(0, I)")], seed), range);
     };
-    range.extend([(Part::Number(format!("{t},")), None), text("…, 1 do")]);
     let noisy = || (Part::StateAt(t.to_string()), None);
     let drawn = vec![noisy(), text(" ~ q("), noisy(), text(" | "), sign(symbols::START, None), text(")")];
     let from = state.reverse.source.as_ref().and_then(|by| by.from.clone()).unwrap_or_default();
@@ -100,7 +119,10 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
     let shown = state.shown().film.as_ref().and_then(|(_, film)| film.at(doses)).map_or(doses, |frame| frame.doses);
     let (first, range) = beginning(state);
     let [x, xstart, eps, z] = [Factor::State, Factor::PredictedStart, Factor::Noise, Factor::Fresh];
-    let [eps_hat, x_hat] = [symbols::EPS, symbols::XSTART].map(|symbol| symbol.by(state.predicts()));
+    let network = state.predicts_at(doses);
+    let clipped = step.is_some_and(|step| step.clipped);
+    let eps_hat = if clipped { symbols::CLIPPED_EPS } else { symbols::EPS.by(network) };
+    let x_hat = symbols::XSTART.by(network);
     let mut rule = vec![sign(next, None), text(" = ")];
     match form {
         Form::Posterior => {
@@ -128,7 +150,7 @@ pub fn sampling(state: &AppState, doses: usize, form: Form, step: Option<&Equati
         title: if form == Form::Ddim { "Algorithm 2, with DDIM's step" } else { "Algorithm 2: sampling" },
         lines: vec![
             first,
-            line(false, range, format!("t = {shown}")),
+            line(false, range, drawn(shown)),
             line(
                 true,
                 vec![
@@ -164,7 +186,7 @@ pub fn training(state: &AppState, doses: usize, jump: Option<&Equation>) -> List
     let mut lines = vec![
         line(false, vec![text("repeat")], String::new()),
         line(true, vec![sign(symbols::START, start), text(" ~ q("), sign(symbols::START, start), text(")")], source),
-        line(true, vec![sign(symbols::TIME, None), text(" ~ Uniform({1, …, T})")], format!("t = {doses}")),
+        line(true, vec![sign(symbols::TIME, None), text(" ~ Uniform({1, …, T})")], drawn(doses)),
         line(true, vec![sign(symbols::JUMP_EPS, noise), text(" ~ N(0, I)")], String::new()),
     ];
     let (title, target, network) = match state.predicts() {

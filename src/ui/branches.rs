@@ -6,7 +6,7 @@ use super::state::{AppState, Film, FilmSettings, Severity, next_seed};
 use super::tree::{Branch, Id, Plan, ROOT, Travel, Version, describe};
 use super::window::Window;
 use crate::diffusion::reel::MOST_BRANCHES;
-use crate::engine::{Command, Fork, JobId, Left, Maker, Provenance, Which};
+use crate::engine::{Command, Fork, JobId, Left, Maker, PredictionType, Predictor, Provenance, Which};
 
 /// Said when a new film has taken the branches.
 const TAKEN: &str = "The branches went with their film";
@@ -67,6 +67,12 @@ impl AppState {
     /// What the state that the film on screen shows at `doses` is made from.
     pub fn made_at(&self, doses: usize) -> Option<&FilmSettings> {
         self.made(self.maker(doses)?)
+    }
+
+    /// What ε̂ and x̂_0 at `doses` follow from: what a network predicts, or the oracle (`None`).
+    pub fn predicts_at(&self, doses: usize) -> Option<PredictionType> {
+        let oracle = self.made_at(doses).is_some_and(|made| made.predictor == Predictor::Oracle);
+        (!oracle).then(|| self.predicts())
     }
 
     /// Whose the state is that the film on screen shows at `doses`.

@@ -174,7 +174,7 @@ impl ByTimestep {
                 let t = (0.0..steps as f64).contains(&position.y).then_some(position.y as usize)?;
                 let loss = column.mean(timesteps::bin(t, steps))?;
                 let step = numbers::thousands(column.step);
-                Some(format!("step {step}, t near {t}\nerror of the noise {}", number(f64::from(loss))))
+                Some(format!("step {step}, t near {}\nerror of the noise {}", t + 1, number(f64::from(loss))))
             })
             .auto_bounds(Vec2b::TRUE)
             .set_margin_fraction(vec2(0.0, 0.0));
@@ -196,7 +196,7 @@ fn bound_words(metrics: &Metrics, steps: usize) -> String {
     let map = "Map: L_simple of each t over the run, from 0.001, dark, to 1, bright";
     match (by_t.total_bits(steps), by_t.decoder().get()) {
         (Some(total), Some(decoder)) => format!(
-            "Bound: {total:.3} bits/dim on training images, of which L_0, the pixels, {decoder:.3} and the steps {:.3}.  {map}",
+            "Bound without L_T: {total:.3} bits/dim on training images, of which L_0, the pixels, {decoder:.3} and the steps {:.3}.  {map}",
             total - decoder
         ),
         _ => format!("The bound is known once every timestep bin has been met.  {map}"),

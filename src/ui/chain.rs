@@ -3,6 +3,7 @@
 use super::actions::UiAction;
 use super::style;
 use super::symbols::{self, Part};
+use crate::engine::Trajectory;
 use egui::{Color32, CursorIcon, Pos2, Rect, Role, Sense, Stroke, StrokeKind, Ui, WidgetInfo, pos2, vec2};
 
 const HEIGHT: f32 = 48.0;
@@ -10,20 +11,27 @@ const NODE: egui::Vec2 = egui::vec2(62.0, 30.0);
 /// At most so wide, so that it reads as one chain.
 const WIDEST: f32 = 1000.0;
 
-/// The pair of neighbours in the middle of the chain: t and t - 1, both apart from the ends.
-fn pair(doses: usize, steps: usize) -> [usize; 2] {
-    let t = doses.clamp(2, steps.max(3) - 1);
-    [t, t - 1]
+/// The state at `doses`, and the pair of neighbours in the middle of the chain, both apart from its ends. They are those
+/// of the film, which may skip timesteps; t and t - 1 where it is not under way. `None` for too short a chain.
+fn pair(doses: usize, steps: usize, film: Option<&Trajectory>) -> Option<(usize, [usize; 2])> {
+    let Some(film) = film.filter(|film| film.steps() == steps && doses <= film.beginning()) else {
+        let t = doses.clamp(2, steps.checked_sub(1)?.max(2));
+        return (t < steps).then_some((doses, [t, t - 1]));
+    };
+    let here = film.state(doses);
+    let t = if here == steps { film.states_away(here, 1)? } else { here };
+    let [t, next] = match film.states_away(t, 1)? {
+        0 => [film.states_away(0, -2)?, film.states_away(0, -1)?],
+        next => [t, next],
+    };
+    (t < steps && next > 0).then_some((here, [t, next]))
 }
 
 /// Draws x_T → … → x_t → x_{t-1} → … → x_0. A click on a state goes there.
-pub fn ui(ui: &mut Ui, steps: usize, doses: usize, out: &mut Vec<UiAction>) {
+pub fn ui(ui: &mut Ui, steps: usize, doses: usize, film: Option<&Trajectory>, out: &mut Vec<UiAction>) {
     let (area, _) = ui.allocate_exact_size(vec2(ui.available_width(), HEIGHT), Sense::hover());
-    if steps < 4 {
-        return;
-    }
     let row = Rect::from_center_size(area.center(), vec2(area.width().min(WIDEST), HEIGHT));
-    let [t, next] = pair(doses, steps);
+    let Some((doses, [t, next])) = pair(doses, steps, film) else { return };
     let at = |share: f32| pos2(row.left() + NODE.x / 2.0 + share * (row.width() - NODE.x), row.center().y);
     let states = [(0.0, steps), (0.4, t), (0.6, next), (1.0, 0)];
     let dots = [(0.2, steps.midpoint(t)), (0.8, next / 2)];
@@ -106,15 +114,44 @@ fn node(ui: &Ui, middle: Pos2, here: bool, state: usize, named: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::{Schedule, ScheduleConfig};
+    use std::sync::Arc;
 
     #[test]
     fn the_four_states_of_the_chain_are_always_different() {
-        for steps in [4, 5, 50, 1000] {
+        for steps in [3, 4, 5, 50, 1000] {
             for doses in 0..=steps {
-                let [t, next] = pair(doses, steps);
+                let (here, [t, next]) = pair(doses, steps, None).unwrap();
                 assert!(0 < next && next + 1 == t && t < steps, "{doses} of {steps}: {t}, {next}");
-                assert!([steps, t, next, 0].contains(&doses), "the playhead's state is one of them");
+                assert!(here == doses && [steps, t, next, 0].contains(&here), "the playhead's state is one of them");
             }
         }
+        assert_eq!(pair(1, 2, None), None);
+        assert_eq!(pair(0, 0, None), None);
+    }
+
+    #[test]
+    fn a_film_that_skips_timesteps_shows_its_own_states() {
+        let schedule = Arc::new(Schedule::new(&ScheduleConfig { steps: 1000, ..Default::default() }).unwrap());
+        let film = |states: &[usize]| {
+            Trajectory::new(1, [1, 1, 1], Arc::clone(&schedule)).with_states(states.into(), usize::MAX)
+        };
+        let jumps = film(&[0, 300, 500, 980, 1000]);
+        for (doses, expected) in [
+            (1000, (1000, [980, 500])),
+            (981, (1000, [980, 500])),
+            (980, (980, [980, 500])),
+            (700, (980, [980, 500])),
+            (400, (500, [500, 300])),
+            (300, (300, [500, 300])),
+            (0, (0, [500, 300])),
+        ] {
+            assert_eq!(pair(doses, 1000, Some(&jumps)), Some(expected), "{doses}");
+        }
+        // before a film that begins late the chain is that of the doses
+        let late = film(&[0, 200, 400, 600]);
+        assert_eq!(pair(700, 1000, Some(&late)), Some((700, [700, 699])));
+        assert_eq!(pair(600, 1000, Some(&late)), Some((600, [600, 400])));
+        assert_eq!(pair(500, 1000, Some(&film(&[0, 500, 1000]))), None, "four states are needed");
     }
 }

@@ -192,9 +192,9 @@ pub(super) fn step_mark(value: f64) -> String {
 
 fn number(v: f64) -> String {
     match v {
-        v if v >= 9.5 => format!("{v:.0}"),
-        v if v >= 0.95 => format!("{v:.1}"),
-        v if v >= 0.095 => format!("{v:.2}"),
+        v if v >= 9.95 => format!("{v:.0}"),
+        v if v >= 0.995 => format!("{v:.1}"),
+        v if v >= 0.0995 => format!("{v:.2}"),
         v => format!("{v:.3}"),
     }
 }
@@ -240,6 +240,11 @@ mod tests {
         assert_eq!(lines(0.15, 0.45), [200.0, 300.0, 400.0]);
         assert_eq!(lines(0.255, 0.295), [260.0, 270.0, 280.0, 290.0]);
         assert_eq!(lines(0.95, 1.15), [950.0, 960.0, 970.0, 980.0, 990.0, 1000.0, 1100.0]);
+        // and each its own name
+        let names = [0.098, 0.099, 0.1, 0.11, 0.95, 0.96, 0.99, 1.0, 1.1, 9.8, 9.9, 10.0, 11.0].map(number);
+        let expected =
+            ["0.098", "0.099", "0.10", "0.11", "0.95", "0.96", "0.99", "1.0", "1.1", "9.8", "9.9", "10", "11"];
+        assert_eq!(names, expected);
     }
 
     #[test]
@@ -262,6 +267,7 @@ mod tests {
             seconds_left: 0.0,
             preview_share: 0.012,
             state: TrainingState::Running,
+            save_failed: false,
             settings: Changes::default(),
             history: Arc::new(history),
             floor: Arc::default(),

@@ -28,8 +28,8 @@ pub fn forward(ui: &Ui, area: Rect, schedule: &Schedule, doses: usize) {
 }
 
 /// Writes the step that leaves a state: the sampler's own weights. `ddim` says in which terms it steps, `all` whether it
-/// visits every timestep, `network` what is predicted.
-pub fn reverse(ui: &Ui, area: Rect, frame: &Frame, ddim: bool, all: bool, network: PredictionType) {
+/// visits every timestep, `network` what is predicted by one.
+pub fn reverse(ui: &Ui, area: Rect, frame: &Frame, ddim: bool, all: bool, network: Option<PredictionType>) {
     let Some(step) = frame.step() else {
         let end = frame.doses == 0;
         return words(ui, area, if end { "the picture at the end of the film" } else { "the first step comes" });

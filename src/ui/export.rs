@@ -104,6 +104,8 @@ pub struct ExportDialog {
     scale: usize,
     captions: bool,
     path: String,
+    /// A file that was there when it was to be written, and may be replaced if that is asked again.
+    there: Option<PathBuf>,
     has_ffmpeg: bool,
 }
 
@@ -118,6 +120,7 @@ impl Default for ExportDialog {
             scale: 6,
             captions: true,
             path: "~/film.gif".to_owned(),
+            there: None,
             has_ffmpeg: ffmpeg().is_some(),
         }
     }
@@ -199,31 +202,44 @@ impl ExportDialog {
             .on_hover_text("Such a file dropped on the window makes the same film again");
         let width = ui.available_width() - 2.0 * GRID;
         style::text_field(ui, &mut self.path, "File", width).on_hover_text("Where to; ~ is the home folder");
+        let path = typed_path(&self.path);
+        let replaces = path.is_some() && self.there == path;
+        let (verb, says) = if replaces {
+            ui.label(RichText::new("A file of this name is there already").color(style::palette(ui).warning));
+            ("Replace", "Write the film in the place of that file")
+        } else {
+            ("Export", "Write the file")
+        };
         ui.add_space(GRID);
         ui.horizontal(|ui| {
-            let path = typed_path(&self.path);
             let ready = path.is_some() && state.reverse.film.is_some();
-            let go = ui.add_enabled_ui(ready, |ui| style::primary(ui, "Export")).inner;
+            let go = ui.add_enabled_ui(ready, |ui| style::primary(ui, verb)).inner;
             let go = go.on_disabled_hover_text("There is no film yet, or no file is named");
-            if go.on_hover_text("Write the file").clicked()
-                && let Some(path) = path
-            {
-                let moments = moments(range, self.count, self.way);
-                let delay_ms = (self.seconds * 1000.0 / moments.len() as f64).round() as u32;
-                out.push(UiAction::Export(Box::new(ExportSettings {
-                    path,
-                    format: self.format,
-                    forward: self.sides[0],
-                    reverse: self.sides[1],
-                    moments,
-                    scale: self.scale,
-                    delay_ms,
-                    captions: self.captions,
-                })));
+            if let Some(path) = path.filter(|_| go.on_hover_text(says).clicked()) {
+                if replaces || !path.is_file() {
+                    self.there = None;
+                    out.push(UiAction::Export(Box::new(self.settings(path, range))));
+                } else {
+                    self.there = Some(path);
+                }
             }
             ui.button("Close").on_hover_text("Back to the film (Esc)").clicked()
         })
         .inner
+    }
+
+    fn settings(&self, path: PathBuf, range: [usize; 2]) -> ExportSettings {
+        let moments = moments(range, self.count, self.way);
+        ExportSettings {
+            path,
+            format: self.format,
+            forward: self.sides[0],
+            reverse: self.sides[1],
+            delay_ms: (self.seconds * 1000.0 / moments.len() as f64).round() as u32,
+            moments,
+            scale: self.scale,
+            captions: self.captions,
+        }
     }
 }
 
@@ -401,7 +417,7 @@ impl Window {
 
     pub(super) fn copy_frame(&mut self, ctx: &egui::Context) {
         let (doses, quantity) = (self.state.playback.doses(), self.film.quantity());
-        let view = |film: &Option<(JobId, Trajectory)>, quantity| {
+        let view = |film: &Option<(JobId, Trajectory)>, doses, quantity| {
             let (_, film) = film.as_ref()?;
             film.view(film.at(doses)?, quantity)
         };
@@ -410,8 +426,9 @@ impl Window {
             Quantity::Dose => Map::Error,
             _ => Map::Picture,
         };
-        let forward = view(&self.state.forward.film, Quantity::State).map(|images| (images, Map::Picture));
-        let reverse = view(&self.state.shown().film, quantity).map(|images| (images, map));
+        let forward = view(&self.state.forward.film, self.state.forward_doses(doses), Quantity::State)
+            .map(|images| (images, Map::Picture));
+        let reverse = view(&self.state.shown().film, doses, quantity).map(|images| (images, map));
         let sides: Vec<_> = forward.into_iter().chain(reverse).collect();
         if let Some(image) = pictures::contact(&sides, CLIPBOARD_SCALE) {
             ctx.copy_image(image);

@@ -111,7 +111,8 @@ impl FilmView {
         if view == View::Film && ui.available_height() > CHAIN_FROM && !state.presenting {
             let frame = bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 4 });
             Panel::bottom("chain").resizable(false).show_separator_line(false).frame(frame).show(ui, |ui| {
-                chain::ui(ui, state.playback.steps(), doses, out);
+                let film = state.shown().film.as_ref().map(|(_, film)| film);
+                chain::ui(ui, state.playback.steps(), doses, film, out);
             });
         }
         if settings_open && !state.presenting && view != View::Branches {
@@ -252,7 +253,7 @@ impl FilmView {
             let all = made.and_then(|made| made.steps).is_none_or(|steps| steps == film.steps());
             match extent.reached.filter(|reached| extent.growing && doses < *reached) {
                 Some(reached) => equations::pending(ui, below(ui, area), reached),
-                None => equations::reverse(ui, below(ui, area), frame, ddim, all, state.predicts()),
+                None => equations::reverse(ui, below(ui, area), frame, ddim, all, state.predicts_at(doses)),
             }
         }
     }
@@ -451,7 +452,7 @@ fn source_menu(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 
 /// The choice of what the reverse side shows; before an audience only what is chosen.
 pub fn quantity_choice(ui: &mut Ui, state: &AppState, chosen: Quantity, out: &mut Vec<UiAction>) {
-    let network = state.predicts();
+    let network = state.predicts_at(state.playback.doses());
     let choices: [(Quantity, Symbol, &str); 4] = [
         (Quantity::State, symbols::STATE, "Show x_t"),
         (Quantity::PredictedStart, symbols::XSTART.by(network), "Show predicted x_0"),

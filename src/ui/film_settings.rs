@@ -96,8 +96,8 @@ pub fn rule(ui: &mut Ui, s: &mut FilmSettings) -> bool {
     match s.method {
         Method::Ddpm => {
             let variances = [
-                (Variance::FixedLarge, "Fixed large", "σ² = β_t, as the official script samples"),
-                (Variance::FixedSmall, "Fixed small", "σ² = β̃_t, the variance of the posterior (Eq. 7)"),
+                (Variance::FixedLarge, "Fixed large", "σ² = β_t of the step, as the official script samples"),
+                (Variance::FixedSmall, "Fixed small", "σ² = β̃_t of the step, the variance of the posterior (Eq. 7)"),
             ];
             style::segments(ui, &variances, &mut s.variance);
         }

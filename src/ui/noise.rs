@@ -160,7 +160,7 @@ impl NoiseView {
                 (xstart, vec![Part::Symbol(xstart)], "the picture that follows"),
             ]
         };
-        let network = state.predicts();
+        let network = Some(state.predicts());
         for (right, first, prediction, eps, xstart) in [
             (0.0, 3, &c.predicted, symbols::EPS.by(network), symbols::XSTART.by(network)),
             (1.0, 6, &c.oracle, symbols::ORACLE_EPS, symbols::ORACLE_XSTART),

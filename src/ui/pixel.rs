@@ -46,6 +46,12 @@ pub struct PixelView {
     patch_of: Option<(Key, usize)>,
 }
 
+/// What is looked at in a picture of `channels`: "Pixel (14, 9)", of a picture in colours its first.
+pub fn name([x, y]: [usize; 2], channels: usize) -> String {
+    let colour = if channels == 3 { ", red" } else { "" };
+    format!("Pixel ({x}, {y}){colour}")
+}
+
 impl PixelView {
     /// Looks at another pixel.
     pub fn choose(&mut self, pixel: [usize; 2]) {
@@ -74,7 +80,7 @@ impl PixelView {
         lit: Option<Factor>,
     ) {
         let (Some((job, film)), doses) = process.film(state, doses) else { return };
-        let [_, h, w] = film.shape();
+        let [c, h, w] = film.shape();
         let [x, y] = self.pixel([w, h]);
         let at = picture * film.shape().iter().product::<usize>() + y * w + x;
         let key = Key { job: *job, frames: film.len(), at, process };
@@ -103,12 +109,12 @@ impl PixelView {
         let Some(frame) = film.at(doses) else { return };
         ui.spacing_mut().item_spacing.y = 4.0;
         ui.horizontal(|ui| {
-            let title = RichText::new(format!("Pixel ({x}, {y})")).font(style::semibold(style::BODY));
+            let title = RichText::new(name([x, y], c)).font(style::semibold(style::BODY));
             ui.label(title).on_hover_text("Click a pixel of a picture above to look at it");
             for Curve { factor, quantity, .. } in &self.curves {
                 let value = film.value(frame, *quantity, at);
                 let value = value.map_or_else(|| "–".into(), |v| format!("{v:+.3}").replace('-', "−"));
-                let symbol = step::symbol(*factor, process).by(state.predicts());
+                let symbol = step::symbol(*factor, process).by(state.predicts_at(doses));
                 let spoken = format!("{} = {value}", symbol.name());
                 let parts = [Part::Symbol(symbol), Part::Text(" "), Part::Number(value)];
                 let width = symbols::width(ui, &parts, style::BODY);

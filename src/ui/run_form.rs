@@ -1,4 +1,4 @@
-//! The settings of the next training: every field of its one `RunConfig`, with unit, bounds, what the paper used, and what
+//! The settings of the next training: every field of its one `RunConfig` but what the run decides, with unit, bounds, what the paper used, and what
 //! is wrong with it.
 
 use super::actions::{PathUse, UiAction};

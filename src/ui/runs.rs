@@ -10,7 +10,7 @@ use super::snapshots::cells;
 use super::state::{AppState, RunSettings, typed_path};
 use super::style::{self, GRID};
 use super::window::Window;
-use crate::engine::{BetaSchedule, Command, JobId, ListedRun, PredictionType, RunConfig, RunSummary};
+use crate::engine::{BetaSchedule, Command, JobId, ListedRun, Outcome, PredictionType, RunConfig, RunSummary, Source};
 use egui::{
     Align, Color32, Label, Layout, Panel, Rect, RichText, Role, ScrollArea, Sense, Ui, UiBuilder, WidgetInfo, vec2,
 };
@@ -80,7 +80,7 @@ impl Window {
 
     /// Saves the notes that were written last, since their view or the window goes.
     pub(super) fn leave_runs(&mut self) {
-        if let Some(draft) = self.runs.draft.take_if(|draft| draft.changed.is_some()) {
+        if let Some(draft) = self.runs.draft.take_if(|draft| draft.unsaved) {
             self.save_notes(draft.dir, draft.text);
         }
     }
@@ -94,7 +94,17 @@ impl Window {
         }
         let job = self.state.new_job();
         self.state.file_jobs.push(job);
+        self.runs.saving = Some((job, dir.clone()));
         self.commands.push(Command::SaveNotes(job, dir, notes));
+    }
+
+    /// Takes in that a job is over: notes that it could not save are not let go of.
+    pub(super) fn notes_saved(&mut self, job: JobId, outcome: &Outcome) {
+        if let Some((_, dir)) = self.runs.saving.take_if(|(saving, _)| *saving == job)
+            && *outcome != Outcome::Done
+        {
+            self.runs.draft.iter_mut().filter(|draft| draft.dir == dir).for_each(|draft| draft.unsaved = true);
+        }
     }
 }
 
@@ -102,7 +112,9 @@ impl Window {
 struct Draft {
     dir: PathBuf,
     text: String,
-    /// When the last key was pressed, if that is not saved yet.
+    /// Whether no file holds it.
+    unsaved: bool,
+    /// When the last key was pressed, if it is to be saved soon after.
     changed: Option<f64>,
 }
 
@@ -113,6 +125,8 @@ pub struct RunsView {
     ticked: Vec<PathBuf>,
     chosen: Option<PathBuf>,
     draft: Option<Draft>,
+    /// Notes on their way to their folder.
+    saving: Option<(JobId, PathBuf)>,
     /// Pictures of the runs that were in sight.
     pictures: BTreeMap<PathBuf, Atlas>,
     curves: BTreeMap<PathBuf, Vec<PlotPoint>>,
@@ -123,7 +137,7 @@ impl RunsView {
     /// Forgets what was made of runs that are read again.
     fn forget(&mut self) {
         (self.pictures, self.curves) = (BTreeMap::new(), BTreeMap::new());
-        self.draft.take_if(|draft| draft.changed.is_none());
+        self.draft.take_if(|draft| !draft.unsaved);
     }
 
     /// Draws the view.
@@ -346,7 +360,8 @@ impl RunsView {
     fn notes(&mut self, ui: &mut Ui, run: &ListedRun, summary: &RunSummary, out: &mut Vec<UiAction>) {
         if self.draft.as_ref().is_none_or(|draft| draft.dir != run.dir) {
             self.save_draft(ui, true, out);
-            self.draft = Some(Draft { dir: run.dir.clone(), text: summary.notes.clone(), changed: None });
+            self.draft =
+                Some(Draft { dir: run.dir.clone(), text: summary.notes.clone(), unsaved: false, changed: None });
         }
         let Some(draft) = &mut self.draft else { return };
         ui.label("Notes");
@@ -354,7 +369,7 @@ impl RunsView {
         let response = ScrollArea::vertical().max_height(96.0).show(ui, |ui| ui.add(field)).inner;
         response.widget_info(|| WidgetInfo::labeled(Role::MultilineTextInput, true, "Notes"));
         if response.changed() {
-            draft.changed = Some(ui.input(|i| i.time));
+            (draft.unsaved, draft.changed) = (true, Some(ui.input(|i| i.time)));
         }
         let left = response.lost_focus();
         response.on_hover_text("Kept in the run's folder");
@@ -366,7 +381,7 @@ impl RunsView {
         let Some((draft, changed)) = self.draft.as_mut().and_then(|d| d.changed.map(|at| (d, at))) else { return };
         let idle = ui.input(|i| i.time) - changed;
         if now || idle >= IDLE {
-            draft.changed = None;
+            (draft.unsaved, draft.changed) = (false, None);
             out.push(UiAction::SaveNotes(draft.dir.clone(), draft.text.clone()));
         } else {
             ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(IDLE - idle + 0.01));
@@ -377,7 +392,8 @@ impl RunsView {
 /// "mnist28 · mnist · step 20,000 of 20,000 · loss 0.0234 · 3 h ago".
 fn about(summary: &RunSummary, saved: Option<SystemTime>, now: SystemTime) -> String {
     let RunSummary { config, step, history, .. } = summary;
-    let data = Path::new(&config.data).file_name().map_or(config.data.as_str().into(), |name| name.to_string_lossy());
+    let data: Vec<_> = Source::parse(&config.data).places().iter().map(|place| last_name(&place.to_string())).collect();
+    let data = data.join(" + ");
     let loss = history.mean_loss(100).map_or_else(String::new, |loss| format!(" · loss {loss:.4}"));
     let age = saved.map_or_else(String::new, |saved| format!(" · {}", age(saved, now)));
     let [step, steps] = [*step, config.steps].map(numbers::thousands);
@@ -389,6 +405,11 @@ fn about(summary: &RunSummary, saved: Option<SystemTime>, now: SystemTime) -> St
     let [schedule, predicts] = [(schedule, ""), (predicts, "predicts ")]
         .map(|(name, before)| name.map_or_else(String::new, |name| format!(" · {before}{name}")));
     format!("{}{schedule}{predicts} · {data} · step {step} of {steps}{loss}{age}", config.preset)
+}
+
+/// What a path ends with.
+fn last_name(path: &str) -> String {
+    Path::new(path).file_name().map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
 fn age(saved: SystemTime, now: SystemTime) -> String {

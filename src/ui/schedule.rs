@@ -314,6 +314,11 @@ impl ScheduleView {
                 }
             }
         });
+        if state.presenting {
+            // before what there may be no room for
+            self.picture(ui, state, doses);
+            ui.add_space(GRID);
+        }
         ui.horizontal(|ui| {
             field(ui, "T", DragValue::new(&mut edited.steps).range(STEPS).speed(2.0));
             let cosine = edited.kind == BetaSchedule::Cosine;
@@ -345,7 +350,9 @@ impl ScheduleView {
             let says = "The reverse film keeps the schedule that the model was trained with.";
             ui.label(RichText::new(says).color(style::palette(ui).weak));
         }
-        self.picture(ui, state, doses);
+        if !state.presenting {
+            self.picture(ui, state, doses);
+        }
     }
 
     fn numbers(&mut self, ui: &mut Ui, state: &AppState, schedule: &Schedule) {

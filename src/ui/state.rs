@@ -493,8 +493,9 @@ impl AppState {
                 Outcome::Cancelled => Phase::Stopped,
                 Outcome::Failed(e) => Phase::Failed(e.clone()),
             };
+            // what was to go on is there as before; instead of a new run that was stopped there is none
             if t.model.is_none()
-                && matches!(outcome, Outcome::Failed(_))
+                && (matches!(outcome, Outcome::Failed(_)) || t.metrics.is_some())
                 && let Some(before) = t.before.take()
             {
                 *t = *before;

@@ -4,7 +4,7 @@ use super::actions::UiAction;
 use super::algorithm::{self, Algorithm};
 use super::film;
 use super::pictures::{Atlas, Map};
-use super::pixel::PixelView;
+use super::pixel::{self, PixelView};
 use super::state::AppState;
 use super::style::{self, GRID};
 use super::symbols::{self, Part, Symbol};
@@ -63,6 +63,8 @@ pub struct Equation {
     pub terms: Vec<Term>,
     /// How well that agrees, in words.
     note: String,
+    /// Whether its ε̂ is that of a clipped x̂_0.
+    pub clipped: bool,
 }
 
 /// What the equations on screen were made from.
@@ -116,11 +118,12 @@ impl StepView {
             ui.scope_builder(UiBuilder::new().max_rect(top), |ui| style::placeholder(ui, headline, why, None, out));
         }
         let count = self.equations.len().max(1) as f32;
+        let network = state.predicts_at(doses);
         for i in 0..self.equations.len() {
             let width = (top.width() - (count - 1.0) * 3.0 * GRID) / count;
             let left = top.left() + i as f32 * (width + 3.0 * GRID);
             let place = Rect::from_min_size(pos2(left, top.top()), vec2(width, top.height()));
-            lit = self.strip(ui, place, i, state.predicts()).or(lit);
+            lit = self.strip(ui, place, i, network).or(lit);
         }
         let (mut left, mut right) = (bottom, bottom);
         left.set_right(
@@ -230,7 +233,7 @@ impl StepView {
     }
 
     /// Draws an equation as pictures. Returns the factor under the pointer.
-    fn strip(&mut self, ui: &Ui, area: Rect, number: usize, network: PredictionType) -> Option<Factor> {
+    fn strip(&mut self, ui: &Ui, area: Rect, number: usize, network: Option<PredictionType>) -> Option<Factor> {
         let first: usize = self.equations[..number].iter().map(|e| 1 + 2 * e.terms.len()).sum();
         let equation = &self.equations[number];
         let count = equation.terms.len() as f32;
@@ -275,7 +278,12 @@ impl StepView {
                 if response.clicked() {
                     picked = Some(under);
                 }
-                let said = format!("{}\nPixel {under:?}: {:+.3}", symbol.tooltip, PixelView::of(images, under));
+                let said = format!(
+                    "{}\n{}: {:+.3}",
+                    symbol.tooltip,
+                    pixel::name(under, images.c),
+                    PixelView::of(images, under)
+                );
                 return response.on_hover_text(said);
             }
             response
@@ -314,7 +322,10 @@ impl StepView {
             ui.interact(spoken, ui.scope_id().with(("weight", number, k)), Sense::hover())
                 .widget_info(|| WidgetInfo::labeled(Role::Label, true, format!("Weight {weight}")));
             x += WEIGHT;
-            let symbol = symbol(term.factor, self.process).by(network);
+            let symbol = match term.factor {
+                Factor::Noise if equation.clipped => symbols::CLIPPED_EPS,
+                factor => symbol(factor, self.process).by(network),
+            };
             let i = first + 1 + 2 * k;
             let on = self.lit == Some(term.factor);
             if place(i, x, &symbol, factor_name(term.factor), &term.images, on).hovered() {
@@ -398,7 +409,7 @@ fn reverse(state: &AppState, doses: usize, picture: usize, form: Form) -> Option
         (false, _) => format!("where DDPM would go, to t = {next}"),
     };
     let symbol = if steps == film.steps() { symbols::PREVIOUS } else { symbols::NEXT_KEPT };
-    Some(Equation { result, symbol, terms, note })
+    Some(Equation { result, symbol, terms, note, clipped: made.clip && form == Form::Epsilon })
 }
 
 /// The dose that led to the state at `doses`, and the jump from the data to it.
@@ -421,6 +432,6 @@ fn forward(state: &AppState, doses: usize, picture: usize) -> Option<Vec<Equatio
     let [mean, sd] = jumped.get(1).map(|noise| terms::moments(&noise.images))?;
     let words = format!("one dose more; the jump agrees to within {apart:.4}");
     let noise = format!("in one jump; ε: mean {mean:.2}, standard deviation {sd:.2}").replace('-', "−");
-    let equation = |result, terms, note| Equation { result, symbol: symbols::STATE, terms, note };
+    let equation = |result, terms, note| Equation { result, symbol: symbols::STATE, terms, note, clipped: false };
     Some(vec![equation(dose, chained, words), equation(jump, jumped, noise)])
 }

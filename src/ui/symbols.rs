@@ -29,14 +29,20 @@ impl Symbol {
         (self.color)(palette)
     }
 
-    /// ε̂ and x̂_0 as they follow from what a network predicts; all other symbols as they are.
-    pub fn by(self, network: PredictionType) -> Self {
+    /// ε̂ and x̂_0 as they follow from what a network predicts, or from the oracle (`None`); all other symbols as they are.
+    pub fn by(self, network: Option<PredictionType>) -> Self {
         let tooltip = match (network, self.mark, self.letter) {
-            (PredictionType::Velocity, Mark::Hat, "ε") => {
+            (None, Mark::Hat, "ε") => {
+                "ε̂, the noise in x_t that follows from the oracle's x̂_0: (x_t − √ᾱ_t x̂_0) / √(1−ᾱ_t)"
+            }
+            (None, Mark::Hat, _) => {
+                "x̂_0, the oracle's: the mean of the data's images, weighted by how likely each of them led to x_t: E[x_0 | x_t]"
+            }
+            (Some(PredictionType::Velocity), Mark::Hat, "ε") => {
                 "ε̂, the noise in x_t that follows from the network's v̂: √ᾱ_t v̂ + √(1−ᾱ_t) x_t (Salimans & Ho 2022, section 4)"
             }
-            (PredictionType::Velocity, Mark::Hat, _) => {
-                "x̂_0, the picture that follows from the network's v̂: √ᾱ_t x_t − √(1−ᾱ_t) v̂ (Salimans & Ho 2022, section 4)"
+            (Some(PredictionType::Velocity), Mark::Hat, _) => {
+                "x̂_0, the picture that follows from the network's v̂, √ᾱ_t x_t − √(1−ᾱ_t) v̂ (Salimans & Ho 2022, section 4), in −1 to 1 where the film clips"
             }
             _ => self.tooltip,
         };
@@ -90,7 +96,7 @@ pub const XSTART: Symbol = symbol(
     Mark::Hat,
     "0",
     |p| p.xstart,
-    "x̂_0, the picture that the network expects: (x_t − √(1−ᾱ_t) ε̂) / √ᾱ_t (Ho et al. 2020, Eq. 15)",
+    "x̂_0, the picture that the network expects: (x_t − √(1−ᾱ_t) ε̂) / √ᾱ_t (Ho et al. 2020, Eq. 15), in −1 to 1 where the film clips",
 );
 /// x_0.
 pub const START: Symbol =
@@ -104,7 +110,13 @@ pub const JUMP_EPS: Symbol = symbol(
     "ε, all noise in x_t as one: (x_t − √ᾱ_t x_0) / √(1−ᾱ_t) (Ho et al. 2020, Eq. 4)",
 );
 /// α_t.
-pub const ALPHA: Symbol = symbol("α", Mark::None, "t", |p| p.text, "α_t = 1 − β_t (Ho et al. 2020, section 2)");
+pub const ALPHA: Symbol = symbol(
+    "α",
+    Mark::None,
+    "t",
+    |p| p.text,
+    "α_t = 1 − β_t (Ho et al. 2020, section 2); of a step that skips timesteps ᾱ_t / ᾱ_{t′}",
+);
 /// σ_t.
 pub const SIGMA: Symbol =
     symbol("σ", Mark::None, "t", |p| p.text, "σ_t, the spread of the fresh noise (Ho et al. 2020, section 3.2)");
@@ -115,6 +127,14 @@ pub const EPS: Symbol = symbol(
     "",
     |p| p.eps,
     "ε̂, the noise that the network finds in x_t: ε_θ(x_t, t) (Ho et al. 2020, Eq. 11)",
+);
+/// ε̂ of a step that is written with β_t and clips.
+pub const CLIPPED_EPS: Symbol = symbol(
+    "ε",
+    Mark::Hat,
+    "",
+    |p| p.eps,
+    "ε̂, the noise that belongs to x̂_0 where that was clipped to −1 to 1: (x_t − √ᾱ_t x̂_0) / √(1−ᾱ_t)",
 );
 /// x_0.
 pub const DATA: Symbol = symbol("x", Mark::None, "0", |p| p.text, "x_0, the picture before any noise");
@@ -132,7 +152,7 @@ pub const ORACLE_EPS: Symbol = symbol(
     Mark::None,
     "*",
     |p| p.oracle,
-    "ε*, the noise that the exact oracle of the data finds in x_t: on the images that it knows, no network can have a lower loss",
+    "ε*, the noise that the exact oracle of the data finds in x_t: on average over the images that it knows, no network can have a lower loss",
 );
 /// The oracle's x_0.
 pub const ORACLE_XSTART: Symbol = symbol(
@@ -143,16 +163,26 @@ pub const ORACLE_XSTART: Symbol = symbol(
     "x_0*, the mean of the data's images, weighted by how likely each of them led to x_t: E[x_0 | x_t]",
 );
 /// x_{t-1} - x_t.
-pub const DOSE: Symbol =
-    symbol("Δ", Mark::None, "t", |p| p.noise, "x_{t−1} − x_t, what the step from this state changes");
+pub const DOSE: Symbol = symbol(
+    "Δ",
+    Mark::None,
+    "t",
+    |p| p.noise,
+    "x_{t−1} − x_t, what the step from this state changes; x_{t′} − x_t where the sampler skips timesteps",
+);
 /// z.
 pub const NOISE: Symbol =
     symbol("z", Mark::None, "", |p| p.noise, "z, fresh noise from N(0, I) (Ho et al. 2020, Algorithm 2)");
 /// t.
 pub const TIME: Symbol = symbol("t", Mark::None, "", |p| p.text, "t, the timestep: T is pure noise, 0 the picture");
 /// β_t.
-pub const BETA: Symbol =
-    symbol("β", Mark::None, "t", |p| p.text, "β_t, the variance of one dose of noise (Ho et al. 2020, Eq. 2)");
+pub const BETA: Symbol = symbol(
+    "β",
+    Mark::None,
+    "t",
+    |p| p.text,
+    "β_t, the variance of one dose of noise (Ho et al. 2020, Eq. 2); of a step that skips timesteps 1 − ᾱ_t / ᾱ_{t′}",
+);
 /// ᾱ_t.
 pub const ALPHA_BAR: Symbol = symbol(
     "α",

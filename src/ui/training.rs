@@ -155,8 +155,8 @@ fn run_buttons(ui: &mut Ui, state: &AppState, training: &Training, out: &mut Vec
         let room = ui.available_width() > ALL_BUTTONS;
         // it was not made from the form
         let lecture = training.request.config == RunConfig::lecture();
-        if !goes_on && lecture {
-            style::labelled_button(ui, "Digits again", &UiAction::StartLecture, true, out);
+        if lecture && (room || !goes_on) {
+            style::labelled_button(ui, "Digits again", &UiAction::StartLecture, !goes_on, out);
         }
         ui.add_enabled_ui(state.run.config.validate().is_ok(), |ui| {
             let label = if lecture { "Start training" } else { "Start again" };
@@ -228,7 +228,7 @@ fn numbers(ui: &mut Ui, training: &Training) {
         ui.spacing_mut().item_spacing.x = (ui.available_width() * 0.025).clamp(8.0, 40.0);
         style::readout(ui, "Step", &step, &widest, size, "Optimiser steps done");
         style::readout(ui, "Loss, 100 steps", &loss, "0.0000", size, of_loss);
-        style::readout(ui, "Images/s", &speed, "00000", size, "Speed over the last seconds");
+        style::readout(ui, "Images/s", &speed, "00000", size, "Speed over the last steps, samples left out");
         style::readout(ui, "Time left", &left, "00:00:00", size, "Estimated from the speed and from what samples cost");
         style::readout(ui, "Learning rate", &rate, "0.0e-4", size, "Rises linearly at first; may fall at the end");
         style::readout(ui, "Gradient norm", &norm, "00.000", size, "Before clipping");

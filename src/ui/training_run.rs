@@ -66,9 +66,7 @@ impl Training {
         }
         let resume = Some(Changes { learning_rate, ..Changes::default() });
         let request = TrainRequest { resume, ..self.request.clone() };
-        // what was saved past the last good state is of the run that diverged
-        let at = self.metrics.as_ref()?.step;
-        let saved_step = if self.saved_step <= at { self.saved_step } else { 0 };
+        let saved_step = self.saved_before(self.metrics.as_ref()?.step);
         Some(Self { saved_step, metrics: self.metrics.clone(), ..Self::new(job, request) })
     }
 
@@ -83,10 +81,22 @@ impl Training {
 
     /// Steps done, if there are some that no file may hold: of a run without a folder, or one whose last save failed.
     pub fn unsaved(&self) -> Option<u64> {
+        let metrics = self.metrics.as_ref()?;
         // one that diverged has saved its last good state
         let failed = matches!(self.phase, Phase::Failed(_)) && !self.diverged();
-        let at_risk = self.request.out.is_none() || failed;
-        self.metrics.as_ref().map(|m| m.step).filter(|step| at_risk && *step > self.saved_step)
+        let at_risk = self.request.out.is_none() || failed || metrics.save_failed;
+        (at_risk && metrics.step > self.saved_before(metrics.step)).then_some(metrics.step)
+    }
+
+    /// The step at which it was saved by hand. What was saved past its last good state is of the run that diverged.
+    fn saved_before(&self, step: u64) -> u64 {
+        if self.saved_step <= step { self.saved_step } else { 0 }
+    }
+
+    /// The model that the worker holds of it: until a run that goes on has begun, that of the one before.
+    pub fn held(&self) -> Option<&Arc<ModelInfo>> {
+        let before = || self.before.as_ref().filter(|_| self.metrics.is_some())?.model.as_ref();
+        self.model.as_ref().or_else(before)
     }
 
     /// Whether it is held.

@@ -122,6 +122,7 @@ impl Window {
         if let Event::Finished(job, outcome) = &event {
             self.saved_before(*job, outcome);
             self.let_go_of_row(*job);
+            self.notes_saved(*job, outcome);
             let exported = self.state.exporting.as_ref().is_some_and(|export| export.job() == *job);
             self.export.take_if(|_| exported && *outcome == Outcome::Done);
         }

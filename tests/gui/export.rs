@@ -7,6 +7,7 @@ use ddpm_film::engine::{
 };
 use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
+use std::path::Path;
 use std::sync::Arc;
 
 fn asked(gui: &mut Gui) -> (JobId, Box<ExportRequest>) {
@@ -21,6 +22,47 @@ fn open(gui: &mut Gui) {
     gui.get_by_label("Export film");
 }
 
+/// Asks for the file, also where the home folder holds one of that name.
+fn export(gui: &mut Gui) {
+    gui.get_by_label("Export").click();
+    gui.run();
+    if let Some(replace) = gui.query_by_label("Replace") {
+        replace.click();
+        gui.run();
+    }
+}
+
+/// Names the file to write.
+fn name(gui: &mut Gui, path: &Path) {
+    gui.get_by_role_and_label(Role::TextInput, "File").focus();
+    gui.run();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::A);
+    gui.get_by_role_and_label(Role::TextInput, "File").type_text(path.to_str().unwrap());
+    gui.run();
+}
+
+#[test]
+fn a_file_that_is_there_is_replaced_only_when_asked_twice() {
+    let tmp = tempfile::tempdir().unwrap();
+    let [old, other] = ["old.gif", "other.gif"].map(|name| tmp.path().join(name));
+    std::fs::write(&old, "precious").unwrap();
+    let mut gui = with_films(1280.0, 800.0);
+    open(&mut gui);
+    name(&mut gui, &old);
+    gui.get_by_label("Export").click();
+    gui.run();
+    assert!(gui.state_mut().take_commands().is_empty());
+    gui.get_by_label("A file of this name is there already");
+    // another name is no replacement
+    name(&mut gui, &other);
+    assert!(gui.query_by_label("Replace").is_none());
+    name(&mut gui, &old);
+    gui.get_by_label("Replace").click();
+    gui.run();
+    assert_eq!(asked(&mut gui).1.path, old);
+    assert_eq!(std::fs::read(&old).unwrap(), b"precious", "the worker writes it, whole or not at all");
+}
+
 #[test]
 fn a_film_is_exported_as_it_was_asked_for() {
     let mut gui = with_films(1280.0, 800.0);
@@ -30,8 +72,7 @@ fn a_film_is_exported_as_it_was_asked_for() {
     gui.get_by_label("APNG").click();
     gui.run();
     gui.get_by_label("There and back").click();
-    gui.get_by_label("Export").click();
-    gui.run();
+    export(&mut gui);
     let (job, request) = asked(&mut gui);
     assert_eq!(request.format, Format::Movie(Container::Apng));
     assert!(request.path.ends_with("film.png"), "{:?}", request.path);
@@ -65,8 +106,7 @@ fn the_part_that_repeats_is_what_is_exported() {
     gui.run();
     gui.get_by_label("CSV").click();
     gui.run();
-    gui.get_by_label("Export").click();
-    gui.run();
+    export(&mut gui);
     let (job, request) = asked(&mut gui);
     assert_eq!((request.moments.first(), request.moments.last()), (Some(&40), Some(&10)));
     assert!(request.forward.is_none() && request.path.ends_with("film.csv"));
@@ -127,8 +167,7 @@ fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
         tell(&mut gui, Event::Finished(*job, Outcome::Done));
     }
     open(&mut gui);
-    gui.get_by_label("Export").click();
-    gui.run();
+    export(&mut gui);
     let (_, request) = asked(&mut gui);
     assert_eq!(request.reverse.as_ref().map(|(job, film)| (*job, film.beginning())), Some((jobs[1], STEPS)));
     let left = [
@@ -223,8 +262,7 @@ fn branches_of_a_dropped_film_are_not_those_of_the_same_film_before() {
     }
     assert_eq!(forks[0].parent, forks[1].parent, "both leave the film");
     open(&mut gui);
-    gui.get_by_label("Export").click();
-    gui.run();
+    export(&mut gui);
     let (export, request) = asked(&mut gui);
     assert_eq!(request.recipe.forks.len(), 1, "the second");
     tell(&mut gui, Event::Recipe(9, "/tmp/film.gif".into(), Some(Box::new(request.recipe))));

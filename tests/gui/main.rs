@@ -21,5 +21,6 @@ mod support;
 mod timeline;
 mod training;
 mod training_tabs;
+mod unsaved;
 mod watch;
 mod window;

@@ -37,7 +37,7 @@ fn run(name: &str, age: u64, steps: u64) -> Arc<ListedRun> {
 }
 
 /// A window that has read three runs, one of them broken.
-fn read() -> (Gui, JobId) {
+pub fn read() -> (Gui, JobId) {
     let mut gui = bare(1280.0, 720.0);
     gui.state_mut().state.runs.folder = "/runs".into();
     gui.key_press_modifiers(Modifiers::COMMAND, Key::R);

@@ -32,6 +32,7 @@ pub fn metrics(step: u64, state: TrainingState) -> Arc<Metrics> {
         seconds_left: 75.0,
         preview_share: 0.012,
         state,
+        save_failed: false,
         settings: Changes { learning_rate: Some(2e-4), ema_decay: Some(0.9999), preview_every: Some(100) },
         history: Arc::new(history),
         floor: Arc::default(),

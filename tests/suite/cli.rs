@@ -82,7 +82,8 @@ fn a_resumed_run_may_learn_at_another_rate_and_remembers_it() {
     // what is not named stays as it was last
     let said = train(&["--out", "run", "--resume"]);
     assert!(said.starts_with("step 3 of 3 "), "{said}");
-    train(&["--steps", "4", "--out", "run", "--resume"]);
+    let said = works(dir, &["train", "--steps", "4", "--out", "run", "--resume"]);
+    assert!(said.starts_with("step 4 of 4 "), "{said}");
     let state =
         || -> serde_json::Value { serde_json::from_slice(&bytes(&dir.join("run"), "film/state.json")).unwrap() };
     // also where no step is left to be done

@@ -34,7 +34,7 @@ fn write_film_gif(
             Some(movie) => movie,
             none => {
                 let size = picture.dimensions().into();
-                none.insert(Movie::create(path, Container::Gif, size, total, options.delay_ms, &options.comment)?)
+                none.insert(Movie::create(path, Container::Gif, size, total, 40, COMMENT)?)
             }
         };
         movie.add(&picture)?;
@@ -125,15 +125,11 @@ fn frames(shape: [usize; 3]) -> Vec<FilmFrame> {
     [10, 5, 0].map(at).into()
 }
 
+/// Travels inside the films.
+const COMMENT: &str = "model mnist28, seed 7";
+
 fn options() -> FilmOptions {
-    FilmOptions {
-        timesteps: 10,
-        columns: 2,
-        scale: 3,
-        delay_ms: 40,
-        captions: Vec::new(),
-        comment: "model mnist28, seed 7".to_owned(),
-    }
+    FilmOptions { timesteps: 10, columns: 2, scale: 3, captions: Vec::new() }
 }
 
 /// All frames of a GIF, as RGBA.

@@ -172,11 +172,16 @@ fn strips_grids_and_tables_hold_their_recipe() {
     let table = std::fs::read_to_string(dir.path().join("table.csv")).unwrap();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines.len(), 2 + 5);
-    assert_eq!(lines[1], "t,beta,alphas_cumprod,snr,data_mean,data_sd,model_mean,model_sd,c_x_t,c_xstart,c_eps,sigma");
+    assert_eq!(
+        lines[1],
+        "t,beta,alphas_cumprod,snr,data_mean,data_sd,reverse_mean,reverse_sd,reverse_by,c_x_t,c_xstart,c_eps,sigma"
+    );
     let schedule = Arc::clone(film().schedule());
-    for (line, doses) in lines[2..].iter().zip([20, 15, 10, 5, 0]) {
+    for (line, doses) in lines[2..].iter().zip([20_usize, 15, 10, 5, 0]) {
         let cells: Vec<&str> = line.split(',').collect();
-        assert_eq!((cells.len(), cells[0]), (12, doses.to_string().as_str()));
+        assert_eq!((cells.len(), cells[0]), (13, doses.to_string().as_str()));
+        let beta = doses.checked_sub(1).map(|t| schedule.betas[t].to_string());
+        assert_eq!((cells[1], cells[8]), (beta.unwrap_or_default().as_str(), "model ema"));
         assert_eq!(cells[2].parse::<f64>().unwrap(), schedule.alpha_bar(doses));
     }
     let one = ExportRequest { forward: None, ..request(dir.path().join("one.png"), Format::Grid) };

@@ -105,6 +105,22 @@ fn runs_are_listed_with_what_they_say_and_broken_ones_with_a_sentence() {
 }
 
 #[test]
+fn of_a_folder_with_more_runs_than_a_list_holds_the_rest_is_said() {
+    let tmp = tempfile::tempdir().unwrap();
+    (0..1002).for_each(|i| fs::create_dir_all(tmp.path().join(format!("{i:04}/film"))).unwrap());
+    let engine = engine();
+    let job = engine.new_job();
+    engine.send(Command::ReadRuns(job, tmp.path().to_owned())).unwrap();
+    let said = loop {
+        if let Some(Event::Warning(said)) = engine.wait(Duration::from_secs(60)).unwrap() {
+            break said;
+        }
+    };
+    assert!(said.contains("it holds 1002 runs; the first 1000 by name are listed"), "{said}");
+    assert_eq!(wait(&engine, job).0.len(), 1000);
+}
+
+#[test]
 fn a_hundred_runs_are_read_one_a_unit_and_can_be_stopped() {
     let tmp = tempfile::tempdir().unwrap();
     let engine = engine();

@@ -19,7 +19,7 @@ fn sources() -> BTreeMap<String, String> {
 
 /// The part of a file before its unit tests.
 fn code(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests").next().unwrap()
+    text.split("#[cfg(test)]\nmod tests {").next().unwrap()
 }
 
 /// First path segments of what a file uses: `use a::b` and inline `crate::b`.
@@ -67,7 +67,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     ),
 ];
 
-const OUTSIDE: [&str; 29] = [
+const OUTSIDE: [&str; 31] = [
     "candle_core",
     "candle_nn",
     "clap",
@@ -84,7 +84,9 @@ const OUTSIDE: [&str; 29] = [
     "hf_hub",
     "image",
     "indicatif",
+    "libmimalloc_sys",
     "log",
+    "mimalloc",
     "png",
     "prost",
     "rand_chacha",

@@ -1,0 +1,105 @@
+//! What is not saved yet: trainings and notes that the window must not let go of.
+
+use crate::runs::read;
+use crate::support::{Gui, tell};
+use crate::training::{closes, metrics, running};
+use ddpm_film::engine::{Command, Error, Event, JobId, Kind, Metrics, Outcome, TrainingState, Which};
+use egui::{Key, Modifiers, accesskit::Role};
+use egui_kittest::kittest::Queryable as _;
+use std::sync::Arc;
+
+/// The job of the training that was just asked for.
+fn asked(gui: &mut Gui) -> JobId {
+    gui.state_mut().take_commands().iter().find_map(Command::job).unwrap()
+}
+
+fn saves(gui: &mut Gui) -> Command {
+    gui.event(egui::Event::Text("/tmp/model".into()));
+    gui.run();
+    gui.get_by_label("Save").click();
+    gui.run();
+    gui.state_mut().take_commands().pop().unwrap()
+}
+
+#[test]
+fn a_training_that_waits_to_go_on_is_what_is_saved() {
+    let (mut gui, job) = running();
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
+    gui.run();
+    gui.get_by_label("Go on").click();
+    gui.run();
+    let on = asked(&mut gui);
+    // its data are still on their way
+    assert!(!closes(&mut gui));
+    gui.get_by_label("Save…").click();
+    gui.run();
+    assert!(matches!(saves(&mut gui), Command::Save(_, Which::Training, _)));
+    // one that was stopped before it had begun gives way to the one that it was to go on with
+    let (mut gui, job) = running();
+    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
+    gui.run();
+    gui.get_by_label("Go on").click();
+    gui.run();
+    assert_eq!(asked(&mut gui), on);
+    tell(&mut gui, Event::Finished(on, Outcome::Cancelled));
+    gui.run();
+    gui.get_by_label("Go on");
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
+    gui.run();
+    assert!(matches!(saves(&mut gui), Command::Save(_, Which::Training, _)));
+}
+
+#[test]
+fn closing_asks_while_the_saves_of_a_run_fail() {
+    let (mut gui, job) = running();
+    gui.state_mut().state.training.as_mut().unwrap().request.out = Some("/tmp/run".into());
+    assert!(closes(&mut gui), "its folder gets what is not saved");
+    let (mut gui, second) = running();
+    assert_eq!(job, second);
+    gui.state_mut().state.training.as_mut().unwrap().request.out = Some("/tmp/run".into());
+    let failed = Metrics { save_failed: true, ..Metrics::clone(&metrics(1234, TrainingState::Running)) };
+    tell(&mut gui, Event::Metrics(job, Arc::new(failed)));
+    assert!(!closes(&mut gui));
+    gui.get_by_label("1,234 steps are in memory only and would be lost");
+}
+
+#[test]
+fn closing_asks_about_the_last_good_state_of_a_run_that_was_saved_after_it() {
+    let (mut gui, job) = running();
+    gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
+    gui.run();
+    let Command::Save(save, which, dir) = saves(&mut gui) else { panic!("it is not saved") };
+    tell(&mut gui, Event::Saved(save, which, dir));
+    tell(&mut gui, Event::Finished(save, Outcome::Done));
+    gui.run();
+    assert!(gui.state().state.training.as_ref().unwrap().unsaved().is_none());
+    tell(&mut gui, Event::Metrics(job, metrics(1100, TrainingState::Running)));
+    let e = Error { kind: Kind::Diverged, ..Error::new("training stopped", "the loss is NaN", "") };
+    tell(&mut gui, Event::Finished(job, Outcome::Failed(e)));
+    gui.run();
+    assert!(!closes(&mut gui));
+    gui.get_by_label("1,100 steps are in memory only and would be lost");
+}
+
+#[test]
+fn notes_that_could_not_be_saved_are_saved_when_their_view_goes() {
+    let (mut gui, _) = read();
+    gui.get_by_label_contains("old: digits16").click();
+    gui.run();
+    gui.get_by_role_and_label(Role::MultilineTextInput, "Notes").click();
+    gui.run();
+    gui.event(egui::Event::Text("!".into()));
+    gui.step();
+    let saved = |gui: &mut Gui| {
+        (0..200).find_map(|_| {
+            gui.step();
+            gui.state_mut().take_commands().into_iter().find(|c| matches!(c, Command::SaveNotes(..)))
+        })
+    };
+    let Some(Command::SaveNotes(job, ..)) = saved(&mut gui) else { panic!("nothing is saved") };
+    let e = Error::new("cannot save the notes", "the disk is full", "");
+    tell(&mut gui, Event::Finished(job, Outcome::Failed(e)));
+    gui.key_press(Key::F2);
+    let again = saved(&mut gui);
+    assert!(matches!(&again, Some(Command::SaveNotes(_, _, text)) if text == "on old!"), "{again:?}");
+}
