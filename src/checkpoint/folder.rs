@@ -5,26 +5,40 @@ use crate::error::{Error, Result};
 use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
-/// A folder that no other run can claim until this is dropped.
+/// A folder that no other run can claim until this is released or dropped.
 #[derive(Debug)]
 pub struct Claim {
     lock: Option<File>,
+    /// Which folder, where the system says it.
+    folder: Option<(u64, u64)>,
+    held: bool,
 }
 
 impl Claim {
-    /// Checks that `dir` still is the claimed folder, or nothing: then it is made and claimed again.
+    /// Lets others claim the folder, and remembers which it was.
+    pub fn release(&mut self) {
+        (self.lock, self.held) = (None, false);
+    }
+
+    /// Whether it was not released.
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Checks that `dir` still is the claimed folder, or nothing: then it is made and claimed again. Returns whether that is
+    /// so.
     ///
     /// # Errors
     /// Another folder is in its place, or it cannot be made.
-    pub fn hold(&mut self, dir: &Path) -> Result<()> {
-        let Some(own) = self.lock.as_ref().and_then(|lock| identity(&lock.metadata().ok()?)) else { return Ok(()) };
+    pub fn hold(&mut self, dir: &Path) -> Result<bool> {
+        let Some(own) = self.folder else { return Ok(false) };
         let Ok(there) = fs::metadata(dir) else {
             fs::create_dir_all(dir).map_err(|e| Error::new("cannot save the run", e.to_string(), "").at(dir))?;
             *self = claim(dir, true)?;
-            return Ok(());
+            return Ok(true);
         };
         if identity(&there) == Some(own) {
-            return Ok(());
+            return Ok(false);
         }
         let why = "its folder was moved away, and another is in its place";
         Err(Error::new("cannot save the run", why, "move it back, or save to another folder").at(dir))
@@ -58,7 +72,8 @@ pub fn claim(dir: &Path, replace: bool) -> Result<Claim> {
         let hint = "choose another folder, or go on with the run that is there (train --resume)";
         return Err(refuse(format!("there already is {name} in this folder, which would be replaced"), hint));
     }
-    Ok(Claim { lock })
+    let folder = lock.as_ref().and_then(|lock| identity(&lock.metadata().ok()?));
+    Ok(Claim { lock, folder, held: true })
 }
 
 /// Refuses a folder where a save would replace what this program did not write.
@@ -103,15 +118,15 @@ mod tests {
         let [run, aside] = ["run", "aside"].map(|name| tmp.path().join(name));
         fs::create_dir(&run).unwrap();
         let mut first = claim(&run, false).unwrap();
-        first.hold(&run).unwrap();
+        assert!(!first.hold(&run).unwrap());
         // moved away, with nothing in its place: a new folder, claimed as the first one was
         fs::rename(&run, &aside).unwrap();
-        first.hold(&run).unwrap();
-        first.hold(&run).unwrap();
+        assert!(first.hold(&run).unwrap() && !first.hold(&run).unwrap());
         assert!(claim(&run, false).unwrap_err().to_string().contains("another run is writing there"));
         fs::remove_dir(&run).unwrap();
         fs::rename(&aside, &run).unwrap();
         let _second = claim(&run, false).unwrap();
+        first.release();
         let e = first.hold(&run).unwrap_err().to_string();
         assert!(e.contains("its folder was moved away, and another is in its place"), "{e}");
     }

@@ -306,8 +306,8 @@ pub struct Metrics {
     pub state: TrainingState,
     /// Settings that may change, as they are now: all three are there.
     pub settings: Changes,
-    /// Whether its last save failed.
-    pub save_failed: bool,
+    /// If its last save failed: the step that its folder holds.
+    pub save_failed: Option<u64>,
     /// The curves.
     pub history: Arc<History>,
     /// The oracle's loss by timestep, as far as it is known.

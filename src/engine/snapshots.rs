@@ -159,9 +159,6 @@ impl Drawing {
             let snapshot = Arc::new(Snapshot { step: self.step, raw: raw.unwrap_or_else(|| ema.clone()), ema });
             out.send(Event::Snapshot(job, Arc::clone(&snapshot)));
             album.held.push(snapshot);
-            if let Err(e) = album.write() {
-                out.send(Event::Warning(e.to_string()));
-            }
         }
     }
 }
@@ -202,9 +199,13 @@ impl Album {
     }
 
     /// Forgets those of steps after `step`, which are to be done again.
-    pub(super) fn rewind(&mut self, step: u64) -> Result<()> {
+    pub(super) fn rewind(&mut self, step: u64) {
         self.held.retain(|snapshot| snapshot.step <= step);
         self.written = self.written.min(self.held.len());
+    }
+
+    /// Removes what the run's folder holds of steps after `step`.
+    pub(super) fn drop_later(&self, step: u64) -> Result<()> {
         self.dir.as_deref().map_or(Ok(()), |dir| checkpoint::drop_snapshots(dir, Some(step)))
     }
 
@@ -223,9 +224,9 @@ impl Album {
         Ok(())
     }
 
-    /// Writes none any more: what has the folder's name now is not the run's.
-    pub(super) fn leave_folder(&mut self) {
-        self.dir = None;
+    /// Takes in that the run's folder is a new one: all are to be written again.
+    pub(super) fn lost_its_files(&mut self) {
+        self.written = 0;
     }
 
     /// Writes all of them into another folder, in the place of those that are there.

@@ -66,6 +66,8 @@ pub(super) struct TrainingJob {
     save_next: bool,
     /// Whether the last save failed.
     save_failed: bool,
+    /// Whether the folder was made anew and holds no save yet.
+    folder_is_new: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -150,6 +152,7 @@ impl TrainingJob {
             saving: None,
             save_next: false,
             save_failed: false,
+            folder_is_new: false,
         };
         if !goes_on {
             // so that there is something to resume from the first moment, and a disk that is full is known now
@@ -238,7 +241,7 @@ impl TrainingJob {
         self.phase = Phase::Over;
         self.drawing = None;
         self.log = None;
-        self.claim = None;
+        self.claim.iter_mut().for_each(Claim::release);
     }
 
     pub(super) fn set_state(&mut self, state: TrainingState, out: &Outbox) {
@@ -275,11 +278,10 @@ impl TrainingJob {
             if drawing.is_shown() {
                 self.previews.done();
             }
-            if self.hold_folder().is_err() {
-                // which the next save says
-                self.album.leave_folder();
-            }
             drawing.finish(self.job, &mut self.album, self.log.as_mut(), out);
+            if let Err(e) = self.write_album() {
+                out.send(Event::Warning(e.to_string()));
+            }
             // the pause for the pictures is not training speed
             self.pace.clear();
             self.tell(out);
@@ -292,7 +294,7 @@ impl TrainingJob {
         if self.trainer.is_done() {
             self.save_if_due_at_exit()?;
             self.halt();
-            self.tell(out);
+            self.tell_surely(out);
             out.finished(self.job, Ok(()));
             return Ok(());
         }
@@ -307,9 +309,13 @@ impl TrainingJob {
             Err(e) => {
                 // the trainer is back at a good state: keep that, and not what may have been saved since
                 self.tell_surely(out);
-                let kept = self.album.rewind(self.trainer.steps_done()).and(self.save_if_due_at_exit());
-                if let Err(e) = kept {
-                    out.send(Event::Warning(e.to_string()));
+                let step = self.trainer.steps_done();
+                self.album.rewind(step);
+                let kept = self.hold_folder().and_then(|()| self.album.drop_later(step));
+                for result in [kept, self.save_if_due_at_exit()] {
+                    if let Err(e) = result {
+                        out.send(Event::Warning(e.to_string()));
+                    }
                 }
                 return Err(e);
             }
@@ -400,11 +406,22 @@ impl TrainingJob {
     }
 
     /// Sees that the run's folder still is its own.
-    fn hold_folder(&mut self) -> Result<()> {
-        match (&mut self.claim, &self.out_dir) {
-            (Some(claim), Some(dir)) => claim.hold(dir),
-            _ => Ok(()),
+    pub(super) fn hold_folder(&mut self) -> Result<()> {
+        if let (Some(claim), Some(dir)) = (&mut self.claim, &self.out_dir)
+            && claim.is_held()
+            && claim.hold(dir)?
+        {
+            (self.folder_is_new, self.save_next) = (true, true);
+            self.album.lost_its_files();
+            self.log = Some(RunLog::open(dir, self.trainer.steps_done()).0);
         }
+        Ok(())
+    }
+
+    /// Writes the snapshots that the folder lacks, beside a save.
+    fn write_album(&mut self) -> Result<()> {
+        self.hold_folder()?;
+        if self.folder_is_new { Ok(()) } else { self.album.write() }
     }
 
     /// Waits for the save under way, if there is one.
@@ -412,7 +429,11 @@ impl TrainingJob {
         if let Some(saving) = self.saving.take() {
             let saved = saving.end();
             self.save_failed = saved.is_err();
+            // settings that it was to save are not
+            self.changed |= saved.is_err();
             self.saved_step = saved?;
+            self.folder_is_new = false;
+            return self.write_album();
         }
         Ok(())
     }
@@ -456,7 +477,7 @@ impl TrainingJob {
                 ema_decay: Some(run.ema_decay),
                 preview_every: Some(run.preview_every),
             },
-            save_failed: self.save_failed,
+            save_failed: self.save_failed.then_some(self.saved_step),
             history: Arc::new(self.trainer.history().clone()),
             floor: Arc::clone(&self.floored.1),
             verdicts: self.trainer.examine().into(),
@@ -476,7 +497,7 @@ impl TrainingJob {
     /// Whether this run holds that folder.
     pub(super) fn writes_to(&self, dir: &Path) -> bool {
         let same = |own: &PathBuf| own == dir || own.canonicalize().ok() == dir.canonicalize().ok();
-        self.claim.is_some() && self.out_dir.as_ref().is_some_and(same)
+        self.claim.as_ref().is_some_and(Claim::is_held) && self.out_dir.as_ref().is_some_and(same)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -487,20 +508,24 @@ impl TrainingJob {
 
     fn try_to_save(&mut self) -> Result<()> {
         self.hold_folder()?;
-        let given_up = self.out_dir.as_ref().filter(|_| self.claim.is_none());
-        let _claim = given_up.map(|dir| self.claim_again(dir)).transpose()?;
+        let given_up = self.out_dir.as_ref().filter(|_| !self.claim.as_ref().is_some_and(Claim::is_held));
+        let _claim = given_up.cloned().map(|dir| self.claim_again(&dir)).transpose()?;
         if let Some(dir) = &self.out_dir {
             self.log.iter_mut().for_each(RunLog::sync);
             checkpoint::save(dir, &self.trainer.checkpoint()?)?;
             self.saved = Instant::now();
             self.saved_step = self.trainer.steps_done();
-            self.changed = false;
+            (self.changed, self.folder_is_new) = (false, false);
         }
         self.album.write()
     }
 
     /// Claims the folder of a run that is over, where another program may have gone on since.
-    fn claim_again(&self, dir: &Path) -> Result<Claim> {
+    fn claim_again(&mut self, dir: &Path) -> Result<Claim> {
+        if let Some(before) = &mut self.claim {
+            before.hold(dir)?;
+            before.release();
+        }
         let claim = checkpoint::claim(dir, true)?;
         let there = checkpoint::read_state(dir).ok().and_then(|state| state["step"].as_u64());
         match there.filter(|there| *there != self.saved_step && *there > self.step()) {
@@ -517,8 +542,11 @@ impl TrainingJob {
         if let Err(e) = self.end_saving() {
             log::warn!("{e}");
         }
-        let saved = self.saved_step == self.trainer.steps_done() && !self.changed;
-        if saved || self.trainer.is_lost() { Ok(()) } else { self.save() }
+        if self.saved_step == self.trainer.steps_done() && !self.changed {
+            self.save_failed = false;
+            return Ok(());
+        }
+        if self.trainer.is_lost() { Ok(()) } else { self.save() }
     }
 }
 

@@ -495,7 +495,7 @@ impl Worker<'_> {
             && training.is_open()
         {
             let result = training.save_if_due_at_exit();
-            training.tell(out);
+            training.tell_surely(out);
             training.halt();
             out.finished(training.job(), result.and(Err(Error::cancelled())));
         }
@@ -566,6 +566,7 @@ impl Worker<'_> {
         let own = training.as_ref().is_some_and(|training| training.writes_to(dir));
         if let Some(training) = training.filter(|_| own) {
             training.end_saving()?;
+            training.hold_folder()?;
         }
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };
         checkpoint::save(dir, &self.model(which)?.checkpoint)?;

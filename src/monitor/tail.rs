@@ -51,7 +51,7 @@ impl Tail {
 
     /// What is wrong with it, in words.
     pub fn problem(&self) -> Option<&str> {
-        self.damage.as_deref().or(self.obstacle.as_deref())
+        self.obstacle.as_deref().or(self.damage.as_deref())
     }
 
     /// Reads the whole records after those that were read.

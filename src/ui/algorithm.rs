@@ -89,13 +89,12 @@ fn beginning(state: &AppState) -> (Line, Vec<(Part, Option<Factor>)>) {
     let film = state.shown().film.as_ref().map(|(_, film)| film);
     // a sampler that skips timesteps may begin below T, too
     let first = film.map(|film| (film.beginning(), film.states_away(film.beginning(), 1)));
+    let number = |text: String| (Part::Number(text), None);
     match first {
-        Some((t, Some(next))) if next + 1 < t => {
-            range.extend([(Part::Number(format!("{t}, {next},")), None), text("…, 1 do")]);
-        }
-        Some((t, _)) if state.begins().is_some() => {
-            range.extend([(Part::Number(format!("{t},")), None), text("…, 1 do")]);
-        }
+        Some((t, Some(0))) => range.extend([number(t.to_string()), text(" do")]),
+        Some((t, Some(1))) => range.extend([number(format!("{t}, 1")), text(" do")]),
+        Some((t, Some(next))) if next + 1 < t => range.extend([number(format!("{t}, {next},")), text("…, 1 do")]),
+        Some((t, _)) if state.begins().is_some() => range.extend([number(format!("{t},")), text("…, 1 do")]),
         _ => range.push(text("T, …, 1 do")),
     }
     let Some(t) = state.begins() else {

@@ -12,9 +12,9 @@ const NODE: egui::Vec2 = egui::vec2(62.0, 30.0);
 const WIDEST: f32 = 1000.0;
 
 /// The state at `doses`, and the pair of neighbours in the middle of the chain, both apart from its ends. They are those
-/// of the film, which may skip timesteps; t and t - 1 where it is not under way. `None` for too short a chain.
+/// of the film, which may skip timesteps; t and t - 1 where there is none. `None` for too short a chain.
 fn pair(doses: usize, steps: usize, film: Option<&Trajectory>) -> Option<(usize, [usize; 2])> {
-    let Some(film) = film.filter(|film| film.steps() == steps && doses <= film.beginning()) else {
+    let Some(film) = film.filter(|film| film.steps() == steps) else {
         let t = doses.clamp(2, steps.checked_sub(1)?.max(2));
         return (t < steps).then_some((doses, [t, t - 1]));
     };
@@ -148,9 +148,9 @@ mod tests {
         ] {
             assert_eq!(pair(doses, 1000, Some(&jumps)), Some(expected), "{doses}");
         }
-        // before a film that begins late the chain is that of the doses
+        // before it begins a film shows its first state
         let late = film(&[0, 200, 400, 600]);
-        assert_eq!(pair(700, 1000, Some(&late)), Some((700, [700, 699])));
+        assert_eq!(pair(700, 1000, Some(&late)), Some((600, [600, 400])));
         assert_eq!(pair(600, 1000, Some(&late)), Some((600, [600, 400])));
         assert_eq!(pair(500, 1000, Some(&film(&[0, 500, 1000]))), None, "four states are needed");
     }

@@ -267,7 +267,7 @@ mod tests {
             seconds_left: 0.0,
             preview_share: 0.012,
             state: TrainingState::Running,
-            save_failed: false,
+            save_failed: None,
             settings: Changes::default(),
             history: Arc::new(history),
             floor: Arc::default(),

@@ -112,6 +112,8 @@ impl FilmView {
             let frame = bar.inner_margin(egui::Margin { left: 16, right: 16, top: 4, bottom: 4 });
             Panel::bottom("chain").resizable(false).show_separator_line(false).frame(frame).show(ui, |ui| {
                 let film = state.shown().film.as_ref().map(|(_, film)| film);
+                // one that was brought back begins at its picture, which drowned dose by dose
+                let film = film.filter(|film| state.begins().is_none() || doses <= film.beginning());
                 chain::ui(ui, state.playback.steps(), doses, film, out);
             });
         }

@@ -80,8 +80,10 @@ impl Window {
 
     /// Saves the notes that were written last, since their view or the window goes.
     pub(super) fn leave_runs(&mut self) {
-        if let Some(draft) = self.runs.draft.take_if(|draft| draft.unsaved) {
-            self.save_notes(draft.dir, draft.text);
+        let draft = self.runs.draft.take_if(|draft| draft.changed.is_some()).map(|draft| (draft.dir, draft.text));
+        let failed = std::mem::take(&mut self.runs.failed);
+        for (dir, text) in failed.into_iter().chain(draft).collect::<BTreeMap<_, _>>() {
+            self.save_notes(dir, text);
         }
     }
 
@@ -94,16 +96,18 @@ impl Window {
         }
         let job = self.state.new_job();
         self.state.file_jobs.push(job);
-        self.runs.saving = Some((job, dir.clone()));
+        self.runs.saving.push((job, dir.clone(), notes.clone()));
         self.commands.push(Command::SaveNotes(job, dir, notes));
     }
 
     /// Takes in that a job is over: notes that it could not save are not let go of.
     pub(super) fn notes_saved(&mut self, job: JobId, outcome: &Outcome) {
-        if let Some((_, dir)) = self.runs.saving.take_if(|(saving, _)| *saving == job)
-            && *outcome != Outcome::Done
-        {
-            self.runs.draft.iter_mut().filter(|draft| draft.dir == dir).for_each(|draft| draft.unsaved = true);
+        for (_, dir, text) in self.runs.saving.extract_if(.., |(saving, ..)| *saving == job) {
+            if *outcome == Outcome::Done {
+                self.runs.failed.remove(&dir);
+            } else {
+                self.runs.failed.insert(dir, text);
+            }
         }
     }
 }
@@ -112,9 +116,7 @@ impl Window {
 struct Draft {
     dir: PathBuf,
     text: String,
-    /// Whether no file holds it.
-    unsaved: bool,
-    /// When the last key was pressed, if it is to be saved soon after.
+    /// When the last key was pressed, if that is not saved yet.
     changed: Option<f64>,
 }
 
@@ -125,8 +127,10 @@ pub struct RunsView {
     ticked: Vec<PathBuf>,
     chosen: Option<PathBuf>,
     draft: Option<Draft>,
-    /// Notes on their way to their folder.
-    saving: Option<(JobId, PathBuf)>,
+    /// Notes on their way to their folders.
+    saving: Vec<(JobId, PathBuf, String)>,
+    /// Notes that their folders did not take.
+    failed: BTreeMap<PathBuf, String>,
     /// Pictures of the runs that were in sight.
     pictures: BTreeMap<PathBuf, Atlas>,
     curves: BTreeMap<PathBuf, Vec<PlotPoint>>,
@@ -137,7 +141,7 @@ impl RunsView {
     /// Forgets what was made of runs that are read again.
     fn forget(&mut self) {
         (self.pictures, self.curves) = (BTreeMap::new(), BTreeMap::new());
-        self.draft.take_if(|draft| !draft.unsaved);
+        self.draft.take_if(|draft| draft.changed.is_none());
     }
 
     /// Draws the view.
@@ -360,8 +364,8 @@ impl RunsView {
     fn notes(&mut self, ui: &mut Ui, run: &ListedRun, summary: &RunSummary, out: &mut Vec<UiAction>) {
         if self.draft.as_ref().is_none_or(|draft| draft.dir != run.dir) {
             self.save_draft(ui, true, out);
-            self.draft =
-                Some(Draft { dir: run.dir.clone(), text: summary.notes.clone(), unsaved: false, changed: None });
+            let text = self.failed.get(&run.dir).unwrap_or(&summary.notes).clone();
+            self.draft = Some(Draft { dir: run.dir.clone(), text, changed: None });
         }
         let Some(draft) = &mut self.draft else { return };
         ui.label("Notes");
@@ -369,7 +373,7 @@ impl RunsView {
         let response = ScrollArea::vertical().max_height(96.0).show(ui, |ui| ui.add(field)).inner;
         response.widget_info(|| WidgetInfo::labeled(Role::MultilineTextInput, true, "Notes"));
         if response.changed() {
-            (draft.unsaved, draft.changed) = (true, Some(ui.input(|i| i.time)));
+            draft.changed = Some(ui.input(|i| i.time));
         }
         let left = response.lost_focus();
         response.on_hover_text("Kept in the run's folder");
@@ -381,7 +385,7 @@ impl RunsView {
         let Some((draft, changed)) = self.draft.as_mut().and_then(|d| d.changed.map(|at| (d, at))) else { return };
         let idle = ui.input(|i| i.time) - changed;
         if now || idle >= IDLE {
-            (draft.unsaved, draft.changed) = (false, None);
+            draft.changed = None;
             out.push(UiAction::SaveNotes(draft.dir.clone(), draft.text.clone()));
         } else {
             ui.ctx().request_repaint_after(std::time::Duration::from_secs_f64(IDLE - idle + 0.01));

@@ -79,13 +79,14 @@ impl Training {
         matches!(self.phase, Phase::Failed(Error { kind: Kind::Diverged, .. }))
     }
 
-    /// Steps done, if there are some that no file may hold: of a run without a folder, or one whose last save failed.
+    /// Steps that no file may hold, if there are some: of a run without a folder, or one whose last save failed.
     pub fn unsaved(&self) -> Option<u64> {
         let metrics = self.metrics.as_ref()?;
         // one that diverged has saved its last good state
         let failed = matches!(self.phase, Phase::Failed(_)) && !self.diverged();
-        let at_risk = self.request.out.is_none() || failed || metrics.save_failed;
-        (at_risk && metrics.step > self.saved_before(metrics.step)).then_some(metrics.step)
+        let at_risk = self.request.out.is_none() || failed || metrics.save_failed.is_some();
+        let saved = self.saved_before(metrics.step).max(metrics.save_failed.unwrap_or_default());
+        metrics.step.checked_sub(saved).filter(|steps| at_risk && *steps > 0)
     }
 
     /// The step at which it was saved by hand. What was saved past its last good state is of the run that diverged.

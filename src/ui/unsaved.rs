@@ -125,7 +125,15 @@ impl Window {
 
     pub(super) fn ask_unsaved(&mut self, ui: &Ui) {
         let Some(unsaved) = self.unsaved.as_mut().filter(|u| u.saving.is_none()) else { return };
-        let Some(steps) = self.state.training.as_ref().and_then(Training::unsaved) else { return self.grant() };
+        let Some(steps) = self.state.training.as_ref().and_then(Training::unsaved) else {
+            // saved by itself while a person was asked: what to do then is not answered
+            if unsaved.shown {
+                self.unsaved = None;
+            } else {
+                self.grant();
+            }
+            return;
+        };
         let first_frame = !std::mem::replace(&mut unsaved.shown, true);
         let why = format!("{} steps are in memory only and would be lost", numbers::thousands(steps));
         let answers = [

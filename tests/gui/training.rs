@@ -32,7 +32,7 @@ pub fn metrics(step: u64, state: TrainingState) -> Arc<Metrics> {
         seconds_left: 75.0,
         preview_share: 0.012,
         state,
-        save_failed: false,
+        save_failed: None,
         settings: Changes { learning_rate: Some(2e-4), ema_decay: Some(0.9999), preview_every: Some(100) },
         history: Arc::new(history),
         floor: Arc::default(),
@@ -173,7 +173,7 @@ fn a_run_that_diverged_goes_on_with_half_the_rate_at_one_press() {
     tell(&mut gui, Event::Metrics(new, metrics(1200, TrainingState::Running)));
     assert_eq!(gui.state().state.training.as_ref().unwrap().unsaved(), None);
     tell(&mut gui, Event::Metrics(new, metrics(1300, TrainingState::Running)));
-    assert_eq!(gui.state().state.training.as_ref().unwrap().unsaved(), Some(1300));
+    assert_eq!(gui.state().state.training.as_ref().unwrap().unsaved(), Some(100));
     tell(&mut gui, Event::Finished(new, Outcome::Failed(Error::new("cannot compute", "no memory", ""))));
     gui.run();
     assert!(gui.query_by_label_contains("Go on with half").is_none(), "it did not diverge");
@@ -334,7 +334,7 @@ pub fn closes(gui: &mut Gui) -> bool {
 }
 
 /// Whether one of the next frames asks for the end of the window.
-fn leaves(gui: &mut Gui) -> bool {
+pub fn leaves(gui: &mut Gui) -> bool {
     (0..8).any(|_| {
         gui.step();
         gui.output().viewport_output[&egui::ViewportId::ROOT].commands.contains(&egui::ViewportCommand::Close)

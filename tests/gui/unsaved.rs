@@ -2,7 +2,7 @@
 
 use crate::runs::read;
 use crate::support::{Gui, tell};
-use crate::training::{closes, metrics, running};
+use crate::training::{closes, leaves, metrics, running};
 use ddpm_film::engine::{Command, Error, Event, JobId, Kind, Metrics, Outcome, TrainingState, Which};
 use egui::{Key, Modifiers, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
@@ -57,10 +57,14 @@ fn closing_asks_while_the_saves_of_a_run_fail() {
     let (mut gui, second) = running();
     assert_eq!(job, second);
     gui.state_mut().state.training.as_mut().unwrap().request.out = Some("/tmp/run".into());
-    let failed = Metrics { save_failed: true, ..Metrics::clone(&metrics(1234, TrainingState::Running)) };
+    let failed = Metrics { save_failed: Some(1000), ..Metrics::clone(&metrics(1234, TrainingState::Running)) };
     tell(&mut gui, Event::Metrics(job, Arc::new(failed)));
     assert!(!closes(&mut gui));
-    gui.get_by_label("1,234 steps are in memory only and would be lost");
+    gui.get_by_label("234 steps are in memory only and would be lost");
+    // the next save works: that is no answer
+    tell(&mut gui, Event::Metrics(job, metrics(1234, TrainingState::Running)));
+    gui.run();
+    assert!(gui.query_by_label("This training is not saved").is_none() && !leaves(&mut gui));
 }
 
 #[test]
@@ -100,6 +104,12 @@ fn notes_that_could_not_be_saved_are_saved_when_their_view_goes() {
     let e = Error::new("cannot save the notes", "the disk is full", "");
     tell(&mut gui, Event::Finished(job, Outcome::Failed(e)));
     gui.key_press(Key::F2);
+    let Some(Command::SaveNotes(job, _, text)) = saved(&mut gui) else { panic!("they are lost") };
+    assert_eq!(text, "on old!");
+    // nor does another failure lose them
+    let e = Error::new("cannot save the notes", "the disk is full", "");
+    tell(&mut gui, Event::Finished(job, Outcome::Failed(e)));
+    assert!(closes(&mut gui));
     let again = saved(&mut gui);
     assert!(matches!(&again, Some(Command::SaveNotes(_, _, text)) if text == "on old!"), "{again:?}");
 }

@@ -278,6 +278,37 @@ fn a_run_that_is_over_is_never_saved_over_one_that_went_on_in_its_folder() {
     assert_eq!(checkpoint::read_state(&dir).unwrap()["step"], end + 2);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_whose_folder_was_moved_never_writes_into_the_one_in_its_place() {
+    let tmp = tempfile::tempdir().unwrap();
+    let [dir, aside] = ["run", "aside"].map(|name| tmp.path().join(name));
+    let config = RunConfig { preset: "digits16".into(), batch: 2, preview_every: 0, ..Default::default() };
+    let request = TrainRequest { config, out: Some(dir.clone()), resume: None, save_every: None, preview_share: None };
+    let engine = engine(1);
+    let job = engine.new_job();
+    engine.send(Command::Train(job, Box::new(request))).unwrap();
+    let mut step = 0;
+    while step < 2 {
+        if let Some(Event::Metrics(_, m)) = engine.wait(Duration::from_secs(120)).unwrap() {
+            step = m.step;
+        }
+    }
+    std::fs::rename(&dir, &aside).unwrap();
+    crate::runs::copy(&aside, &dir);
+    let there = || ["film/state.json", "film/checksums.json"].map(|name| std::fs::read(dir.join(name)).unwrap());
+    let before = there();
+    // by hand, at its end, and when the program ends
+    let save = engine.new_job();
+    engine.send(Command::Save(save, Which::Training, dir.clone())).unwrap();
+    let Outcome::Failed(e) = until_finished(&engine, save).1 else { panic!("it was replaced") };
+    assert!(e.to_string().contains("another is in its place"), "{e}");
+    engine.send(Command::Cancel(job)).unwrap();
+    assert!(matches!(until_finished(&engine, job).1, Outcome::Failed(_)));
+    drop(engine);
+    assert!(there() == before);
+}
+
 #[test]
 fn reading_the_data_tells_how_far_it_is_and_can_be_stopped() {
     let tmp = tempfile::tempdir().unwrap();

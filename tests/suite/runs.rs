@@ -43,7 +43,7 @@ fn train(engine: &Engine, out: &Path) {
     assert_eq!(wait(engine, job).2, Outcome::Done);
 }
 
-fn copy(from: &Path, to: &Path) {
+pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|e| e.unwrap()) {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
