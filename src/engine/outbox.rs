@@ -40,6 +40,13 @@ impl Outbox {
         }
     }
 
+    /// Says what failed, where that stops nothing.
+    pub(super) fn warn(&self, result: Result<()>) {
+        if let Err(e) = result {
+            self.send(Event::Warning(e.to_string()));
+        }
+    }
+
     pub(super) fn finished(&self, job: JobId, result: Result<()>) {
         let outcome = match result {
             Ok(()) => Outcome::Done,

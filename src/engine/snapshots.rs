@@ -148,9 +148,7 @@ impl Drawing {
 
     /// Tells what was drawn, notes it in the curves for other programs, and keeps it.
     pub(super) fn finish(self, job: JobId, album: &mut Album, log: Option<&mut RunLog>, out: &Outbox) {
-        if let Some(Err(e)) = log.filter(|_| self.logged).map(|log| log.strip(self.step, self.ema.sampler.x())) {
-            out.send(Event::Warning(e.to_string()));
-        }
+        out.warn(log.filter(|_| self.logged).map(|log| log.strip(self.step, self.ema.sampler.x())).unwrap_or(Ok(())));
         if self.preview {
             out.send(Event::Preview(job, self.step, Arc::new(self.ema.sampler.x().clone())));
         }
@@ -177,9 +175,7 @@ impl Album {
     pub(super) fn open(dir: Option<&Path>, trainer: &Trainer, job: JobId, out: &Outbox) -> Self {
         let mut album = Self { dir: dir.map(Path::to_owned), ..Self::default() };
         let Some(dir) = dir else { return album };
-        if let Err(e) = checkpoint::drop_snapshots(dir, Some(trainer.steps_done())) {
-            out.send(Event::Warning(e.to_string()));
-        }
+        out.warn(checkpoint::drop_snapshots(dir, Some(trainer.steps_done())));
         let (saved, errors) = checkpoint::read_snapshots(dir);
         if let Some(first) = errors.first() {
             let others = if errors.len() > 1 { format!(" and {} more", errors.len() - 1) } else { String::new() };

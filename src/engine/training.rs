@@ -279,9 +279,7 @@ impl TrainingJob {
                 self.previews.done();
             }
             drawing.finish(self.job, &mut self.album, self.log.as_mut(), out);
-            if let Err(e) = self.write_album() {
-                out.send(Event::Warning(e.to_string()));
-            }
+            out.warn(self.write_album());
             // the pause for the pictures is not training speed
             self.pace.clear();
             self.tell(out);
@@ -311,12 +309,9 @@ impl TrainingJob {
                 self.tell_surely(out);
                 let step = self.trainer.steps_done();
                 self.album.rewind(step);
-                let kept = self.hold_folder().and_then(|()| self.album.drop_later(step));
-                for result in [kept, self.save_if_due_at_exit()] {
-                    if let Err(e) = result {
-                        out.send(Event::Warning(e.to_string()));
-                    }
-                }
+                let kept = self.hold_folder().and_then(|_| self.album.drop_later(step));
+                out.warn(kept);
+                out.warn(self.save_if_due_at_exit());
                 return Err(e);
             }
         };
@@ -339,7 +334,7 @@ impl TrainingJob {
         }
         self.save_next |= self.save_every.is_some_and(|every| step.is_multiple_of(every));
         self.save_next |= self.saved.elapsed() >= SAVE_EVERY;
-        if let Err(e) = self.save_meanwhile() {
+        if let Err(e) = self.save_meanwhile(out) {
             // a full disk shall not end a run: the next save may work
             self.save_failed = true;
             out.send(Event::Warning(e.to_string()));
@@ -376,9 +371,7 @@ impl TrainingJob {
         if let Some(e) = self.trainer.history().evaluations().last().filter(|e| e.step == stats.step) {
             others.extend([("loss/training_images", e.train), ("loss/held_out_images", e.held_out)]);
         }
-        if let Some(Err(e)) = self.log.as_mut().map(|log| log.step(stats.step, values, &others)) {
-            out.send(Event::Warning(e.to_string()));
-        }
+        out.warn(self.log.as_mut().map(|log| log.step(stats.step, values, &others)).unwrap_or(Ok(())));
     }
 
     /// Speed over the last steps, after the first one.
@@ -389,9 +382,10 @@ impl TrainingJob {
     }
 
     /// Begins a save that is due, while training goes on. One that becomes due before the last one is over waits for it.
-    fn save_meanwhile(&mut self) -> Result<()> {
+    fn save_meanwhile(&mut self, out: &Outbox) -> Result<()> {
         if self.saving.as_ref().is_some_and(Saving::is_over) {
             self.end_saving()?;
+            out.warn(self.write_album());
         }
         let Some(dir) = self.out_dir.as_ref().filter(|_| self.save_next && self.saving.is_none()) else {
             return Ok(());
@@ -405,17 +399,18 @@ impl TrainingJob {
         Ok(())
     }
 
-    /// Sees that the run's folder still is its own.
-    pub(super) fn hold_folder(&mut self) -> Result<()> {
-        if let (Some(claim), Some(dir)) = (&mut self.claim, &self.out_dir)
-            && claim.is_held()
-            && claim.hold(dir)?
-        {
-            (self.folder_is_new, self.save_next) = (true, true);
+    /// Sees that the run's folder still is its own. Returns whether it was gone, and is a new one now.
+    pub(super) fn hold_folder(&mut self) -> Result<bool> {
+        let (Some(claim), Some(dir)) = (&mut self.claim, &self.out_dir) else { return Ok(false) };
+        let is_new = claim.is_held() && claim.hold(dir)?;
+        if is_new {
+            // what a save under way wrote is gone, too
+            self.saving.take().map(Saving::end);
+            (self.folder_is_new, self.save_next, self.changed) = (true, true, true);
             self.album.lost_its_files();
             self.log = Some(RunLog::open(dir, self.trainer.steps_done()).0);
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Writes the snapshots that the folder lacks, beside a save.
@@ -426,15 +421,17 @@ impl TrainingJob {
 
     /// Waits for the save under way, if there is one.
     pub(super) fn end_saving(&mut self) -> Result<()> {
-        if let Some(saving) = self.saving.take() {
-            let saved = saving.end();
-            self.save_failed = saved.is_err();
-            // settings that it was to save are not
-            self.changed |= saved.is_err();
-            self.saved_step = saved?;
-            self.folder_is_new = false;
-            return self.write_album();
-        }
+        let Some(saving) = self.saving.take() else { return Ok(()) };
+        let saved = saving.end().and_then(|step| match self.hold_folder()? {
+            true => {
+                Err(Error::new("cannot save the run", "its folder was moved away", "the next save makes a new one"))
+            }
+            false => Ok(step),
+        });
+        self.save_failed = saved.is_err();
+        // settings that it was to save are not
+        self.changed |= saved.is_err();
+        (self.saved_step, self.folder_is_new) = (saved?, false);
         Ok(())
     }
 
@@ -496,7 +493,9 @@ impl TrainingJob {
 
     /// Whether this run holds that folder.
     pub(super) fn writes_to(&self, dir: &Path) -> bool {
-        let same = |own: &PathBuf| own == dir || own.canonicalize().ok() == dir.canonicalize().ok();
+        let same = |own: &PathBuf| {
+            own == dir || own.canonicalize().is_ok_and(|own| dir.canonicalize().is_ok_and(|dir| dir == own))
+        };
         self.claim.as_ref().is_some_and(Claim::is_held) && self.out_dir.as_ref().is_some_and(same)
     }
 
@@ -544,7 +543,7 @@ impl TrainingJob {
         }
         if self.saved_step == self.trainer.steps_done() && !self.changed {
             self.save_failed = false;
-            return Ok(());
+            return self.write_album();
         }
         if self.trainer.is_lost() { Ok(()) } else { self.save() }
     }

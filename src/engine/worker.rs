@@ -565,7 +565,7 @@ impl Worker<'_> {
         let training = self.training.as_mut().filter(|_| which == Which::Training);
         let own = training.as_ref().is_some_and(|training| training.writes_to(dir));
         if let Some(training) = training.filter(|_| own) {
-            training.end_saving()?;
+            self.out.warn(training.end_saving());
             training.hold_folder()?;
         }
         let _claim = if own { None } else { Some(checkpoint::claim(dir, self.saved.contains(&place(dir)))?) };

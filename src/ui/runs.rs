@@ -80,9 +80,15 @@ impl Window {
 
     /// Saves the notes that were written last, since their view or the window goes.
     pub(super) fn leave_runs(&mut self) {
-        let draft = self.runs.draft.take_if(|draft| draft.changed.is_some()).map(|draft| (draft.dir, draft.text));
-        let failed = std::mem::take(&mut self.runs.failed);
-        for (dir, text) in failed.into_iter().chain(draft).collect::<BTreeMap<_, _>>() {
+        if let Some(draft) = self.runs.draft.take_if(|draft| draft.changed.is_some()) {
+            self.save_notes(draft.dir, draft.text);
+        }
+    }
+
+    /// Saves also the notes that their folders did not take before.
+    pub(super) fn leave_all_runs(&mut self) {
+        self.leave_runs();
+        for (dir, text) in std::mem::take(&mut self.runs.failed) {
             self.save_notes(dir, text);
         }
     }
@@ -96,6 +102,7 @@ impl Window {
         }
         let job = self.state.new_job();
         self.state.file_jobs.push(job);
+        self.runs.failed.remove(&dir);
         self.runs.saving.push((job, dir.clone(), notes.clone()));
         self.commands.push(Command::SaveNotes(job, dir, notes));
     }

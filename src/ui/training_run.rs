@@ -85,7 +85,8 @@ impl Training {
         // one that diverged has saved its last good state
         let failed = matches!(self.phase, Phase::Failed(_)) && !self.diverged();
         let at_risk = self.request.out.is_none() || failed || metrics.save_failed.is_some();
-        let saved = self.saved_before(metrics.step).max(metrics.save_failed.unwrap_or_default());
+        let in_its_folder = metrics.save_failed.filter(|at| *at <= metrics.step).unwrap_or_default();
+        let saved = self.saved_before(metrics.step).max(in_its_folder);
         metrics.step.checked_sub(saved).filter(|steps| at_risk && *steps > 0)
     }
 

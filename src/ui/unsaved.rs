@@ -42,8 +42,10 @@ enum Answer {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unsaved {
     pub wish: Wish,
-    /// Whether it has been on screen.
+    /// Whether it is on screen.
     pub shown: bool,
+    /// Whether it ever was.
+    pub asked: bool,
     /// The save after which the wish is granted.
     pub saving: Option<JobId>,
 }
@@ -81,7 +83,7 @@ impl Window {
     /// Holds a window that is about to close while a training is not saved. To be called in every frame, drawn or not.
     pub fn hold_close(&mut self, ctx: &egui::Context) {
         if ctx.input(|i| i.viewport().close_requested()) {
-            self.leave_runs();
+            self.leave_all_runs();
         }
         let unsaved = self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some());
         if ctx.input(|i| i.viewport().close_requested()) && unsaved && self.closing == Closing::No {
@@ -90,7 +92,7 @@ impl Window {
             match &mut self.unsaved {
                 // also where it is being asked for another reason
                 Some(unsaved) => unsaved.wish = Wish::Close,
-                None => self.unsaved = Some(Unsaved { wish: Wish::Close, shown: false, saving: None }),
+                None => self.unsaved = Some(Unsaved { wish: Wish::Close, shown: false, asked: false, saving: None }),
             }
         }
     }
@@ -127,7 +129,7 @@ impl Window {
         let Some(unsaved) = self.unsaved.as_mut().filter(|u| u.saving.is_none()) else { return };
         let Some(steps) = self.state.training.as_ref().and_then(Training::unsaved) else {
             // saved by itself while a person was asked: what to do then is not answered
-            if unsaved.shown {
+            if unsaved.asked {
                 self.unsaved = None;
             } else {
                 self.grant();
@@ -135,6 +137,7 @@ impl Window {
             return;
         };
         let first_frame = !std::mem::replace(&mut unsaved.shown, true);
+        unsaved.asked = true;
         let why = format!("{} steps are in memory only and would be lost", numbers::thousands(steps));
         let answers = [
             (Answer::Save, "Save…", "Choose a folder for the model and its training"),
