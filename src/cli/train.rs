@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 #[derive(Args, Debug)]
 pub(super) struct TrainArgs {
-    /// Network: digits16, mnist28, mnist28-large, color32 or cifar10 [default: mnist28]
+    /// Network: digits16, mnist28, color32 or cifar10 [default: mnist28]
     #[arg(long)]
     preset: Option<String>,
     /// "mnist", an IDX file or folder (plain or .gz), CIFAR-10 or CIFAR-100 batches (.bin), or a folder of images; again for

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 /// The names that [`Config::preset`] knows, smallest network first.
-pub const PRESETS: [&str; 5] = ["digits16", "mnist28", "mnist28-large", "color32", "cifar10"];
+pub const PRESETS: [&str; 4] = ["digits16", "mnist28", "color32", "cifar10"];
 
 /// The most that the weights, one feature map or one head of attention may take.
 const MOST_BYTES: u64 = 8 << 30;
@@ -99,7 +99,6 @@ impl Config {
         let (size, colours, layers, channels, attention_at, groups, dropout) = match name {
             "digits16" => (16, 1, 1, vec![32, 64, 64], 2, 8, 0.0),
             "mnist28" => (28, 1, 1, vec![32, 64, 64], 2, 8, 0.0),
-            "mnist28-large" => (28, 1, 2, vec![32, 64, 128], 2, 8, 0.0),
             "color32" => (32, 3, 1, vec![64, 128, 128], 1, 8, 0.0),
             "cifar10" => (32, 3, 2, vec![128, 256, 256, 256], 1, 32, 0.1),
             _ => return None,
@@ -346,7 +345,7 @@ mod tests {
 
     #[test]
     fn presets_have_as_many_weights_as_in_diffusers() {
-        let counts = [1_112_801, 1_112_801, 3_939_393, 4_437_699, 35_746_307];
+        let counts = [1_112_801, 1_112_801, 4_437_699, 35_746_307];
         for (name, count) in PRESETS.into_iter().zip(counts) {
             let config = Config::preset(name).unwrap();
             config.validate().unwrap();
