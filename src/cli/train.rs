@@ -67,21 +67,20 @@ pub(super) struct TrainArgs {
 impl TrainArgs {
     /// What was asked for; the rest is as in `usual`.
     fn config(&self, usual: RunConfig) -> RunConfig {
-        let a = self;
         RunConfig {
-            preset: a.preset.clone().unwrap_or(usual.preset),
-            data: if a.data.is_empty() { usual.data } else { Source::join(a.data.iter().map(String::as_str)) },
-            beta_schedule: a.beta_schedule.clone().unwrap_or(usual.beta_schedule),
-            prediction_type: a.prediction_type.clone().unwrap_or(usual.prediction_type),
-            flip: a.flip.or(usual.flip),
-            seed: a.seed.unwrap_or(usual.seed),
-            steps: a.steps.unwrap_or(usual.steps),
-            batch: a.batch.unwrap_or(usual.batch),
-            learning_rate: a.lr.unwrap_or(usual.learning_rate),
-            warmup: a.warmup.unwrap_or(usual.warmup),
-            decay: a.decay.unwrap_or(usual.decay),
-            ema_decay: a.ema.unwrap_or(usual.ema_decay),
-            preview_every: a.preview_every.unwrap_or(usual.preview_every),
+            preset: self.preset.clone().unwrap_or(usual.preset),
+            data: if self.data.is_empty() { usual.data } else { Source::join(self.data.iter().map(String::as_str)) },
+            beta_schedule: self.beta_schedule.clone().unwrap_or(usual.beta_schedule),
+            prediction_type: self.prediction_type.clone().unwrap_or(usual.prediction_type),
+            flip: self.flip.or(usual.flip),
+            seed: self.seed.unwrap_or(usual.seed),
+            steps: self.steps.unwrap_or(usual.steps),
+            batch: self.batch.unwrap_or(usual.batch),
+            learning_rate: self.lr.unwrap_or(usual.learning_rate),
+            warmup: self.warmup.unwrap_or(usual.warmup),
+            decay: self.decay.unwrap_or(usual.decay),
+            ema_decay: self.ema.unwrap_or(usual.ema_decay),
+            preview_every: self.preview_every.unwrap_or(usual.preview_every),
             ..usual
         }
     }

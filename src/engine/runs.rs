@@ -117,7 +117,7 @@ impl RunsJob {
         if left.len() > MOST_RUNS {
             let why = format!("it holds {} runs", left.len());
             let hint = format!("the first {MOST_RUNS} by name are listed; move the others to a folder of their own");
-            out.send(Event::Warning(Error::new("cannot list all of the folder", why, hint).at(folder).to_string()));
+            out.warn(Err(Error::new("cannot list all of the folder", why, hint).at(folder)));
             left.truncate(MOST_RUNS);
         }
         Ok(Self { job, total: left.len() as u64, left: left.into() })

@@ -356,9 +356,7 @@ impl TrainingJob {
     fn open_log(&mut self, out: &Outbox) {
         if let Some(dir) = &self.out_dir {
             let (log, failed) = RunLog::open(dir, self.trainer.steps_done());
-            if let Some(e) = failed {
-                out.send(Event::Warning(e.to_string()));
-            }
+            out.warn(failed.map_or(Ok(()), Err));
             self.log = Some(log);
         }
     }
@@ -496,7 +494,11 @@ impl TrainingJob {
         let same = |own: &PathBuf| {
             own == dir || own.canonicalize().is_ok_and(|own| dir.canonicalize().is_ok_and(|dir| dir == own))
         };
-        self.claim.as_ref().is_some_and(Claim::is_held) && self.out_dir.as_ref().is_some_and(same)
+        self.is_claimed() && self.out_dir.as_ref().is_some_and(same)
+    }
+
+    fn is_claimed(&self) -> bool {
+        self.claim.as_ref().is_some_and(Claim::is_held)
     }
 
     fn save(&mut self) -> Result<()> {
@@ -507,7 +509,7 @@ impl TrainingJob {
 
     fn try_to_save(&mut self) -> Result<()> {
         self.hold_folder()?;
-        let given_up = self.out_dir.as_ref().filter(|_| !self.claim.as_ref().is_some_and(Claim::is_held));
+        let given_up = self.out_dir.as_ref().filter(|_| !self.is_claimed());
         let _claim = given_up.cloned().map(|dir| self.claim_again(&dir)).transpose()?;
         if let Some(dir) = &self.out_dir {
             self.log.iter_mut().for_each(RunLog::sync);

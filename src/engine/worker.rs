@@ -446,9 +446,8 @@ impl Worker<'_> {
                     training.halt();
                     training.tell_surely(self.out);
                 }
-                if let Err(other) = saved.or_else(|again| if again == e { Ok(()) } else { Err(again) }) {
-                    self.out.send(Event::Warning(other.to_string()));
-                }
+                // a failed last save is told once
+                self.out.warn(saved.or_else(|again| if again == e { Ok(()) } else { Err(again) }));
                 self.out.finished(job, Err(e));
             }
         }

@@ -81,8 +81,8 @@ impl UNet {
         &self.device
     }
 
-    /// What the network was trained to predict of x_t, ε (Ho et al. 2020, Eq. 11) or v: `x` is [n, c, h, w], `t` one number for each picture, whole or not. With
-    /// `dropout` as in training, without as in sampling.
+    /// What the network was trained to predict of x_t, ε (Ho et al. 2020, Eq. 11) or v: `x` is [n, c, h, w], `t` one number
+    /// for each picture, whole or not. With `dropout` as in training, without as in sampling.
     ///
     /// # Errors
     /// `x` has other channels, sides that cannot be halved often enough, or not as many pictures as `t` numbers.

@@ -275,7 +275,7 @@ impl Window {
     /// Does what is wished, after a question if it would end a training that is not saved.
     fn start(&mut self, wish: Wish) {
         let unsaved = self.state.training.as_ref().is_some_and(|t| t.unsaved().is_some());
-        self.unsaved = Some(Unsaved { wish, shown: false, asked: false, saving: None });
+        self.unsaved = Some(Unsaved::new(wish));
         if !unsaved {
             self.grant();
         }

@@ -1,5 +1,5 @@
-//! The settings of the next training: every field of its one `RunConfig` but what the run decides, with unit, bounds, what the paper used, and what
-//! is wrong with it.
+//! The settings of the next training: every field of its one `RunConfig` but what the run decides, with unit, bounds, what
+//! the paper used, and what is wrong with it.
 
 use super::actions::{PathUse, UiAction};
 use super::film_settings::section;

@@ -50,6 +50,12 @@ pub(super) struct Unsaved {
     pub saving: Option<JobId>,
 }
 
+impl Unsaved {
+    pub(super) fn new(wish: Wish) -> Self {
+        Self { wish, shown: false, asked: false, saving: None }
+    }
+}
+
 /// The question whether a new film may take branches that could never be made again.
 pub(super) struct Parting {
     /// What the new film is to have.
@@ -92,7 +98,7 @@ impl Window {
             match &mut self.unsaved {
                 // also where it is being asked for another reason
                 Some(unsaved) => unsaved.wish = Wish::Close,
-                None => self.unsaved = Some(Unsaved { wish: Wish::Close, shown: false, asked: false, saving: None }),
+                None => self.unsaved = Some(Unsaved::new(Wish::Close)),
             }
         }
     }

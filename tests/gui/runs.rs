@@ -109,14 +109,19 @@ fn a_training_starts_from_the_settings_of_another_run() {
     assert_eq!((settings.out.as_str(), settings.resume), ("/runs/new", true));
 }
 
-#[test]
-fn notes_are_saved_when_the_keys_rest_and_shown_again() {
-    let (mut gui, _) = read();
-    gui.get_by_label_contains("old: digits16").click();
+/// Types into the notes of a run.
+pub fn note(gui: &mut Gui, run: &str, text: &str) {
+    gui.get_by_label_contains(run).click();
     gui.run();
     gui.get_by_role_and_label(Role::MultilineTextInput, "Notes").click();
     gui.run();
-    gui.event(egui::Event::Text("!".into()));
+    gui.event(egui::Event::Text(text.into()));
+}
+
+#[test]
+fn notes_are_saved_when_the_keys_rest_and_shown_again() {
+    let (mut gui, _) = read();
+    note(&mut gui, "old: digits16", "!");
     (0..8).for_each(|_| gui.step());
     // another run is chosen: nothing that was typed is lost
     gui.get_by_label_contains("new: digits16").click();
@@ -126,11 +131,7 @@ fn notes_are_saved_when_the_keys_rest_and_shown_again() {
     assert_eq!((dir.as_path(), text.as_str()), (std::path::Path::new("/runs/old"), "on old!"));
     let noted = |gui: &Gui| gui.state().state.runs.listed[1].read.as_ref().unwrap().notes.clone();
     assert_eq!(noted(&gui), "on old!");
-    gui.get_by_label_contains("old: digits16").click();
-    gui.run();
-    gui.get_by_role_and_label(Role::MultilineTextInput, "Notes").click();
-    gui.run();
-    gui.event(egui::Event::Text("?".into()));
+    note(&mut gui, "old: digits16", "?");
     gui.step();
     gui.key_press(Key::F2);
     gui.step();

@@ -297,9 +297,15 @@ fn a_film_of_the_training_can_be_asked_for_while_it_runs() {
 }
 
 /// Saves what the window saves, into that folder.
-fn save_as(gui: &mut Gui, path: &str) {
+/// Asks to save what the window shows.
+pub fn save_as(gui: &mut Gui, path: &str) {
     gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
     gui.run();
+    save_to(gui, path);
+}
+
+/// Answers the question for a path.
+pub fn save_to(gui: &mut Gui, path: &str) {
     gui.event(egui::Event::Text(path.into()));
     gui.run();
     gui.get_by_label("Save").click();
@@ -362,10 +368,7 @@ fn closing_waits_for_the_save_and_asks_again_if_it_fails() {
     let ask_and_save = |gui: &mut Gui| {
         gui.get_by_label("Save…").click();
         gui.run();
-        gui.event(egui::Event::Text("/tmp/model".into()));
-        gui.run();
-        gui.get_by_label("Save").click();
-        gui.run();
+        save_to(gui, "/tmp/model");
         let commands = gui.state_mut().take_commands();
         let [Command::Save(job, Which::Training, _)] = commands.as_slice() else { panic!("{commands:?}") };
         assert!(gui.query_by_label("This training is not saved").is_none() && !leaves(gui));
@@ -543,14 +546,19 @@ fn what_does_not_fit_another_training_gives_way_when_films_are_made_of_it() {
     gui.get_by_label("Save model: tiny");
 }
 
-#[test]
-fn a_training_that_was_stopped_goes_on() {
+/// A run that was stopped and is asked to go on; its data are still on their way.
+pub fn going_on() -> Gui {
     let (mut gui, job) = running();
     tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
     gui.run();
     gui.get_by_label("Go on").click();
     gui.run();
-    let commands = gui.state_mut().take_commands();
+    gui
+}
+
+#[test]
+fn a_training_that_was_stopped_goes_on() {
+    let commands = going_on().state_mut().take_commands();
     assert!(
         matches!(&commands[..], [Command::Train(_, request)] if request.resume == Some(Changes::default())),
         "{commands:?}"

@@ -1,52 +1,34 @@
 //! What is not saved yet: trainings and notes that the window must not let go of.
 
-use crate::runs::read;
+use crate::runs::{note, read};
 use crate::support::{Gui, tell};
-use crate::training::{closes, leaves, metrics, running};
-use ddpm_film::engine::{Command, Error, Event, JobId, Kind, Metrics, Outcome, TrainingState, Which};
-use egui::{Key, Modifiers, accesskit::Role};
+use crate::training::{closes, going_on, leaves, metrics, running, save_as, save_to};
+use ddpm_film::engine::{Command, Error, Event, Kind, Metrics, Outcome, TrainingState, Which};
+use egui::accesskit::Role;
 use egui_kittest::kittest::Queryable as _;
 use std::sync::Arc;
 
-/// The job of the training that was just asked for.
-fn asked(gui: &mut Gui) -> JobId {
-    gui.state_mut().take_commands().iter().find_map(Command::job).unwrap()
-}
-
-fn saves(gui: &mut Gui) -> Command {
-    gui.event(egui::Event::Text("/tmp/model".into()));
-    gui.run();
-    gui.get_by_label("Save").click();
-    gui.run();
+/// The save that was asked for.
+fn asked(gui: &mut Gui) -> Command {
     gui.state_mut().take_commands().pop().unwrap()
 }
 
 #[test]
 fn a_training_that_waits_to_go_on_is_what_is_saved() {
-    let (mut gui, job) = running();
-    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
-    gui.run();
-    gui.get_by_label("Go on").click();
-    gui.run();
-    let on = asked(&mut gui);
-    // its data are still on their way
+    let mut gui = going_on();
     assert!(!closes(&mut gui));
     gui.get_by_label("Save…").click();
     gui.run();
-    assert!(matches!(saves(&mut gui), Command::Save(_, Which::Training, _)));
+    save_to(&mut gui, "/tmp/model");
+    assert!(matches!(asked(&mut gui), Command::Save(_, Which::Training, _)));
     // one that was stopped before it had begun gives way to the one that it was to go on with
-    let (mut gui, job) = running();
-    tell(&mut gui, Event::Finished(job, Outcome::Cancelled));
-    gui.run();
-    gui.get_by_label("Go on").click();
-    gui.run();
-    assert_eq!(asked(&mut gui), on);
+    let mut gui = going_on();
+    let on = gui.state_mut().take_commands().iter().find_map(Command::job).unwrap();
     tell(&mut gui, Event::Finished(on, Outcome::Cancelled));
     gui.run();
     gui.get_by_label("Go on");
-    gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
-    gui.run();
-    assert!(matches!(saves(&mut gui), Command::Save(_, Which::Training, _)));
+    save_as(&mut gui, "/tmp/model");
+    assert!(matches!(asked(&mut gui), Command::Save(_, Which::Training, _)));
 }
 
 #[test]
@@ -70,9 +52,8 @@ fn closing_asks_while_the_saves_of_a_run_fail() {
 #[test]
 fn closing_asks_about_the_last_good_state_of_a_run_that_was_saved_after_it() {
     let (mut gui, job) = running();
-    gui.key_press_modifiers(Modifiers::COMMAND, Key::S);
-    gui.run();
-    let Command::Save(save, which, dir) = saves(&mut gui) else { panic!("it is not saved") };
+    save_as(&mut gui, "/tmp/model");
+    let Command::Save(save, which, dir) = asked(&mut gui) else { panic!("it is not saved") };
     tell(&mut gui, Event::Saved(save, which, dir));
     tell(&mut gui, Event::Finished(save, Outcome::Done));
     gui.run();
@@ -88,11 +69,7 @@ fn closing_asks_about_the_last_good_state_of_a_run_that_was_saved_after_it() {
 #[test]
 fn notes_that_could_not_be_saved_are_shown_and_saved_when_the_window_closes() {
     let (mut gui, _) = read();
-    gui.get_by_label_contains("old: digits16").click();
-    gui.run();
-    gui.get_by_role_and_label(Role::MultilineTextInput, "Notes").click();
-    gui.run();
-    gui.event(egui::Event::Text("!".into()));
+    note(&mut gui, "old: digits16", "!");
     gui.step();
     let saved = |gui: &mut Gui| {
         (0..200).find_map(|_| {
