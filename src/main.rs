@@ -4,6 +4,7 @@ use clap::Parser as _;
 use ddpm_film::cli::{self, Cli};
 use ddpm_film::error::Kind;
 use ddpm_film::kernels::allocator::{Allocator, keep_freed_pages};
+use std::io::Write as _;
 use std::process::ExitCode;
 
 // Fresh pages from the system allocator cost more than the mathematics on them.
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
     match cli::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("error: {e}");
+            // nobody may be listening
+            writeln!(std::io::stderr(), "error: {e}").ok();
             ExitCode::from(match e.kind {
                 Kind::Failed | Kind::Diverged => 1,
                 Kind::Usage => 2,

@@ -141,9 +141,12 @@ fn run_in(dir: &Path) -> Option<RunConfig> {
 }
 
 fn words(m: &Metrics) -> String {
-    let loss = m.history.mean_loss(100).map_or_else(String::new, |loss| format!("loss {loss:.4}  "));
+    let loss = m.history.mean_loss(100).map(|loss| format!("loss {loss:.4}"));
     let left = m.seconds_left.round() as u64;
-    format!("{loss}{:.0} images/s  {}:{:02} min left", m.images_per_s, left / 60, left % 60)
+    // not known in the first steps after a pause for pictures
+    let speed = (m.images_per_s > 0.0)
+        .then(|| format!("{:.0} images/s  {}:{:02} min left", m.images_per_s, left / 60, left % 60));
+    loss.into_iter().chain(speed).collect::<Vec<_>>().join("  ")
 }
 
 #[cfg(test)]

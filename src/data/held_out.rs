@@ -84,17 +84,19 @@ fn test_set(path: &Path) -> Option<PathBuf> {
     if path.is_dir() && path.file_name().is_some_and(|name| name == "train") {
         return Some(path.with_file_name("test")).filter(|test| test.is_dir());
     }
-    if let Some((files, _)) = cifar::batches(path) {
-        let folder = files.first()?.parent()?;
-        let tests = ["test_batch.bin", "test.bin"].map(|test| folder.join(test));
-        return tests.into_iter().find(|test| test.is_file() && test != path);
+    // first, as the training images are looked for
+    if let Some(images) = super::idx_images(path).ok()? {
+        let name = images.file_name()?.to_str()?;
+        let tests = ["t10k", "test"].map(|test| images.with_file_name(name.replacen("train", test, 1)));
+        return tests.into_iter().find(|test| name.contains("train") && test.is_file());
     }
-    let (folder, name) = match super::idx_images(path).ok()?? {
-        images if images.is_file() => (images.parent()?.to_owned(), images.file_name()?.to_str()?.to_owned()),
+    let batch = cifar::batches(path)?.0.into_iter().next()?;
+    let test = match batch.file_name()?.to_str()? {
+        "train.bin" => "test.bin",
+        name if name.starts_with("data_batch_") => "test_batch.bin",
         _ => return None,
     };
-    let tests = ["t10k", "test"].map(|test| folder.join(name.replacen("train", test, 1)));
-    tests.into_iter().find(|test| name.contains("train") && test.is_file())
+    Some(batch.with_file_name(test)).filter(|test| test.is_file())
 }
 
 #[cfg(test)]
@@ -121,6 +123,14 @@ mod tests {
         touch("cifar/test_batch.bin");
         assert_eq!(test_set(&dir.join("cifar")), Some(dir.join("cifar/test_batch.bin")));
         assert_eq!(test_set(&dir.join("cifar/test_batch.bin")), None);
+        assert_eq!(test_set(&dir.join("cifar/data_batch_1.bin")), Some(dir.join("cifar/test_batch.bin")));
+        touch("cifar/train.bin");
+        touch("cifar/test.bin");
+        assert_eq!(test_set(&dir.join("cifar/train.bin")), Some(dir.join("cifar/test.bin")));
+        std::fs::create_dir(dir.join("cifar-10-batches-bin")).unwrap();
+        touch("cifar-10-batches-bin/data_batch_1.bin");
+        touch("cifar-10-batches-bin/test_batch.bin");
+        assert_eq!(test_set(dir), Some(found), "the IDX files beside them are what is trained on");
         assert_eq!(test_set(&dir.join("own/train")), Some(dir.join("own/test")));
         assert_eq!((test_set(&dir.join("own/test")), test_set(&dir.join("alone/train"))), (None, None));
     }

@@ -80,8 +80,10 @@ impl Dataset {
             last.set(total);
             progress(before.get() + done, before.get() + total)
         };
-        for place in places {
+        for (i, place) in places.iter().enumerate() {
+            let again = *place == Source::Mnist && places[..i].contains(place);
             let (name, part) = match place {
+                _ if again => ("mnist".to_owned(), Part::default()),
                 Source::Path(path) => Self::open(path, shape, &mut seen, &progress)?,
                 _ => ("mnist".to_owned(), bundled(MNIST_IMAGES, MNIST_LABELS, shape, &progress)?),
             };

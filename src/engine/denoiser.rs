@@ -3,7 +3,8 @@
 use super::outbox::Outbox;
 use super::reading::DataCache;
 use super::worker::Model;
-use super::{JobId, Known, Predictor, Provenance};
+use super::{Event, JobId, Known, Predictor, Provenance};
+use crate::data::Dataset;
 use crate::diffusion::Images;
 use crate::error::{Error, Result};
 use crate::model::compute::Compute;
@@ -26,6 +27,23 @@ pub(super) struct Opening<'a> {
     pub out: &'a Outbox,
 }
 
+impl Opening<'_> {
+    /// The data of `model`. If they are other ones by now than it learned from, that is said.
+    ///
+    /// # Errors
+    /// They are not read yet.
+    pub(super) fn data_of(&self, model: &Model) -> Result<Arc<Dataset>> {
+        let data = self.data.get(&(model.data.clone(), model.info.shape))?;
+        let (name, now) = (&model.info.name, data.fingerprint());
+        if let Some(before) = model.fingerprint.as_ref().filter(|before| **before != now) {
+            let why = format!("{name} learned from {before}, and the data there are now {now}");
+            self.out
+                .send(Event::Warning(format!("{why}: the oracle and pictures of the data are not of what it learned")));
+        }
+        Ok(data)
+    }
+}
+
 impl Predicting {
     pub(super) fn open(predictor: Predictor, model: &Model, with: &mut Opening<'_>) -> Result<Self> {
         let checkpoint = &model.checkpoint;
@@ -37,7 +55,7 @@ impl Predicting {
                 return Err(Error::new("cannot sample from raw weights", why, "choose EMA"));
             }
             (Predictor::Oracle, _) => {
-                let data = with.data.get(&(model.data.clone(), model.info.shape))?;
+                let data = with.data_of(model)?;
                 let name = data.name.clone();
                 let oracle = Oracle::new(data, model.info.shape, Arc::clone(&model.info.schedule))?;
                 return Ok(Self::Oracle(oracle, name));

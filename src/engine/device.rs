@@ -49,6 +49,10 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
+/// Of threads that compute, read or save: 19 is the least that Linux has.
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 15;
+
 /// Opens the device with its threads, and says in words what computes. `background` lets every other program, and our
 /// own window, go first.
 ///
@@ -80,6 +84,17 @@ pub fn open(choice: DeviceChoice, threads: usize, background: bool) -> Result<(C
         let n = compute.threads();
         words = format!("{words}, {n} thread{}", if n == 1 { "" } else { "s" });
     }
+    let readers = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("ddpm-read-{i}"));
+    // fails where an earlier engine of this process has begun them
+    drop(
+        readers
+            .start_handler(move |_| {
+                if background {
+                    lower_priority()
+                }
+            })
+            .build_global(),
+    );
     log::info!("computing on {words}");
     Ok((compute, words))
 }
@@ -87,8 +102,14 @@ pub fn open(choice: DeviceChoice, threads: usize, background: bool) -> Result<(C
 /// Lets the calling thread run only when the window has nothing to do. On Linux niceness is a property of the thread.
 pub fn lower_priority() {
     #[cfg(target_os = "linux")]
-    if let Err(e) = rustix::process::setpriority_process(None, 15) {
-        log::warn!("the worker runs at normal priority: {e}");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        // who started the program may have chosen a lower one
+        if getpriority_process(None).unwrap_or(0) < NICENESS
+            && let Err(e) = setpriority_process(None, NICENESS)
+        {
+            log::warn!("the worker runs at normal priority: {e}");
+        }
     }
 }
 

@@ -252,7 +252,7 @@ pub(super) fn pictures(
     let repeat = |one: Images| Images::new(n, shape, one.data.repeat(n));
     Ok(match source {
         ForwardSource::Data => {
-            let data = with.data.get(&(model.data.clone(), shape))?;
+            let data = with.data_of(model)?;
             let pick = |i| stream(seed, Purpose::Pick, [i, 0]).below(data.len());
             let picked: Vec<usize> = (first..first + n as u64).map(pick).collect();
             (data.images(&picked), data.name.clone())

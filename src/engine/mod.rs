@@ -36,7 +36,7 @@ pub use crate::diffusion::sampler::{SamplerKind, Variance};
 pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spacing};
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
-pub use crate::export::{Container, ffmpeg};
+pub use crate::export::{Container, SHORTEST_MS, ffmpeg};
 pub use crate::monitor::{Run, STRIP, Series, Watch, Watched};
 pub use crate::train::changes::{Change, Changes, Setting};
 pub use crate::train::config::{About, Number, RunConfig};

@@ -6,7 +6,7 @@ use super::outbox::Outbox;
 use super::worker::Model;
 use super::{Event, JobId, Predictor, Provenance, Which};
 use crate::diffusion::noise::Purpose;
-use crate::diffusion::sampler::{Sampler, SamplerKind, Variance};
+use crate::diffusion::sampler::{Sampler, SamplerKind};
 use crate::diffusion::schedule::Spacing;
 use crate::diffusion::{Images, process};
 use crate::error::Result;
@@ -66,11 +66,11 @@ impl RaceJob {
         let denoiser = Predicting::open(request.predictor, model, with)?;
         let runner = |kind: SamplerKind, steps: usize| {
             let x = process::noise_images(request.seed, Purpose::Start, 0, 0, request.n, model.info.shape);
-            let sampler = Sampler::new(full.spaced(steps, Spacing::Leading)?, kind, true, x)?;
+            let sampler = Sampler::new(full.spaced(steps, Spacing::Leading)?, kind, model.info.clip, x)?;
             let by = denoiser.provenance(request.predictor, model, kind.name(), steps);
             Ok::<_, crate::error::Error>(Runner { sampler, by, time: Duration::ZERO })
         };
-        let ddpm = runner(SamplerKind::Ddpm { variance: Variance::FixedSmall }, full.steps())?;
+        let ddpm = runner(SamplerKind::Ddpm { variance: model.info.variance }, full.steps())?;
         let ddim = runner(SamplerKind::Ddim { eta: 0.0 }, request.steps.min(full.steps()))?;
         let race = Self { job: with.job, request, denoiser, runners: [ddpm, ddim] };
         with.out.send(Event::Race(race.job, Box::new(race.lanes())));

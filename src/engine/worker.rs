@@ -39,6 +39,8 @@ pub(super) struct Model {
     pub checkpoint: Arc<Checkpoint>,
     /// The data it was trained on.
     pub data: Source,
+    /// [`Dataset::fingerprint`](crate::data::Dataset::fingerprint) of these, where known.
+    pub fingerprint: Option<String>,
     /// Why nobody knows which these are, if so; then MNIST stands for them.
     unknown_data: Option<String>,
 }
@@ -80,11 +82,11 @@ impl Model {
             variance: checkpoint.schedule.variance()?,
             clip: checkpoint.schedule.clip_sample,
         };
-        let (data, unknown_data) = match state {
-            Ok(state) => (state.source(), None),
-            Err(why) => (Source::Mnist, Some(why)),
+        let (data, fingerprint, unknown_data) = match state {
+            Ok(state) => (state.source(), state.data, None),
+            Err(why) => (Source::Mnist, None, Some(why)),
         };
-        Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data, unknown_data })
+        Ok(Self { info: Arc::new(info), checkpoint: Arc::new(checkpoint), data, fingerprint, unknown_data })
     }
 }
 

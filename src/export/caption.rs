@@ -7,13 +7,18 @@ pub const HEIGHT: u32 = 7;
 const WIDTH: u32 = 5;
 const INK: Rgb<u8> = Rgb([240; 3]);
 
-/// Letters of the longest line, "STEP 1000000 EMA".
-const LONGEST: u32 = 16;
+/// Width of the longest line, "STEP 1000000 EMA", with what is left free before it, in pixels of the letters.
+const LINE: u32 = 16 * (WIDTH + 1) + 2;
 
 /// Screen pixels per pixel of the letters, for pictures of that scale, that together are so wide: the same for all frames
 /// of a film, whatever their captions say.
 pub fn size(scale: u32, width: u32) -> u32 {
-    (scale / 2).min(width / (LONGEST * (WIDTH + 1))).clamp(1, 4)
+    (scale / 2).min(width / LINE).clamp(1, 4)
+}
+
+/// What the longest line takes in letters of that size.
+pub fn width(size: u32) -> u32 {
+    LINE * size
 }
 
 /// Rows of a letter from the top; the lowest of five bits is its right edge. Letters that are not here stay blank.

@@ -47,10 +47,12 @@ impl Pending {
     /// # Errors
     /// As [`save_atomically`].
     pub fn commit(self) -> Result<()> {
-        if let Ok(before) = fs::metadata(&self.target) {
-            fs::set_permissions(&self.temporary.0, before.permissions()).ok();
-        }
-        let on_disk = OpenOptions::new().write(true).open(&self.temporary.0).and_then(|file| file.sync_all());
+        let on_disk = OpenOptions::new().write(true).open(&self.temporary.0).and_then(|file| {
+            if let Ok(before) = fs::metadata(&self.target) {
+                file.set_permissions(before.permissions()).ok();
+            }
+            file.sync_all()
+        });
         on_disk.and_then(|()| fs::rename(&self.temporary.0, &self.target)).map_err(|e| cannot_write(&e))?;
         if let Ok(folder) = File::open(parent(&self.target)?) {
             folder.sync_all().ok(); // the name too; not every system can
@@ -91,6 +93,10 @@ fn parent(path: &Path) -> Result<PathBuf> {
     // the new file would take the place of a pipe or a device
     if path.exists() && !path.is_file() {
         return Err(Error::new("cannot write the file", "this is not a regular file", "choose another name").at(path));
+    }
+    if fs::metadata(path).is_ok_and(|there| there.permissions().readonly()) {
+        let hint = "choose another name, or allow writing to it";
+        return Err(Error::new("cannot write the file", "the one that is there is write-protected", hint).at(path));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     Ok(folder.unwrap_or(Path::new(".")).to_owned())

@@ -108,10 +108,20 @@ fn check(frames: &[FilmFrame]) -> Result<(&Images, [usize; 3])> {
     Err(fail("its pictures differ in number or size", ""))
 }
 
+/// Of a side of `width`, so that its caption is never cut: a t without its last digit would be another t.
+fn least_width(width: u32, options: &FilmOptions) -> u32 {
+    let scale = options.scale.max(1) as u32;
+    match options.captions.is_empty() {
+        true => 0,
+        false => caption::width(caption::size(scale, width * scale)).div_ceil(scale),
+    }
+}
+
 /// A frame before it is enlarged.
 fn draw(frame: &FilmFrame, options: &FilmOptions) -> RgbImage {
     let sides: Vec<RgbImage> = frame.sides.iter().map(|images| grid(images, options.columns, 1, GAP)).collect();
     let (side, height) = sides.first().map_or((0, 0), RgbImage::dimensions);
+    let side = side.max(least_width(side, options));
     let width = sides.len() as u32 * (side + WIDE_GAP) - WIDE_GAP;
     let bar = height + WIDE_GAP / 2;
     let mut canvas = RgbImage::from_pixel(width, bar + 1, MID_GREY);

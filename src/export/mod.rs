@@ -10,7 +10,7 @@ mod webp;
 
 pub use draw::{grid, to_u8};
 pub use film::{FilmFrame, FilmOptions, render, write_film_strip};
-pub use movie::{Container, Movie, ffmpeg};
+pub use movie::{Container, Movie, SHORTEST_MS, ffmpeg};
 pub use npz::write_npz;
 
 use crate::error::{Error, Result};

@@ -34,8 +34,13 @@ pub struct Movie {
     pending: Pending,
     target: PathBuf,
     size: [u32; 2],
-    delay: u16,
+    delay_ms: u32,
+    /// Frames written so far.
+    frames: u32,
 }
+
+/// Browsers show a frame of less than 20 ms for longer than that.
+pub const SHORTEST_MS: u32 = 20;
 
 /// What writes the file.
 enum Kind {
@@ -62,7 +67,8 @@ pub fn ffmpeg() -> Option<PathBuf> {
 }
 
 impl Movie {
-    /// Begins a looping film of `frames` frames of `size` pixels, each shown for `delay_ms`; `comment` travels inside.
+    /// Begins a looping film of `frames` frames of `size` pixels, each shown for `delay_ms`, or [`SHORTEST_MS`] if that is
+    /// longer; `comment` travels inside.
     ///
     /// # Errors
     /// If nothing can be written there, if a GIF would be past 65,535 pixels a side or a WebP past 16,383, or without an `ffmpeg` for MP4.
@@ -85,8 +91,7 @@ impl Movie {
         delay_ms: u32,
         comment: &str,
     ) -> Result<Self> {
-        // in hundredths of a second, as GIF counts
-        let delay = (delay_ms / 10).clamp(2, u32::from(u16::MAX)) as u16;
+        let delay_ms = delay_ms.clamp(SHORTEST_MS, u32::from(u16::MAX));
         let (file, pending) = Pending::create(path)?;
         let encoder = match container {
             Container::Gif => {
@@ -107,12 +112,12 @@ impl Movie {
                 let mut encoder = png::Encoder::new(BufWriter::new(file), width, height);
                 encoder.set_color(png::ColorType::Rgb);
                 encoder.set_animated(frames as u32, 0).map_err(|e| png_error(&e))?;
-                encoder.set_frame_delay(delay, 100).map_err(|e| png_error(&e))?;
+                encoder.set_frame_delay(delay_ms as u16, 1000).map_err(|e| png_error(&e))?;
                 super::add_text(&mut encoder, "Comment", comment)?;
                 Kind::Apng(Box::new(encoder.write_header().map_err(|e| png_error(&e))?))
             }
             Container::Webp => {
-                let encoder = Box::new(Webp::new([width, height], i32::from(delay) * 10)?);
+                let encoder = Box::new(Webp::new([width, height], delay_ms as i32)?);
                 Kind::Webp { encoder, file, comment: comment.to_owned() }
             }
             Container::Mp4 => {
@@ -120,7 +125,7 @@ impl Movie {
                     fail("no ffmpeg was found on the PATH", "install it, or write a GIF or an animated PNG")
                 })?;
                 drop(file);
-                let rate = format!("100/{delay}");
+                let rate = format!("1000/{delay_ms}");
                 let child = Command::new(program)
                     .args(["-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s"])
                     .arg(format!("{width}x{height}"))
@@ -137,7 +142,7 @@ impl Movie {
                 Kind::Mp4(Running(child))
             }
         };
-        Ok(Self { encoder, pending, target: path.to_owned(), size: [width, height], delay })
+        Ok(Self { encoder, pending, target: path.to_owned(), size: [width, height], delay_ms, frames: 0 })
     }
 
     /// Adds a frame.
@@ -162,7 +167,10 @@ impl Movie {
                 } else {
                     Frame::from_rgb_speed(width, height, picture, QUANTISER_SPEED)
                 };
-                frame.delay = self.delay;
+                // hundredths of a second, which add up to the film's length
+                let at = |frame: u32| (u64::from(frame) * u64::from(self.delay_ms) + 5) / 10;
+                frame.delay = (at(self.frames + 1) - at(self.frames)) as u16;
+                self.frames += 1;
                 gif.write_frame(&frame).map_err(|e| gif_error(&e))
             }
             Kind::Apng(png) => png.write_image_data(picture).map_err(|e| png_error(&e)),

@@ -1,9 +1,9 @@
-//! Every operation, its value and all its gradients, against candle's own ops, and some against finite differences.
+//! Every operation, its value and all its gradients, against candle's own ops in f64, and some against finite differences.
 
 use super::threads::Team;
 use super::*;
 use crate::diffusion::noise::{Purpose, normal};
-use candle_core::{Device, Var};
+use candle_core::{DType, Device, Var};
 
 /// Standard normal numbers times `scale` plus `offset`, for input number `i` of a case.
 fn random(shape: &[usize], i: usize, scale: f32, offset: f32) -> Tensor {
@@ -31,16 +31,16 @@ fn errors(got: &Tensor, want: &Tensor) -> (f64, f64) {
 /// An operation on tensors, NCHW outside.
 type Operation<'a> = &'a dyn Fn(&[Tensor], Path) -> Result<Tensor>;
 
-/// The value of `f` and the gradients of Σ f·(random numbers) for all inputs.
+/// The value of `f` and the gradients of Σ f·(random numbers) for all inputs; by candle's ops they are computed in f64.
 fn evaluate(inputs: &[Tensor], path: Path, f: Operation) -> Vec<Tensor> {
-    let inputs: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
+    let dtype = if path == Path::Candle { DType::F64 } else { DType::F32 };
+    let inputs: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap()).collect();
     let tensors: Vec<Tensor> = inputs.iter().map(|x| x.as_tensor().clone()).collect();
     let y = f(&tensors, path).unwrap();
-    let loss = (&y * random(y.dims(), 99, 1.0, 0.0)).unwrap().sum_all().unwrap();
+    let loss = (&y * random(y.dims(), 99, 1.0, 0.0).to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();
-    let mut all = vec![y];
-    all.extend(inputs.iter().map(|x| gradients.get(x).expect("a gradient for every input").clone()));
-    all
+    let gradients = inputs.iter().map(|x| gradients.get(x).expect("a gradient for every input").clone());
+    std::iter::once(y).chain(gradients).map(|x| x.to_dtype(DType::F32).unwrap()).collect()
 }
 
 /// The same as a network is trained: without candle's graph on our kernels.
@@ -71,7 +71,7 @@ const DIRECT: (f64, f64) = (3e-5, 5e-6);
 const WINOGRAD: (f64, f64) = (3e-4, 1e-5);
 
 /// Channels in, channels out, height, width.
-const SHAPES: [(usize, usize, usize, usize); 15] = [
+const SHAPES: [(usize, usize, usize, usize); 16] = [
     (1, 32, 28, 28),
     (32, 1, 14, 14),
     (3, 16, 9, 11),
@@ -87,6 +87,7 @@ const SHAPES: [(usize, usize, usize, usize); 15] = [
     (16, 16, 2, 9),
     (128, 144, 6, 5),
     (24, 8, 5, 5),
+    (208, 208, 6, 5),
 ];
 
 fn conv_case(path: Path, tolerance: (f64, f64), window: Window, shape: (usize, usize, usize, usize), offset: f32) {
@@ -263,8 +264,10 @@ fn group_norm() {
 
 #[test]
 fn attention_and_layout() {
-    for (c, heads, h, w) in [(64, 1, 7, 7), (64, 8, 4, 4), (16, 2, 5, 3), (24, 3, 7, 7), (3, 1, 2, 1), (128, 2, 16, 16)]
-    {
+    let small = [(64, 1, 7, 7), (64, 8, 4, 4), (16, 2, 5, 3), (24, 3, 7, 7), (3, 1, 2, 1)];
+    // in pieces, and with weights that are computed again for the gradients
+    let large = [(128, 2, 16, 16), (32, 2, 17, 17), (64, 1, 32, 32)];
+    for (c, heads, h, w) in small.into_iter().chain(large) {
         let inputs: Vec<Tensor> = (0..3).map(|i| random(&[2, c, h, w], i, 1.5, 0.3)).collect();
         compare(&format!("attention {c} {heads}"), &inputs, Path::Fast, DIRECT, &|x, path| {
             let [q, k, v] = [0, 1, 2].map(|i| Map::from_nchw(&x[i], path).unwrap());
@@ -273,10 +276,10 @@ fn attention_and_layout() {
         let mask = random(&[2, 2 * c + 5, h, w], 4, 1.0, 0.0);
         compare(&format!("layout {c}"), &inputs[..2], Path::Fast, DIRECT, &|x, path| {
             let (a, b) = (Map::from_nchw(&x[0], path)?, Map::from_nchw(&x[1], path)?);
-            let extra = Map::from_nchw(&random(&[2, 5, h, w], 5, 1.0, 0.0), path)?;
+            let extra = Map::from_nchw(&random(&[2, 5, h, w], 5, 1.0, 0.0).to_dtype(x[0].dtype())?, path)?;
             let all = a.add(&b)?.scale(0.7)?.concat(&extra)?.concat(&b)?;
             assert_eq!(all.dims()?, (2, 2 * c + 5, h, w));
-            all.mask(&mask)?.to_nchw()
+            all.mask(&mask.to_dtype(x[0].dtype())?)?.to_nchw()
         });
     }
 }
@@ -284,7 +287,7 @@ fn attention_and_layout() {
 /// The maps to q, k, v and out, and the number of heads, as [`SelfAttention`] has them; `w` are seven weights and biases
 /// without k's bias.
 fn self_attention_of(w: &[Tensor], heads: usize) -> SelfAttention {
-    let k_bias = random(&[w[0].dims()[0]], 20, 1.0, 0.0);
+    let k_bias = random(&[w[0].dims()[0]], 20, 1.0, 0.0).to_dtype(w[0].dtype()).unwrap();
     let map = |weight: usize, bias: &Tensor| Conv1x1::new(w[weight].clone(), bias.clone());
     SelfAttention::new([map(0, &w[1]), map(2, &k_bias), map(3, &w[4]), map(5, &w[6])], heads)
 }
@@ -468,22 +471,31 @@ fn limited<R>(level: simd::Level, f: impl FnOnce() -> R) -> R {
     result
 }
 
+/// What lesser processors than this one have.
+fn lesser_levels() -> impl Iterator<Item = simd::Level> {
+    let levels = [
+        simd::Level::Portable,
+        #[cfg(target_arch = "x86_64")]
+        simd::Level::Avx2,
+    ];
+    levels.into_iter().filter(|level| *level < simd::level())
+}
+
 /// The versions for lesser processors than this one pass the same tests.
 #[test]
 fn lesser_processors() {
-    use simd::Level;
-    let levels = [
-        Level::Portable,
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2,
-    ];
-    for level in levels.into_iter().filter(|level| *level < simd::level()) {
+    for level in lesser_levels() {
         limited(level, || {
             group_norm();
             attention_and_layout();
             self_attention_with_fewer_maps();
             conv1x1();
+            conv3x3_stride_2();
+            concatenations();
+            silu_of_vectors();
+            linear();
             for shape in SHAPES {
+                conv_case(Path::Exact, DIRECT, Window::Same, shape, 0.0);
                 conv_case(Path::Fast, WINOGRAD, Window::Same, shape, 0.0);
                 conv_case(Path::Fast, WINOGRAD, Window::Doubled, shape, 0.0);
             }
@@ -502,8 +514,13 @@ fn avx512_gives_the_bytes_of_avx2() {
     let x = random(&[2, 1, 28, 26], 0, 1.0, 0.0);
     for path in [Path::Fast, Path::Exact] {
         let run = |level| {
-            let run = || evaluate(std::slice::from_ref(&x), path, &|x, path| everything(&x[0], path));
-            limited(level, run).iter().flat_map(values).map(f32::to_bits).collect::<Vec<_>>()
+            let x = std::slice::from_ref(&x);
+            let f = |x: &[Tensor], path| everything(&x[0], path);
+            limited(level, || [evaluate(x, path, &f), evaluate_as_trained(x, path, &f)].concat())
+                .iter()
+                .flat_map(values)
+                .map(f32::to_bits)
+                .collect::<Vec<_>>()
         };
         assert_eq!(run(simd::Level::Avx512), run(simd::Level::Avx2));
     }
@@ -538,16 +555,21 @@ fn adam_follows_its_algorithm() {
     }
     let state = || [&inputs[1], &inputs[2], &inputs[3], &inputs[4]];
     let bits = |got: &[Tensor; 4]| got.iter().flat_map(values).map(f32::to_bits).collect::<Vec<_>>();
-    let (got, [weights, moved]) = limited(simd::level(), || optimizer::adam(&inputs[0], state(), &numbers).unwrap());
-    let (old, new) = (values(&inputs[1]), values(&got[0]));
-    let square = |x: f32| f64::from(x) * f64::from(x);
-    let differences = old.iter().zip(&new).map(|(old, new)| square(new - old));
-    assert!((weights / new.iter().map(|x| square(*x)).sum::<f64>() - 1.0).abs() < 1e-12);
-    assert!((moved / differences.sum::<f64>() - 1.0).abs() < 1e-12);
-    for (got, want) in got.iter().zip(want) {
-        let (worst, _) = errors(got, &Tensor::from_vec(want, len, &Device::Cpu).unwrap());
-        assert!(worst < 2e-6, "{worst:.2e}");
-    }
+    let on_one_thread = |level| {
+        let (got, [weights, moved]) = limited(level, || optimizer::adam(&inputs[0], state(), &numbers).unwrap());
+        let (old, new) = (values(&inputs[1]), values(&got[0]));
+        let square = |x: f32| f64::from(x) * f64::from(x);
+        let differences = old.iter().zip(&new).map(|(old, new)| square(new - old));
+        assert!((weights / new.iter().map(|x| square(*x)).sum::<f64>() - 1.0).abs() < 1e-12);
+        assert!((moved / differences.sum::<f64>() - 1.0).abs() < 1e-12);
+        for (got, want) in got.iter().zip(&want) {
+            let (worst, _) = errors(got, &Tensor::new(&want[..], &Device::Cpu).unwrap());
+            assert!(worst < 2e-6, "{level:?}: {worst:.2e}");
+        }
+        (got, [weights, moved])
+    };
+    lesser_levels().for_each(|level| drop(on_one_thread(level)));
+    let (got, [weights, moved]) = on_one_thread(simd::level());
     let (shared, squares) =
         Team::new(3, || ()).unwrap().lead(|| optimizer::adam(&inputs[0], state(), &numbers).unwrap());
     assert_eq!((bits(&got), [weights, moved]), (bits(&shared), squares));

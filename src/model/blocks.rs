@@ -87,7 +87,7 @@ impl Resnet {
         }
         let h = self.conv2.forward(&h)?;
         match &self.conv_shortcut {
-            Some(conv) => conv.forward(x)?.add(&h),
+            Some(conv) => conv.forward_plus(x, &h),
             None => x.add(&h),
         }
     }

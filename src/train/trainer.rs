@@ -191,6 +191,10 @@ impl Trainer {
                  samples may change",
             ));
         }
+        if plan.run.steps < state.step {
+            let why = format!("it has done {} steps, and {} were asked for", state.step, plan.run.steps);
+            return Err(Error::usage("cannot resume this run", why, "ask for more steps"));
+        }
         let run = RunConfig { learning_rate, ema_decay, preview_every, ..plan.run };
         state.run = run.clone();
         let plan = Plan { run, ..plan };

@@ -7,8 +7,8 @@ use super::style::{self, GRID};
 use super::tree::{Plan, Travel, Version, describe};
 use super::window::Window;
 use crate::engine::{
-    Command, Container, ExportRequest, Fork, Format, JobId, Maker, Origin, Outcome, Quantity, Recipe, SamplerKind,
-    Trajectory, Variance, Which, ffmpeg,
+    Command, Container, ExportRequest, Fork, Format, JobId, Maker, Origin, Outcome, Quantity, Recipe, SHORTEST_MS,
+    SamplerKind, Trajectory, Variance, Which, ffmpeg,
 };
 use egui::{DragValue, Id, Margin, Modal, ProgressBar, RichText, Ui};
 use std::path::PathBuf;
@@ -185,7 +185,9 @@ impl ExportDialog {
         let [from, to] = state.playback.marks();
         let reached = state.extent().reached.filter(|_| self.sides[1]).unwrap_or(0);
         let image = to.unwrap_or(0).max(reached);
-        let range = [from.unwrap_or(state.playback.steps()).max(image), image];
+        // above its beginning a film that brings a picture back has nothing of its own
+        let begins = state.begins().filter(|_| self.sides[1]).unwrap_or(usize::MAX);
+        let range = [from.unwrap_or(state.playback.steps()).min(begins).max(image), image];
         ui.horizontal(|ui| {
             let number = |ui: &mut Ui, name: &str, tooltip: &str, value: DragValue<'_>| {
                 let label = ui.label(name);
@@ -196,6 +198,11 @@ impl ExportDialog {
             number(ui, "Seconds", "How long the film takes", DragValue::new(&mut self.seconds).range(0.1..=600.0));
             number(ui, "Scale", "Pixels for each pixel of the model", DragValue::new(&mut self.scale).range(1..=32));
         });
+        let least = f64::from(SHORTEST_MS) / 1000.0 * moments(range, self.count, self.way).len() as f64;
+        if matches!(self.format, Format::Movie(_)) && least > self.seconds {
+            let says = format!("A film shows at most 50 states a second: this one takes {least:.1} s");
+            ui.label(RichText::new(says).color(style::palette(ui).weak));
+        }
         style::checkbox(ui, &mut self.captions, "Captions: t, and data or model")
             .on_hover_text("They stand over the pictures of GIF, APNG, WebP, MP4 and grid");
         ui.label(RichText::new("Seed, settings and the weights' hash travel inside").color(style::palette(ui).weak))
@@ -271,8 +278,13 @@ pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -
             moments.iter_mut().for_each(|doses| *doses = film.state(*doses));
             moments.dedup();
         }
-        // at the end nothing is left to predict
-        moments.retain(|doses| *doses > 0 || matches!(quantity, Quantity::State | Quantity::PredictedStart));
+        // at the end nothing is left to predict, and no step leads away from where a film was stopped
+        let stopped = film.reached().filter(|_| !state.extent().growing).unwrap_or(0);
+        moments.retain(|doses| match quantity {
+            Quantity::State | Quantity::PredictedStart => true,
+            Quantity::PredictedNoise => *doses > 0,
+            Quantity::Dose => film.state(*doses) > stopped,
+        });
     }
     Some(ExportRequest {
         path,

@@ -1,12 +1,12 @@
 //! What the worker tells, and what the film view makes of it: empty, busy, failed, stale.
 
 use crate::support::{Gui, STEPS, bare, begin, film, film_jobs, frame, model, schedule, tell, with_films};
-use ddpm_film::engine::{Command, Error, Event, JobId, Outcome, Trajectory};
+use ddpm_film::engine::{Command, Error, Event, JobId, Outcome, Quantity, Trajectory};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::Mode;
 use ddpm_film::ui::state::Phase;
-use egui::Key;
 use egui::accesskit::Role;
+use egui::{Key, Modifiers};
 use egui_kittest::kittest::Queryable as _;
 
 fn failure() -> Error {
@@ -67,6 +67,21 @@ fn a_stopped_film_says_where_it_ends() {
     gui.get_by_label("Go there").click();
     gui.run();
     gui.get_by_label("Reverse process, x_t at t = 49");
+    // no step leads away from there, so none is written
+    for (key, modifiers) in [(Key::C, Modifiers::NONE), (Key::E, Modifiers::COMMAND)] {
+        gui.key_press_modifiers(modifiers, key);
+        gui.run();
+    }
+    gui.state_mut().take_commands();
+    gui.get_by_label("Export").click();
+    gui.run();
+    if let Some(replace) = gui.query_by_label("Replace") {
+        replace.click();
+        gui.run();
+    }
+    let commands = gui.state_mut().take_commands();
+    let [Command::Export(_, request)] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!((request.quantity, &request.moments), (Quantity::Dose, &vec![STEPS]));
 }
 
 #[test]

@@ -39,6 +39,13 @@ fn kernels_are_fast_and_near_f64() {
     let lines = bench(&["--what", "kernels"]);
     let kernels: Vec<&Value> = lines.iter().filter(|l| l["what"] == "kernel").collect();
     assert!(kernels.len() > 10);
+    let others: Vec<&Value> = lines.iter().filter(|l| l["what"] == "layer").collect();
+    assert!(others.len() > 8 && lines.iter().any(|l| l["what"] == "adam"), "{lines:?}");
+    for (layer, key) in others.into_iter().flat_map(|layer| [(layer, "y"), (layer, "y1")]) {
+        let [median, best] = ["median", "best"].map(|of| layer["ns_per_number"][key][of].as_f64().unwrap());
+        let [rms, max] = ["rms", "max"].map(|of| layer["errors"]["y"][of].as_f64().unwrap());
+        assert!(0.0 < best && best <= median && rms > 0.0 && rms <= 5e-6 && max <= 3e-5, "{layer}");
+    }
     for kernel in kernels {
         for speed in ["y", "dX", "dW", "dX+dW", "y1"].map(|key| &kernel["gflops"][key]) {
             let [median, best] = ["median", "best"].map(|key| speed[key].as_f64().unwrap());
@@ -49,6 +56,21 @@ fn kernels_are_fast_and_near_f64() {
             assert!(rms > 0.0 && rms <= 1e-5 && max <= 3e-4, "{kernel}");
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_longer_training_needs_no_more_memory() {
+    const BATCHES_OF_4: [&str; 9] =
+        ["bench", "--config", "digits16", "--batch", "4", "--what", "train", "--threads=1", "--json"];
+    let tmp = tempfile::tempdir().unwrap();
+    let peak = |steps: &str| {
+        let of = [&BATCHES_OF_4[..], &["--steps", steps]].concat();
+        lines(&works(tmp.path(), &of))[1]["peak_mib"].as_f64().unwrap()
+    };
+    // it moves by some 30 MiB from run to run; one map kept a step would be 70, the gradients of each 2,300
+    let (short, long) = (peak("60"), peak("600"));
+    assert!(long < short + 60.0, "{short} MiB in 60 steps, {long} in 600");
 }
 
 #[cfg(unix)]

@@ -48,6 +48,33 @@ fn bytes(dir: &Path, name: &str) -> Vec<u8> {
 
 const RUN: [&str; 9] = ["train", "--preset", "digits16", "--batch", "8", "--seed", "7", "--warmup", "2"];
 
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_are_as_many_as_asked_for_and_give_way() {
+    use crate::saves::{Killed, wait_for};
+    let tmp = tempfile::tempdir().unwrap();
+    for (started_at, least) in [("0", 15), ("17", 17)] {
+        let mut command = Command::new("nice");
+        command.args(["-n", started_at, env!("CARGO_BIN_EXE_ddpm-film")]).args(RUN).current_dir(tmp.path());
+        command.args(["--steps", "100000", "--threads", "3", "--device", "cpu", "--out", started_at]);
+        let process = Killed(command.stderr(std::process::Stdio::null()).spawn().unwrap());
+        wait_for("a training", || tmp.path().join(started_at).join("film/state.json").exists());
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", process.0.id())).unwrap();
+        // "id (name) state ..." with the niceness in the 17th place after the name
+        let threads: Vec<(String, i32)> = tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("stat")).ok())
+            .map(|stat| {
+                let (name, rest) = stat.split_once('(').unwrap().1.rsplit_once(") ").unwrap();
+                (name.to_owned(), rest.split(' ').nth(16).unwrap().parse().unwrap())
+            })
+            .collect();
+        for (name, n) in [("ddpm-worker", 1), ("ddpm-help-", 2), ("ddpm-read-", 3)] {
+            let of_it: Vec<_> = threads.iter().filter(|(thread, _)| thread.starts_with(name)).collect();
+            assert!(of_it.len() == n && of_it.iter().all(|(_, nice)| *nice >= least), "{n} of {name}: {threads:?}");
+        }
+    }
+}
+
 #[test]
 fn a_resumed_run_ends_with_the_same_bytes_as_one_that_never_stopped() {
     let tmp = tempfile::tempdir().unwrap();
@@ -101,6 +128,7 @@ fn a_resumed_run_may_learn_at_another_rate_and_remembers_it() {
         2,
         &["learning rate is -1"],
     );
+    refuses(dir, &["train", "--steps", "3", "--out", "run", "--resume"], 2, &["has done 4 steps", "ask for more"]);
 }
 
 #[test]

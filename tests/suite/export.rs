@@ -182,6 +182,32 @@ fn a_film_loops_and_shows_both_sides_over_a_playhead() {
 }
 
 #[test]
+fn a_film_takes_as_long_as_it_should() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("film.gif");
+    let length = |delay_ms| {
+        let mut movie = Movie::create(&path, Container::Gif, [2, 2], 100, delay_ms, "").unwrap();
+        (0..100).for_each(|_| movie.add(&image::RgbImage::new(2, 2)).unwrap());
+        movie.finish().unwrap();
+        decode(&path).1.iter().map(|frame| u64::from(frame.delay) * 10).sum::<u64>()
+    };
+    // browsers show frames of less than 20 ms for longer
+    assert_eq!([27, 33, 20, 8].map(length), [2700, 3300, 2000, 2000]);
+}
+
+#[test]
+fn a_caption_is_never_cut() {
+    let frame = FilmFrame { t: 1000, sides: vec![Images::new(1, [1, 8, 8], vec![0.0; 64]); 2] };
+    let render = |last: &str| {
+        let captions = vec![["DATA t=1000".to_owned(), String::new()], ["MODEL t=1000".to_owned(), last.to_owned()]];
+        render(&frame, &FilmOptions { timesteps: 1000, columns: 1, scale: 2, captions }).unwrap()
+    };
+    let [one, ten] = ["STEP 1000000 RAW", "STEP 1000000 RA "].map(render);
+    assert_eq!(one.dimensions(), ten.dimensions());
+    assert!(one != ten, "the last letter is not there");
+}
+
+#[test]
 fn a_photo_in_a_film_keeps_its_colours_nearly() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("film.gif");
@@ -275,6 +301,17 @@ fn saving_is_all_or_nothing() {
     check_file(&path).unwrap();
     check_file(&dir.path().join("new")).unwrap();
     assert_eq!(files(dir.path()), ["file"]);
+
+    let writable = fs::metadata(&path).unwrap().permissions();
+    let mut protected = writable.clone();
+    protected.set_readonly(true);
+    fs::set_permissions(&path, protected).unwrap();
+    for said in [check_file(&path), put(&path, "three")] {
+        let text = said.unwrap_err().to_string();
+        assert!(text.contains("is write-protected; choose another name"), "{text}");
+    }
+    assert_eq!((files(dir.path()), fs::read_to_string(&path).unwrap().as_str()), (vec!["file".to_owned()], "two"));
+    fs::set_permissions(&path, writable).unwrap();
 
     #[cfg(unix)]
     {

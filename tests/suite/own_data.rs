@@ -161,8 +161,33 @@ fn several_places_are_one_data_set_and_a_file_counts_once() {
     let mixed = load(&format!("mnist;{one}"), [1, 28, 28]).unwrap();
     assert_eq!((mixed.n, mixed.classes.len(), mixed.flip, mixed.labels[60_001]), (60_002, 12, false, 11));
     assert_eq!(mixed.name, "mnist + one");
+    assert_eq!(load("mnist; mnist", [1, 4, 4]).unwrap().n, 60_000);
     let e = load(&format!("mnist; {one}; /nowhere/at/all"), [1, 8, 8]).unwrap_err().to_string();
     assert!(e.contains("/nowhere/at/all"), "{e}");
+}
+
+/// Pictures of data that a model never saw are not passed off as those it learned from.
+#[test]
+fn data_that_have_changed_since_the_training_are_told() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = tmp.path();
+    for (name, v) in [("pics/a.png", 1), ("pics/b.png", 2)] {
+        grey(&dir.join(name), v);
+    }
+    let train = ["train", "--preset", "digits16", "--data", "pics", "--steps", "1", "--batch", "2", "--out", "run"];
+    crate::cli::works(dir, &train);
+    let film = || {
+        let args = ["film", "--model", "run", "--sampler", "ddim", "--steps", "1", "--n", "1", "--out", "film.png"];
+        let out = crate::cli::program(dir, &args);
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(out.status.success(), "{said}");
+        said
+    };
+    let said = film();
+    assert!(!said.contains("learned from"), "{said}");
+    grey(&dir.join("pics/b.png"), 3);
+    let said = film();
+    assert!(said.contains("run learned from 2 images of 1x16x16, CRC-32") && said.contains("not of what"), "{said}");
 }
 
 #[cfg(unix)]

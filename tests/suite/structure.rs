@@ -57,7 +57,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
     (
         "engine",
         &["diffusion", "model", "data", "train", "checkpoint", "export", "monitor", "error"],
-        &["candle_core", "crossbeam_channel", "serde_json", "log", "rustix"],
+        &["candle_core", "crossbeam_channel", "rayon", "serde_json", "log", "rustix"],
     ),
     ("ui", &["diffusion", "engine"], &["eframe", "egui", "egui_plot", "rfd", "serde", "log"]),
     (

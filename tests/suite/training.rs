@@ -10,7 +10,7 @@ use ddpm_film::diffusion::process::{noise_images, q_sample};
 use ddpm_film::diffusion::schedule::Schedule;
 use ddpm_film::kernels::Path;
 use ddpm_film::model::compute::Compute;
-use ddpm_film::model::{Denoiser as _, Network, Params};
+use ddpm_film::model::{Config, Denoiser as _, Network, Params};
 use ddpm_film::train::changes::Changes;
 use ddpm_film::train::config::{Plan, RunConfig};
 use ddpm_film::train::doctor::Finding;
@@ -28,6 +28,26 @@ fn ten_steps_agree(path: Path) {
 }
 
 fn ten_steps_agree_on(compute: Arc<Compute>) {
+    let (trainer, golden) = ten_losses_agree(compute, 1e-4);
+    for (prefix, params) in [("final", trainer.raw()), ("ema", trainer.ema())] {
+        for (name, ours) in params.iter() {
+            // the true gradient of a key bias is zero, so Adam follows rounding noise
+            if name.ends_with("to_k.bias") {
+                continue;
+            }
+            for (a, b) in values(ours).iter().zip(values(&golden[&format!("{prefix}.{name}")])) {
+                assert!((a - b).abs() <= 1e-4, "{prefix}.{name}: {a} against {b}");
+            }
+        }
+    }
+}
+
+fn values(t: &Tensor) -> Vec<f32> {
+    t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// After the steps of the reference: what was trained, and the reference.
+fn ten_losses_agree(compute: Arc<Compute>, tolerance: f32) -> (Trainer, HashMap<String, Tensor>) {
     let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/unet_gray");
     let golden: HashMap<String, Tensor> =
         candle_core::safetensors::load(dir.join("train.safetensors"), &Device::Cpu).unwrap();
@@ -43,31 +63,25 @@ fn ten_steps_agree_on(compute: Arc<Compute>) {
     };
     let plan = Plan { model: start.config, ..run.validate().unwrap() };
     let mut trainer = Trainer::from_params(plan, compute, start.ema).unwrap();
-    let values = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let images = |name: String| Images::new(4, [1, 16, 16], values(&golden[&name]));
     for i in 0..10 {
         let t: Vec<usize> = values(&golden[&format!("t.{i}")]).into_iter().map(|t| t as usize).collect();
         let stats = trainer.step_on(&images(format!("x0.{i}")), &t, &images(format!("eps.{i}"))).unwrap();
         let (loss, norm) = (values(&golden["losses"])[i], values(&golden["grad_norms"])[i]);
-        assert!((stats.loss - loss).abs() <= 1e-4, "step {i}: loss {} against {loss}", stats.loss);
+        assert!((stats.loss - loss).abs() <= tolerance, "step {i}: loss {} against {loss}", stats.loss);
         assert!((stats.grad_norm / norm - 1.0).abs() < 1e-3, "step {i}: norm {} against {norm}", stats.grad_norm);
     }
-    for (prefix, params) in [("final", trainer.raw()), ("ema", trainer.ema())] {
-        for (name, ours) in params.iter() {
-            // the true gradient of a key bias is zero, so Adam follows rounding noise
-            if name.ends_with("to_k.bias") {
-                continue;
-            }
-            for (a, b) in values(ours).iter().zip(values(&golden[&format!("{prefix}.{name}")])) {
-                assert!((a - b).abs() <= 1e-4, "{prefix}.{name}: {a} against {b}");
-            }
-        }
-    }
+    (trainer, golden)
 }
 
 #[test]
 fn ten_steps_agree_with_pytorch_on_exact_kernels() {
     ten_steps_agree(Path::Exact);
+}
+
+#[test]
+fn ten_losses_agree_with_pytorch_on_fast_kernels() {
+    ten_losses_agree(compute(2, Path::Fast), 1e-3);
 }
 
 #[test]
@@ -101,7 +115,11 @@ fn bytes(trainer: &Trainer) -> Vec<u32> {
 
 #[test]
 fn threads_pauses_and_resumes_change_no_bit() {
-    let plan = small_run(6).validate().unwrap();
+    let with_dropout = |steps| {
+        let plan = small_run(steps).validate().unwrap();
+        Plan { model: Config { dropout: 0.1, ..plan.model }, ..plan }
+    };
+    let plan = with_dropout(6);
     let data = Dataset::load(&Source::Mnist, [1, 16, 16], &|_, _| true).unwrap();
     let whole = |threads| {
         let mut trainer = Trainer::new(plan.clone(), compute(threads, Path::Fast)).unwrap();
@@ -116,7 +134,7 @@ fn threads_pauses_and_resumes_change_no_bit() {
     }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().join("run");
-    let mut first = Trainer::new(small_run(3).validate().unwrap(), compute(2, Path::Fast)).unwrap();
+    let mut first = Trainer::new(with_dropout(3), compute(2, Path::Fast)).unwrap();
     while !first.is_done() {
         first.step(&data).unwrap();
     }
@@ -131,7 +149,8 @@ fn threads_pauses_and_resumes_change_no_bit() {
     assert_eq!(resumed.history(), reference.history());
 
     let other = RunConfig { grad_clip: 0.5, ..small_run(6) };
-    let refused = Trainer::resume(other.validate().unwrap(), compute(1, Path::Fast), &saved).err().unwrap();
+    let other = Plan { model: plan.model, ..other.validate().unwrap() };
+    let refused = Trainer::resume(other, compute(1, Path::Fast), &saved).err().unwrap();
     assert!(refused.to_string().contains("settings"), "{refused}");
 }
 
@@ -148,7 +167,7 @@ fn a_run_on_fast_kernels_follows_one_on_exact_kernels() {
     assert!(fast_bytes != exact_bytes, "both ran on the same kernels");
     // another seed moves the loss by 5 %
     for (step, (fast, exact)) in fast.iter().zip(&exact).enumerate() {
-        assert!((fast / exact - 1.0).abs() < 2e-3, "step {step}: loss {fast} against {exact}");
+        assert!((fast / exact - 1.0).abs() < 1e-3, "step {step}: loss {fast} against {exact}");
     }
     assert!(exact[25..].iter().sum::<f32>() < 0.5 * exact[..5].iter().sum::<f32>(), "nothing was learned: {exact:?}");
 }

@@ -12,9 +12,9 @@ use serde_json::json;
 use std::time::Instant;
 
 /// Images that one thread takes forward and backward at a time in training.
-const MICRO_BATCH: usize = 16;
+pub(super) const MICRO_BATCH: usize = 16;
 /// Images in the check against f64.
-const CHECKED: usize = 2;
+pub(super) const CHECKED: usize = 2;
 /// Seconds that one measurement takes at least.
 const SPAN: f64 = 0.01;
 
@@ -31,16 +31,16 @@ struct Shape {
 
 /// Largest and typical error over the reference's root mean square.
 #[derive(Clone, Copy, Debug)]
-struct Errors {
-    max: f64,
-    rms: f64,
+pub(super) struct Errors {
+    pub max: f64,
+    pub rms: f64,
 }
 
-/// GFLOP/s, counted as direct convolution.
+/// In 10⁹ a second: of a convolution GFLOP/s, counted as direct.
 #[derive(Clone, Copy, Debug)]
-struct Speed {
-    median: f64,
-    best: f64,
+pub(super) struct Speed {
+    pub median: f64,
+    pub best: f64,
 }
 
 /// y, ∂L/∂x, ∂L/∂w.
@@ -159,7 +159,7 @@ fn shapes(config: &Config) -> Vec<(Shape, usize)> {
 }
 
 /// How often the map that a layer reads was halved.
-fn level(path: &str, last: usize) -> usize {
+pub(super) fn level(path: &str, last: usize) -> usize {
     let number = |prefix: &str| -> Option<usize> { path.strip_prefix(prefix)?.split('.').next()?.parse().ok() };
     match (number("down_blocks."), number("up_blocks.")) {
         (Some(i), _) => i,
@@ -202,8 +202,8 @@ fn speeds(shape: Shape, compute: &Compute, samples: usize) -> Result<Vec<Speed>>
     Ok(speeds)
 }
 
-/// Of `flops` in each of the calls that `repeat` makes.
-fn speed(flops: f64, samples: usize, repeat: impl Fn(usize) -> Result<()>) -> Result<Speed> {
+/// Of `work` in each of the calls that `repeat` makes.
+pub(super) fn speed(work: f64, samples: usize, repeat: impl Fn(usize) -> Result<()>) -> Result<Speed> {
     let timed = |times: usize| -> Result<f64> {
         let start = Instant::now();
         repeat(times)?;
@@ -212,7 +212,7 @@ fn speed(flops: f64, samples: usize, repeat: impl Fn(usize) -> Result<()>) -> Re
     repeat(1)?;
     let times = (SPAN / timed(1)?.max(1e-9)).ceil().clamp(1.0, 1e5) as usize;
     let seconds = (0..samples).map(|_| timed(times)).collect::<Result<Vec<_>>>()?;
-    Ok(Speed { median: flops / median(&seconds) / 1e9, best: flops / smallest(&seconds) / 1e9 })
+    Ok(Speed { median: work / median(&seconds) / 1e9, best: work / smallest(&seconds) / 1e9 })
 }
 
 /// Errors of y, dX and dW against [`reference`].
@@ -237,7 +237,7 @@ fn errors(shape: Shape, compute: &Compute) -> Result<[Errors; 3]> {
     Ok([compare(&y, want_y)?, compare(&dx?, want_dx)?, compare(&dw?, want_dw)?])
 }
 
-fn compare(got: &Tensor, want: &[f64]) -> Result<Errors> {
+pub(super) fn compare(got: &Tensor, want: &[f64]) -> Result<Errors> {
     let got: Vec<f32> = got.flatten_all()?.to_vec1()?;
     let mean_square = |sum: f64| (sum / want.len() as f64).sqrt();
     let size = mean_square(want.iter().map(|v| v * v).sum());
@@ -317,6 +317,7 @@ mod tests {
         let shape = |ci, co, h, w, window| Shape { ci, co, h, w, window };
         for (shape, max, rms) in [
             (shape(32, 32, 9, 8, Some(Window::Same)), 3e-4, 1e-5),
+            (shape(256, 256, 8, 8, Some(Window::Same)), 3e-4, 1e-5),
             (shape(16, 48, 3, 5, Some(Window::Doubled)), 3e-4, 1e-5),
             (shape(1, 8, 6, 6, Some(Window::Same)), 3e-5, 5e-6),
             (shape(16, 1, 6, 6, Some(Window::Same)), 3e-5, 5e-6),

@@ -3,6 +3,7 @@
 mod against;
 mod film;
 mod kernels;
+mod layers;
 mod memory;
 mod network;
 mod report;
@@ -47,7 +48,7 @@ pub(super) struct BenchArgs {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
-    /// Each convolution of the network: GFLOP/s, and the error against f64
+    /// Each layer of the network: GFLOP/s of convolutions, ns a number of others, and the error against f64
     Kernels,
     /// Training steps, and their peak memory
     Train,
@@ -120,6 +121,7 @@ pub(super) fn run(args: &BenchArgs, machine: &Machine) -> Result<()> {
     }
     if wants(What::Kernels) {
         kernels::run(&plan.model, &compute, steps, &report)?;
+        layers::run(&plan.model, &compute, steps, &report)?;
     }
     if wants(What::Film) {
         film::run(&plan.model, &Schedule::new(&plan.schedule)?, &compute, rounds, &report)?;

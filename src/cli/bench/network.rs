@@ -60,12 +60,14 @@ impl Network {
         let (n, shape, steps) = (self.plan.run.batch, self.plan.model.image_shape(), self.plan.schedule.steps);
         let mut x_start = noise_images(1, Purpose::Pick, 0, 0, n, shape);
         x_start.data.iter_mut().for_each(|v| *v = v.clamp(-1.0, 1.0));
-        let noise = noise_images(1, Purpose::TrainNoise, 0, 0, n, shape);
-        let mut timesteps = stream(1, Purpose::TrainTime, [0, 0]);
-        let t: Vec<usize> = (0..n).map(|_| timesteps.below(steps)).collect();
         let before = memory::reset_peak().filter(|_| self.memory.is_none());
         let mut trainer = Trainer::from_params(self.plan.clone(), Arc::clone(&self.compute), self.params.clone())?;
-        let seconds = seconds(times, || trainer.step_on(&x_start, &t, &noise).map(|_| ()))?;
+        let seconds = seconds(times, || {
+            let noise = noise_images(1, Purpose::TrainNoise, 0, 0, n, shape);
+            let mut timesteps = stream(1, Purpose::TrainTime, [0, 0]);
+            let t: Vec<usize> = (0..n).map(|_| timesteps.below(steps)).collect();
+            trainer.step_on(&x_start, &t, &noise).map(|_| ())
+        })?;
         if let (Some(before), Some(peak)) = (before, memory::peak()) {
             self.memory = Some(Memory { peak, growth: peak - before });
         }
