@@ -3,7 +3,7 @@
 use super::{Machine, ModelArg};
 use crate::checkpoint::{self, Checkpoint};
 use crate::diffusion::{Images, schedule::Schedule};
-use crate::engine::{self, Error, Result};
+use crate::engine::{self, DeviceChoice, Error, Result};
 use crate::error::Kind;
 use crate::export::files::{cannot_write, check_file, save_atomically};
 use crate::model::{Denoiser as _, Network, compute::Compute};
@@ -27,21 +27,22 @@ pub(super) struct PredictArgs {
     /// Writes `eps` f32 [n,c,h,w]
     #[arg(long, value_name = "OUT.safetensors")]
     out: PathBuf,
-    /// Direct kernels only: slower, nearest to other implementations
+    /// Direct kernels only, on the CPU: slower, nearest to other implementations
     #[arg(long)]
     exact: bool,
 }
 
 #[derive(Args, Debug)]
 pub(super) struct InfoArgs {
-    /// Model folder
+    /// Model folder; it is read on the CPU
     #[arg(value_name = "DIR")]
     dir: PathBuf,
 }
 
 pub(super) fn predict(args: &PredictArgs, machine: &Machine) -> Result<()> {
     check_file(&args.out)?;
-    let (compute, _) = engine::open_device(machine.device, usize::from(machine.threads), false)?;
+    let device = if args.exact { DeviceChoice::Cpu } else { machine.device };
+    let (compute, _) = engine::open_device(device, usize::from(machine.threads), false)?;
     let compute = if args.exact { compute.with_path(crate::kernels::Path::Exact) } else { compute };
     let (checkpoint, _) = engine::load_model(&args.model.origin()?, compute.device(), |words| log::warn!("{words}"))?;
     let (x, t) = read_input(&args.input)?;

@@ -26,7 +26,7 @@ pub(super) struct TrainArgs {
     #[arg(long, value_name = "NAME")]
     prediction_type: Option<String>,
     /// Mirror images at random, left and right [default: on for pictures, off for digits]
-    #[arg(long, value_name = "on|off", value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, value_name = "on|off", hide_possible_values = true, value_parser = clap::builder::BoolishValueParser::new())]
     flip: Option<bool>,
     /// Optimiser steps in all [default: 20000]
     #[arg(long)]

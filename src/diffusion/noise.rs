@@ -24,7 +24,7 @@ pub enum Purpose {
     Shuffle = 7,
     /// Mirroring of images; index: step.
     Flip = 8,
-    /// Dropout masks; index: step, micro-batch, layer.
+    /// Dropout masks; index: step, then micro-batch and residual block in one number.
     Dropout = 9,
     /// Initial weights; index: parameter.
     Init = 10,

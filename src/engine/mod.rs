@@ -37,14 +37,14 @@ pub use crate::diffusion::schedule::{BetaSchedule, Schedule, ScheduleConfig, Spa
 pub use crate::diffusion::trajectory::{Frame, Quantity, Trajectory};
 pub use crate::error::{Error, Kind, Result};
 pub use crate::export::{Container, SHORTEST_MS, ffmpeg};
-pub use crate::monitor::{Run, STRIP, Series, Watch, Watched};
+pub use crate::monitor::{Run, STRIP, Watch, Watched};
 pub use crate::train::changes::{Change, Changes, Setting};
 pub use crate::train::config::{About, Number, RunConfig};
 pub use crate::train::doctor::{Finding, Verdict};
 pub use crate::train::evaluation::Evaluation;
 pub use crate::train::floor::Floor;
 pub use crate::train::metrics::{History, Point, StepStats};
-pub use crate::train::timesteps::{self, TimestepLoss};
+pub use crate::train::timesteps;
 pub use comparison::{CompareRequest, Comparison, Prediction};
 pub use device::{DeviceChoice, open as open_device};
 pub use export::{ExportRequest, Format, Left, Maker};

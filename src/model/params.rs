@@ -79,15 +79,6 @@ impl Params {
         Ok(values)
     }
 
-    /// A set of the same names, each tensor made from that of `self`.
-    ///
-    /// # Errors
-    /// The first error of `f`.
-    pub fn map(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
-        let tensors = self.iter().map(|(name, tensor)| Ok((name.to_owned(), f(tensor)?)));
-        Ok(Self(tensors.collect::<Result<_>>()?))
-    }
-
     /// The same names with other tensors, in the same order.
     ///
     /// # Panics

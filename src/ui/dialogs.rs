@@ -24,7 +24,9 @@ pub fn banners(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) -> Option
         let panel = Panel::top(Id::unique(("banner", i))).resizable(false).frame(frame).show(ui, |ui| {
             ui.horizontal(|ui| {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                    if ui.button("Dismiss").on_hover_text("Close this message (Esc)").clicked() {
+                    let newest = i + 1 == state.banners.len();
+                    let says = if newest { "Close this message (Esc)" } else { "Close this message" };
+                    if ui.button("Dismiss").on_hover_text(says).clicked() {
                         closed = Some(i);
                     }
                     if ui.button("Copy").on_hover_text("Copy this message").clicked() {
@@ -64,7 +66,7 @@ pub fn keys(ui: &Ui) -> bool {
             ui.spacing_mut().interact_size.y = KEY_ROW;
             for (title, scope) in [
                 ("Everywhere", Scope::Window),
-                ("In the film view", Scope::In(View::Film)),
+                ("In the views with a timeline", Scope::In(View::Film)),
                 ("In the branches view", Scope::In(View::Branches)),
                 ("In the race view", Scope::In(View::Race)),
                 ("With shared latents", Scope::In(View::Shared)),
@@ -79,7 +81,7 @@ pub fn keys(ui: &Ui) -> bool {
                     key_columns(ui, title, &entries);
                 }
             }
-            super::film_settings::section(ui, "Size of everything: Ctrl with + and −, Ctrl+0 for the usual size");
+            super::film_settings::section(ui, "Size of everything: Ctrl with + and −, Ctrl+0 for the usual size; Ctrl+C copies the pictures at the playhead");
         });
         ui.add_space(GRID);
         ui.button("Close").on_hover_text("Back to the view (Esc)").clicked()
@@ -169,14 +171,20 @@ impl PathDialog {
                 "A diffusers folder (UNet2DModel or DDPM pipeline), or hf:owner/name of the Hugging Face hub",
                 "Open",
             ),
-            PathUse::SaveModel => {
-                ("Save model", "A new folder, or one that was saved to before; it keeps the last two saves", "Save")
-            }
+            PathUse::SaveModel => (
+                "Save model",
+                "A new folder, or one that this window saved to before; it keeps the last two saves",
+                "Save",
+            ),
             PathUse::OpenImage => ("Open image", "A PNG, JPEG, GIF, BMP or WebP file", "Open"),
             PathUse::TrainingOut => ("Folder for checkpoints", "A folder to write to", "Choose"),
             PathUse::Runs => ("Runs folder", "The folder that your runs are in", "Choose"),
-            PathUse::Watch => ("Watch a run", "The folder of a run, or any folder of TensorBoard event files", "Watch"),
-            PathUse::TrainingData => ("Training data", "A folder of images, or an IDX file", "Choose"),
+            PathUse::Watch => {
+                ("Watch a run", "The folder of a run, or TensorBoard event files or a folder of them", "Watch")
+            }
+            PathUse::TrainingData => {
+                ("Training data", "A folder of images, IDX files or CIFAR batches, or one such file", "Choose")
+            }
         }
     }
 

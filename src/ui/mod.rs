@@ -1,4 +1,4 @@
-//! The window: it shows what the worker tells and asks it for more; it never computes, reads files or waits.
+//! The window: it shows what the worker tells and asks it for more; it never runs a network, reads a file or waits.
 
 mod acting;
 pub mod actions;

@@ -320,12 +320,16 @@ impl ScheduleView {
             ui.add_space(GRID);
         }
         ui.horizontal(|ui| {
-            field(ui, "T", DragValue::new(&mut edited.steps).range(STEPS).speed(2.0));
+            field(ui, "T", "Number of doses", DragValue::new(&mut edited.steps).range(STEPS).speed(2.0));
             let cosine = edited.kind == BetaSchedule::Cosine;
             ui.add_enabled_ui(!cosine, |ui| {
-                for (name, beta) in [("β₁", &mut edited.beta_start), ("β_T", &mut edited.beta_end)] {
+                let ends = [
+                    ("β₁", "Variance of the first dose", &mut edited.beta_start),
+                    ("β_T", "Variance of the last dose", &mut edited.beta_end),
+                ];
+                for (name, says, beta) in ends {
                     let speed = *beta * 0.01;
-                    field(ui, name, DragValue::new(beta).range(BETAS).speed(speed).max_decimals(6));
+                    field(ui, name, says, DragValue::new(beta).range(BETAS).speed(speed).max_decimals(6));
                 }
             });
         });
@@ -413,9 +417,9 @@ fn set(state: &AppState, model: &ModelInfo, edited: ScheduleConfig, out: &mut Ve
 }
 
 /// A number with its name before it.
-fn field(ui: &mut Ui, name: &str, value: DragValue<'_>) {
+fn field(ui: &mut Ui, name: &str, says: &str, value: DragValue<'_>) {
     let label = ui.label(style::indexed(name, style::BODY, style::palette(ui).weak));
-    ui.add(value).labelled_by(label.id);
+    ui.add(value).labelled_by(label.id).on_hover_text(says);
 }
 
 /// A curve over t, thinned out evenly, with both its ends.

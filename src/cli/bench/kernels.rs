@@ -11,7 +11,7 @@ use candle_core::Tensor;
 use serde_json::json;
 use std::time::Instant;
 
-/// Images that one thread takes forward and backward at a time in training.
+/// Images that one thread takes forward and backward at a time in training with batches of 64.
 pub(super) const MICRO_BATCH: usize = 16;
 /// Images in the check against f64.
 pub(super) const CHECKED: usize = 2;

@@ -35,7 +35,7 @@ pub(super) struct BenchArgs {
     /// A command run in turn with our training and forward passes; it prints lines like ours or like our --json
     #[arg(long, value_name = "CMD")]
     against: Option<String>,
-    /// Turns [default: 1; 3 with --against]
+    /// Turns; at least 2 for paused [default: 1; 3 with --against]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: Option<u16>,
     /// One JSON object per line
