@@ -90,7 +90,7 @@ impl SamplingArgs {
     /// Seed and settings as they travel inside a file.
     fn provenance(&self, model: &ModelInfo, p: &Provenance) -> String {
         let step = p.step.map_or_else(|| "unknown step".to_owned(), |s| format!("step {s}"));
-        let weights = if p.predictor == Predictor::Ema { "EMA" } else { "raw" };
+        let weights = if p.weights().is_empty() { "its only copy of the weights" } else { p.weights() };
         let large = matches!(self.sampler, SamplerArg::Ddpm) && model.variance == Variance::FixedLarge;
         let large = if large { ", σ² = β" } else { "" };
         let clip = if model.clip { "" } else { ", without clipping" };

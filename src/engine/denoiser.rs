@@ -88,6 +88,8 @@ impl Predicting {
             hash,
             step,
             predictor,
+            only_copy: !model.info.has_raw,
+            prediction_type: model.info.prediction_type,
             oracle: self.known(),
             from: None,
             sampler,

@@ -4,7 +4,7 @@
 use super::film::FilmJob;
 use super::outbox::Outbox;
 use super::recipe::Recipe;
-use super::{Event, JobId, Predictor, Provenance};
+use super::{Event, JobId, Provenance};
 use crate::diffusion::Images;
 use crate::diffusion::reel::{Again, ForwardReel};
 use crate::diffusion::terms::moments;
@@ -40,8 +40,8 @@ pub enum Maker {
     Model {
         /// Training steps behind it, where known.
         step: Option<u64>,
-        /// Whether with its raw weights, and not their moving average.
-        raw: bool,
+        /// [`Provenance::weights`].
+        weights: &'static str,
     },
 }
 
@@ -50,7 +50,7 @@ impl Maker {
     pub fn of(by: &Provenance) -> Self {
         match by.oracle {
             Some(_) => Self::Oracle,
-            None => Self::Model { step: by.step, raw: by.predictor == Predictor::Raw },
+            None => Self::Model { step: by.step, weights: by.weights() },
         }
     }
 
@@ -62,9 +62,9 @@ impl Maker {
     }
 
     fn weights(self) -> String {
-        let Self::Model { step, raw } = self else { return String::new() };
-        let weights = if raw { "RAW" } else { "EMA" };
-        step.map_or_else(|| weights.to_owned(), |step| format!("STEP {step} {weights}"))
+        let Self::Model { step, weights } = self else { return String::new() };
+        let step = step.map_or_else(String::new, |step| format!("STEP {step} "));
+        (step + &weights.to_uppercase()).trim_end().to_owned()
     }
 }
 

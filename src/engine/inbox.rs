@@ -14,6 +14,22 @@ pub(super) struct Inbox<'a> {
     waiting: RefCell<VecDeque<Command>>,
 }
 
+impl Command {
+    /// Whether it makes pointless what was asked for before and not begun.
+    pub fn replaces(&self, old: &Self) -> bool {
+        match (self, old) {
+            (Self::Sample(..), Self::Sample(..))
+            | (Self::Forward(..), Self::Forward(..))
+            | (Self::Compare(..), Self::Compare(..))
+            | (Self::Look(..), Self::Look(..)) => true,
+            (Self::Recall { film: a, .. }, Self::Recall { film: b, .. }) => a == b,
+            (Self::Cancel(_), Self::Save(..) | Self::SaveNotes(..)) => false,
+            (Self::Cancel(id), old) => old.job() == Some(*id),
+            _ => false,
+        }
+    }
+}
+
 impl<'a> Inbox<'a> {
     pub fn new(channel: &'a Receiver<Command>, out: &'a Outbox) -> Self {
         Self { channel, out, waiting: RefCell::default() }
@@ -46,19 +62,9 @@ impl<'a> Inbox<'a> {
     }
 
     fn file(&self, command: Command) {
-        let pointless = |old: &Command| match (&command, old) {
-            (Command::Sample(..), Command::Sample(..))
-            | (Command::Forward(..), Command::Forward(..))
-            | (Command::Compare(..), Command::Compare(..))
-            | (Command::Look(..), Command::Look(..)) => true,
-            (Command::Recall { film: a, .. }, Command::Recall { film: b, .. }) => a == b,
-            (Command::Cancel(_), Command::Save(..) | Command::SaveNotes(..)) => false,
-            (Command::Cancel(id), old) => old.job() == Some(*id),
-            _ => false,
-        };
         let mut ended = Vec::new();
         self.waiting.borrow_mut().retain(|old| {
-            let keep = !pointless(old);
+            let keep = !command.replaces(old);
             ended.extend(old.job().filter(|_| !keep));
             keep
         });

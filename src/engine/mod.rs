@@ -394,6 +394,10 @@ pub struct Provenance {
     pub step: Option<u64>,
     /// EMA, raw, or the oracle.
     pub predictor: Predictor,
+    /// The model holds one copy of its weights, of which nobody says whether it is an average.
+    pub only_copy: bool,
+    /// What its network predicts.
+    pub prediction_type: PredictionType,
     /// What the oracle knows, where it predicts.
     pub oracle: Option<Known>,
     /// The picture it was brought back from, in words; `None` for static.
@@ -402,6 +406,17 @@ pub struct Provenance {
     pub sampler: &'static str,
     /// Network calls per picture.
     pub calls: usize,
+}
+
+impl Provenance {
+    /// "EMA", "raw", or nothing where that is not known.
+    pub fn weights(&self) -> &'static str {
+        match self.predictor {
+            Predictor::Raw => "raw",
+            _ if self.only_copy => "",
+            _ => "EMA",
+        }
+    }
 }
 
 /// How a job ended.
@@ -470,6 +485,11 @@ impl Engine {
             }
             Some(Err(TrySendError::Disconnected(_))) | None => Err(gone()),
         }
+    }
+
+    /// Whether as many commands wait as can.
+    pub fn is_full(&self) -> bool {
+        self.channels.as_ref().is_some_and(|(commands, _)| commands.is_full())
     }
 
     /// The next event, if one is there.

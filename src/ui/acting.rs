@@ -93,7 +93,6 @@ impl Window {
             A::ReadRuns => self.read_runs(),
             A::SaveNotes(dir, notes) => self.save_notes(dir, notes),
             A::StartFrom(run) => {
-                self.leave_runs();
                 self.stop_watch();
                 self.state.run = *run;
                 self.preferences.run_settings = true;
@@ -128,7 +127,6 @@ impl Window {
             A::SetCurve(curve) => self.preferences.curve = curve,
             A::ToggleLog => self.preferences.curve.log ^= true,
             A::Show(view) => {
-                self.leave_runs();
                 if view == View::Runs && self.view != view {
                     self.read_runs();
                 }

@@ -55,8 +55,8 @@ pub fn target(go: Move, state: &AppState, doses: usize) -> Option<usize> {
     match go {
         Move::Next => {
             let (_, film) = state.shown().film.as_ref()?;
-            let here = film.at(doses)?.doses;
-            (0..here).rev().find(|d| film.at(*d).is_some_and(|f| f.doses < here))
+            let here = film.state(doses);
+            film.states_away(here, 1).filter(|next| *next < here && film.reached().is_some_and(|r| *next >= r))
         }
         Move::Drawn(draw) => {
             let (steps, (_, film)) = (state.playback.steps(), state.forward.film.as_ref()?);

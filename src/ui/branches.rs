@@ -298,6 +298,8 @@ mod tests {
             hash: String::new(),
             step: None,
             predictor: Predictor::Ema,
+            only_copy: false,
+            prediction_type: PredictionType::Epsilon,
             oracle: None,
             from: None,
             sampler: "DDPM",

@@ -8,7 +8,7 @@ use super::pictures::{Atlas, Map};
 use super::state::{AppState, Phase, RunSettings};
 use super::style::{self, GRID};
 use super::window::Window;
-use crate::engine::{Command, Dataset, Drawn, JobId, LookRequest, Outcome};
+use crate::engine::{Command, Dataset, Drawn, JobId, LookRequest, Number, Outcome};
 use egui::{
     Align2, DragValue, FontId, Margin, Panel, Rect, RichText, Role, ScrollArea, Sense, Stroke, Ui, Vec2, WidgetInfo,
     pos2, vec2,
@@ -290,6 +290,11 @@ impl DataView {
             }
             mirroring(ui, &state.run, set.flip, state.running_training().is_none(), out);
         });
+        if self.shown == Shown::Batch
+            && let Err(e) = run.check(Number::Batch)
+        {
+            return style::placeholder(ui, "There is no such batch", &format!("{}; {}", e.why, e.hint), None, out);
+        }
         let selection = match self.shown {
             Shown::All => Selection::Class(self.class.filter(|class| (*class as usize) < set.classes.len())),
             Shown::Batch => Selection::Batch { seed: run.seed, step: self.step - 1, batch: run.batch, flip },

@@ -203,6 +203,12 @@ impl ExportDialog {
             let says = format!("A film shows at most 50 states a second: this one takes {least:.1} s");
             ui.label(RichText::new(says).color(style::palette(ui).weak));
         }
+        let apart = state.forward.film.as_ref().is_some_and(|(_, film)| film.steps() != state.playback.steps());
+        let nothing = apart && self.sides == [true, false];
+        if apart && self.sides[0] {
+            let says = "The forward film has another number of timesteps than the reverse film, so it is left out";
+            ui.label(RichText::new(says).color(style::palette(ui).warning));
+        }
         style::checkbox(ui, &mut self.captions, "Captions: t, and data or model")
             .on_hover_text("They stand over the pictures of GIF, APNG, WebP, MP4 and grid");
         ui.label(RichText::new("Seed, settings and the weights' hash travel inside").color(style::palette(ui).weak))
@@ -219,9 +225,9 @@ impl ExportDialog {
         };
         ui.add_space(GRID);
         ui.horizontal(|ui| {
-            let ready = path.is_some() && state.reverse.film.is_some();
+            let ready = path.is_some() && state.reverse.film.is_some() && !nothing;
             let go = ui.add_enabled_ui(ready, |ui| style::primary(ui, verb)).inner;
-            let go = go.on_disabled_hover_text("There is no film yet, or no file is named");
+            let go = go.on_disabled_hover_text("There is no such film, or no file is named");
             if let Some(path) = path.filter(|_| go.on_hover_text(says).clicked()) {
                 if replaces || !path.is_file() {
                     self.there = None;
@@ -429,9 +435,10 @@ impl Window {
 
     pub(super) fn copy_frame(&mut self, ctx: &egui::Context) {
         let (doses, quantity) = (self.state.playback.doses(), self.film.quantity());
+        // what the view shows: nothing before a film's beginning, or after what was computed of it
         let view = |film: &Option<(JobId, Trajectory)>, doses, quantity| {
             let (_, film) = film.as_ref()?;
-            film.view(film.at(doses)?, quantity)
+            film.at(doses).filter(|frame| frame.doses == film.state(doses)).and_then(|frame| film.view(frame, quantity))
         };
         let map = match quantity {
             Quantity::PredictedNoise => Map::Noise,
@@ -440,7 +447,8 @@ impl Window {
         };
         let forward = view(&self.state.forward.film, self.state.forward_doses(doses), Quantity::State)
             .map(|images| (images, Map::Picture));
-        let reverse = view(&self.state.shown().film, doses, quantity).map(|images| (images, map));
+        let begun = self.state.begins().is_none_or(|begins| doses <= begins);
+        let reverse = view(&self.state.shown().film, doses, quantity).filter(|_| begun).map(|images| (images, map));
         let sides: Vec<_> = forward.into_iter().chain(reverse).collect();
         if let Some(image) = pictures::contact(&sides, CLIPBOARD_SCALE) {
             ctx.copy_image(image);

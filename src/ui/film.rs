@@ -19,7 +19,7 @@ use super::symbols::{self, Part, Symbol};
 use super::timeline::{Span, Timeline};
 use super::tree::ROOT;
 use crate::diffusion::Images;
-use crate::engine::{self, ForwardSource, JobId, Known, Predictor, Quantity, Trajectory};
+use crate::engine::{self, ForwardSource, JobId, Known, Quantity, Trajectory};
 use egui::{
     Align2, Color32, FontId, Panel, Rect, Response, RichText, Role, Sense, Stroke, StrokeKind, Ui, UiBuilder,
     WidgetInfo, vec2,
@@ -315,7 +315,7 @@ pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
         }
         None => {
             let step = by.step.map_or_else(|| by.model.clone(), |s| format!("step {}", numbers::thousands(s)));
-            ("MODEL", format!("{step} {}", weights(by)))
+            ("MODEL", format!("{step} {}", by.weights()).trim_end().to_owned())
         }
     }
 }
@@ -324,7 +324,7 @@ pub fn whose(by: &engine::Provenance) -> (&'static str, String) {
 fn ever_shorter(by: &engine::Provenance, rest: String) -> [String; 4] {
     let (short, weights) = match &by.oracle {
         Some(known) => (known.data.clone(), String::new()),
-        None => (rest.trim_start_matches("step ").to_owned(), weights(by).to_owned()),
+        None => (rest.trim_start_matches("step ").to_owned(), by.weights().to_owned()),
     };
     [rest, short, weights, String::new()]
 }
@@ -340,10 +340,6 @@ pub fn data_badge(ui: &mut Ui, state: &AppState, source: Option<&str>) {
     let source = source.unwrap_or("…");
     let other = if state.settings.schedule.is_some() { " · edited schedule" } else { "" };
     style::badge(ui, "DATA", &format!("{source}{other}")).on_hover_text(style::GREY_MAP);
-}
-
-fn weights(by: &engine::Provenance) -> &'static str {
-    if by.predictor == Predictor::Raw { "raw" } else { "EMA" }
 }
 
 fn heading(ui: &mut Ui, name: &str, way: &str, rest: impl FnOnce(&mut Ui)) {

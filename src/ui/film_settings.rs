@@ -72,8 +72,12 @@ fn content(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
 /// The choice of what predicts, in a model that is there.
 pub fn predictor(ui: &mut Ui, state: &AppState, s: &mut FilmSettings) {
     let raw = state.chosen_model().is_some_and(|m| m.has_raw);
+    let network = match raw {
+        true => ("EMA", "The moving average of the weights over training: what one samples with"),
+        false => ("Network", "This model holds one copy of its weights"),
+    };
     let predictors = [
-        (Predictor::Ema, "EMA", "The moving average of the weights over training: what one samples with"),
+        (Predictor::Ema, network.0, network.1),
         (Predictor::Raw, "Raw", "The weights as the optimiser left them"),
         (
             Predictor::Oracle,

@@ -56,13 +56,15 @@ pub use preferences::Preferences;
 pub use probe::{Probe, Seen, Task};
 pub use window::{Window, set_up};
 
-use crate::engine::{Engine, Error, Options, Result};
+use crate::engine::{Command, Engine, Error, Event, Options, Outcome, Result};
 use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// Between two looks whether the worker takes commands again.
+const WAIT: Duration = Duration::from_millis(50);
 /// Time that a frame may spend on the worker's news.
 const DRAIN: Duration = Duration::from_millis(5);
 /// Seconds after the start in which the window's place on the monitor becomes known.
@@ -129,6 +131,8 @@ fn fitting(inner: egui::Vec2, outer: egui::Vec2, monitor: egui::Vec2) -> Option<
 struct App {
     engine: Engine,
     window: Window,
+    /// What waits while the worker, in a long unit of work, takes no more.
+    unsent: Vec<Command>,
     /// The worker is gone; said once.
     orphaned: bool,
     /// A window larger than its monitor was made smaller, once.
@@ -149,7 +153,7 @@ impl App {
         if probe.is_some() {
             window.never_ask();
         }
-        Ok(Self { engine, window, orphaned: false, fitted: false, probe })
+        Ok(Self { engine, window, unsent: Vec::new(), orphaned: false, fitted: false, probe })
     }
 
     fn drain(&mut self, ctx: &egui::Context) {
@@ -184,12 +188,23 @@ impl App {
         }
     }
 
-    fn send(&mut self) {
+    fn send(&mut self, ctx: &egui::Context) {
         for command in self.window.take_commands() {
+            let ended: Vec<_> = self.unsent.extract_if(.., |old| command.replaces(old)).collect();
+            for job in ended.iter().filter_map(Command::job) {
+                self.window.handle(Event::Finished(job, Outcome::Cancelled));
+            }
+            self.unsent.push(command);
+        }
+        while !self.unsent.is_empty() && !self.engine.is_full() {
+            let command = self.unsent.remove(0);
             let job = command.job();
             if let Err(e) = self.engine.send(command) {
                 self.window.refused(job, e);
             }
+        }
+        if !self.unsent.is_empty() {
+            ctx.request_repaint_after(WAIT);
         }
     }
 }
@@ -199,7 +214,7 @@ impl eframe::App for App {
         self.drain(ctx);
         self.fit(ctx);
         self.window.hold_close(ctx);
-        self.send();
+        self.send(ctx);
     }
 
     fn raw_input_hook(&mut self, _ctx: &egui::Context, input: &mut egui::RawInput) {
@@ -216,7 +231,7 @@ impl eframe::App for App {
         if let Some(probe) = &self.probe {
             probe.borrow_mut().follow(ui.ctx(), &mut self.window);
         }
-        self.send();
+        self.send(&ui.ctx().clone());
     }
 
     fn save(&mut self, storage: &mut dyn eframe::Storage) {

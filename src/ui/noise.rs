@@ -39,6 +39,10 @@ impl Noise {
     /// Takes in an answer; one to an old question is dropped.
     pub fn compared(&mut self, job: JobId, comparison: Arc<Comparison>) {
         if self.job == Some(job) {
+            // a line joins losses of the same weights only
+            if self.shown.as_ref().is_some_and(|shown| shown.predicted.by.step != comparison.predicted.by.step) {
+                self.losses.clear();
+            }
             self.losses.insert(comparison.doses, [comparison.predicted.loss, comparison.oracle.loss]);
             self.shown = Some(comparison);
         }

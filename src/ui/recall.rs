@@ -40,7 +40,11 @@ impl AppState {
             Some((*job, film.missing(self.forward_doses(doses), Quantity::State)?))
         };
         // the forward film is there at once: it goes first
-        let wanted = forward().or_else(reverse).or_else(compared)?;
+        let Some(wanted) = forward().or_else(reverse).or_else(compared) else {
+            // it may be left out again
+            self.recall.asked = None;
+            return None;
+        };
         if self.recall.job.is_some() || self.recall.asked == Some(wanted) {
             return None;
         }

@@ -35,7 +35,8 @@ pub fn ui(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     ui.horizontal(|ui| {
         ui.label(RichText::new("Training settings").font(style::semibold(style::LARGE)));
         if !running && valid.is_ok() {
-            let label = if s.resume { "Go on training" } else { "Start training" };
+            let goes_on = s.request().resume.is_some();
+            let label = if goes_on { "Go on training" } else { "Start training" };
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 // without a run the middle of the view has the button
                 style::labelled_button(ui, label, &UiAction::StartTraining, state.training.is_some(), out);
@@ -110,6 +111,11 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
             .on_hover_text(says)
             .on_disabled_hover_text(says);
     });
+    let goes_on = s.request().resume.is_some();
+    if goes_on {
+        let says = "Learning rate, EMA decay and samples stay as the run has them until it goes on";
+        ui.label(RichText::new(says).color(style::palette(ui).weak));
+    }
     ui.add_space(GRID);
     ui.horizontal(|ui| {
         let font = style::semibold(style::SMALL);
@@ -122,7 +128,7 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
     });
     number(ui, s, Number::Steps, "Steps", "Updates of the weights in all");
     number(ui, s, Number::Batch, "Batch", "Images behind each update");
-    number(ui, s, Number::LearningRate, "Learning rate", "Step size of Adam");
+    ui.add_enabled_ui(!goes_on, |ui| number(ui, s, Number::LearningRate, "Learning rate", "Step size of Adam"));
     number(ui, s, Number::Warmup, "Warm-up", "Steps over which the learning rate rises linearly");
     number(
         ui,
@@ -132,11 +138,13 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
         "Steps at the end over which the learning rate falls to zero; 0 for none",
     );
     number(ui, s, Number::GradClip, "Gradient clip", "Largest global norm of a gradient; what is longer is shortened");
-    number(ui, s, Number::EmaDecay, "EMA decay", "Weight of the past in the moving average of the weights");
+    let says = "Weight of the past in the moving average of the weights";
+    ui.add_enabled_ui(!goes_on, |ui| number(ui, s, Number::EmaDecay, "EMA decay", says));
     let says = "The decay rises from near 0 at first, so that a short run does not sample from its initial weights; the \
                 paper's does not";
     style::checkbox(ui, &mut s.config.ema_warmup, "EMA warm-up").on_hover_text(says);
-    number(ui, s, Number::PreviewEvery, "Samples every", "Training steps between samples; 0 for none");
+    let says = "Training steps between samples; 0 for none";
+    ui.add_enabled_ui(!goes_on, |ui| number(ui, s, Number::PreviewEvery, "Samples every", says));
     let seed = DragValue::new(&mut s.config.seed).speed(0.1);
     row(ui, "Seed", "The same seed gives the same training", |ui| value(ui, seed, true), |_| {});
 }
@@ -182,7 +190,7 @@ pub(super) fn field(number: Number, value: &mut f64) -> DragValue<'_> {
     let drag = DragValue::new(value).speed(speed).suffix(number.about().unit);
     match number {
         Number::EmaDecay => drag.speed(1e-5).max_decimals(7),
-        Number::LearningRate => drag.custom_formatter(|v, _| format!("{v:.1e}")),
+        Number::LearningRate => drag.custom_formatter(|v, _| format!("{v:e}")),
         _ if number.is_count() => drag.max_decimals(0).custom_formatter(|v, _| counted(v)).custom_parser(uncounted),
         _ => drag,
     }

@@ -335,7 +335,7 @@ impl ScheduleView {
         });
         ui.add_enabled_ui(state.settings.schedule.is_some(), |ui| {
             let says = "The schedule that the model was trained with";
-            if ui.button("As trained").on_hover_text(says).clicked() {
+            if ui.button("As trained").on_hover_text(says).on_disabled_hover_text(says).clicked() {
                 edited = model.schedule_config;
             }
         });

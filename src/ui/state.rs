@@ -319,11 +319,8 @@ impl AppState {
 
     /// What the network behind the reverse film predicts.
     pub fn predicts(&self) -> PredictionType {
-        let model = match self.reverse.made.as_ref().map(|made| made.which) {
-            Some(Which::Training) => self.training.as_ref().and_then(|training| training.model.as_ref()),
-            _ => self.model.as_ref(),
-        };
-        model.map_or(PredictionType::Epsilon, |model| model.prediction_type)
+        let of_film = self.reverse.source.as_ref().map(|by| by.prediction_type);
+        of_film.or(self.model.as_ref().map(|model| model.prediction_type)).unwrap_or(PredictionType::Epsilon)
     }
 
     /// Takes in what the worker tells; what belongs to a job that is no longer current is dropped. Returns what must

@@ -77,7 +77,7 @@ impl WatchView {
     pub fn ui(&mut self, ui: &mut Ui, state: &AppState, settings: CurveSettings, out: &mut Vec<UiAction>) {
         let Some(watching) = &state.watching else { return };
         let p = style::palette(ui);
-        let run = watching.seen.as_ref().and_then(|seen| self.choose(seen)).cloned();
+        let run = watching.seen.as_ref().and_then(|seen| self.choose(seen));
         let (Some(seen), Some(run)) = (&watching.seen, run) else {
             egui::CentralPanel::default().frame(egui::Frame::new().fill(p.background)).show(ui, |ui| {
                 let place = watching.path.display();
@@ -95,7 +95,7 @@ impl WatchView {
         };
         let frame = egui::Frame::new().fill(p.panel).inner_margin(Margin::same(16));
         Panel::right("watched").resizable(false).exact_size(WIDTH).frame(frame).show(ui, |ui| {
-            ScrollArea::vertical().show(ui, |ui| self.side(ui, seen, &run));
+            ScrollArea::vertical().show(ui, |ui| self.side(ui, seen, run));
         });
         let frame = egui::Frame::new().fill(p.background);
         if !run.pictures.is_empty() {
@@ -105,7 +105,7 @@ impl WatchView {
                 .show_separator_line(false)
                 .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 4, bottom: 12 }))
                 .exact_size(height)
-                .show(ui, |ui| self.strips(ui, seen, &run));
+                .show(ui, |ui| self.strips(ui, seen, run));
         }
         egui::CentralPanel::default()
             .frame(frame.inner_margin(Margin { left: 16, right: 16, top: 8, bottom: 0 }))
@@ -122,7 +122,7 @@ impl WatchView {
                 if let Some(problem) = seen.problems.first() {
                     ui.label(RichText::new(problem).color(p.warning));
                 }
-                self.curve(ui, &run, settings);
+                self.curve(ui, run, settings);
             });
     }
 

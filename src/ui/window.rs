@@ -20,6 +20,7 @@ use super::training::TrainingView;
 use super::unsaved::{Closing, Parting, Unsaved};
 use super::watch::WatchView;
 use crate::engine::{Command, Error, Event, JobId, Outcome, Which};
+use egui::text_selection::LabelSelectionState;
 use egui::{Ui, ViewportCommand};
 use std::time::Duration;
 
@@ -203,7 +204,8 @@ impl Window {
             self.export = None;
         }
         let copies = |i: &egui::InputState| i.events.contains(&egui::Event::Copy);
-        if self.view.has_timeline() && !ui.ctx().text_edit_focused() && ui.input(copies) {
+        let text = ui.ctx().text_edit_focused() || ui.ctx().plugin::<LabelSelectionState>().lock().has_selection();
+        if self.view.has_timeline() && !text && ui.input(copies) {
             out.push(UiAction::CopyFrame);
         }
         if !out.is_empty() {
@@ -220,6 +222,9 @@ impl Window {
                 UiAction::CopyFrame => self.copy_frame(ui.ctx()),
                 action => self.act(action),
             }
+        }
+        if self.view != View::Runs {
+            self.leave_runs();
         }
         if self.view.has_timeline() {
             self.commands.extend(self.state.recall_missing(self.film.quantity(), self.view == View::Branches));

@@ -148,6 +148,10 @@ fn a_batch_is_shown_as_the_network_gets_it() {
     gui.state_mut().state.run = run;
     gui.run_steps(3);
     gui.get_by_label("DATA · pets, step 1, 0 of 64 mirrored, underlined");
+    // as it can be typed in the form
+    gui.state_mut().state.run.config.batch = usize::MAX;
+    gui.run_steps(3);
+    gui.get_by_label("There is no such batch");
 }
 
 #[test]

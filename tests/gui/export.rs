@@ -172,7 +172,7 @@ fn a_branch_is_exported_with_what_it_left_and_made_again_from_its_recipe() {
     assert_eq!(request.reverse.as_ref().map(|(job, film)| (*job, film.beginning())), Some((jobs[1], STEPS)));
     let left = [
         Left { job: jobs[0], doses: 20, by: Maker::Oracle },
-        Left { job: root, doses: 30, by: Maker::Model { step: Some(40_000), raw: false } },
+        Left { job: root, doses: 30, by: Maker::Model { step: Some(40_000), weights: "EMA" } },
     ];
     assert!(request.left == left && request.by != Maker::Oracle, "{:?}", request.left);
     let forks = request.recipe.forks.clone();

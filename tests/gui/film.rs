@@ -135,6 +135,14 @@ fn a_film_of_the_oracle_is_asked_for_and_labelled() {
     gui.key_press(Key::F4);
     gui.run();
     gui.get_by_label("ORACLE · exact oracle of mnist, 60,000 images · DDPM 50");
+    // nobody knows whether an only copy of the weights is their average
+    gui.key_press(Key::R);
+    gui.run();
+    let (Some(job), _) = film_jobs(&mut gui) else { panic!("no film was asked for") };
+    let provenance = Provenance { only_copy: true, ..crate::support::provenance() };
+    tell(&mut gui, Event::SampleStarted(job, Box::new(film(4, STEPS)), provenance));
+    gui.run();
+    gui.get_by_label("MODEL · step 40,000 · DDPM 50");
 }
 
 #[test]

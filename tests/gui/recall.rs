@@ -46,6 +46,14 @@ fn a_state_that_is_not_held_is_asked_for_once_and_shown_when_it_comes() {
     assert!(recalls(&mut gui).is_empty());
     let (_, shown) = gui.state().state.reverse.film.as_ref().unwrap();
     assert_eq!((shown.at(30).unwrap().doses, shown.len()), (30, 10));
+    // others push it out, and it is asked for again
+    (1..=20).for_each(|doses| tell(&mut gui, Event::Frame(film, frame(4, doses))));
+    gui.run();
+    let asked = recalls(&mut gui);
+    let [(job, _, 30)] = asked[..] else { panic!("{asked:?}") };
+    tell(&mut gui, Event::Frame(film, frame(4, 30)));
+    tell(&mut gui, Event::Finished(job, Outcome::Done));
+    gui.run();
     // what a step changes needs both its states
     gui.key_press(Key::C);
     gui.run();

@@ -71,6 +71,8 @@ pub fn provenance() -> Provenance {
         model: "tiny".into(),
         step: Some(40_000),
         predictor: Predictor::Ema,
+        only_copy: false,
+        prediction_type: PredictionType::Epsilon,
         oracle: None,
         from: None,
         sampler: "DDPM",

@@ -61,7 +61,7 @@ fn request(path: PathBuf, format: Format) -> ExportRequest {
         delay_ms: 40,
         captions: false,
         left: Vec::new(),
-        by: Maker::Model { step: None, raw: false },
+        by: Maker::Model { step: None, weights: "EMA" },
         recipe: recipe(),
     }
 }

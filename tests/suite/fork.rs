@@ -241,7 +241,7 @@ fn states_that_a_branch_left_out_come_again_bit_for_bit_and_a_stopped_film_can_b
             scale: 1,
             delay_ms: 20,
             captions: false,
-            by: Maker::Model { step: None, raw: false },
+            by: Maker::Model { step: None, weights: "EMA" },
             recipe: recipe(),
         };
         engine.send(Command::Export(export, Box::new(request))).unwrap();
@@ -258,7 +258,7 @@ fn states_that_a_branch_left_out_come_again_bit_for_bit_and_a_stopped_film_can_b
         }
     };
     let branch = begun.left_at(1000, Some(&bounded));
-    let left = vec![Left { job: root, doses: 1000, by: Maker::Model { step: None, raw: false } }];
+    let left = vec![Left { job: root, doses: 1000, by: Maker::Model { step: None, weights: "EMA" } }];
     let moments = vec![missing[3].doses, kept.doses];
     let (strip, read) = written(moments.clone(), (job, branch), left).unwrap();
     assert_eq!(read, recipe());

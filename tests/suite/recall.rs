@@ -157,7 +157,7 @@ fn an_export_writes_the_very_frames_that_a_film_left_out() {
             delay_ms: 40,
             captions: false,
             left: Vec::new(),
-            by: Maker::Model { step: None, raw: false },
+            by: Maker::Model { step: None, weights: "EMA" },
             recipe,
         };
         engine.send(Command::Export(job, Box::new(request))).unwrap();
