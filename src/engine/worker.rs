@@ -285,11 +285,10 @@ impl Worker<'_> {
             }
             Command::Sample(job, request) => {
                 self.films.stop(self.out);
-                self.keep_for_export();
-                self.films = Films::default();
                 self.guard(job, |w| {
                     let model = w.model(request.which)?;
                     let film = FilmJob::start(request, &model, &mut w.opening(job))?;
+                    w.keep_for_export();
                     w.films.begin(film);
                     Ok(())
                 });

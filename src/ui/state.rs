@@ -193,8 +193,13 @@ impl<T> Film<T> {
         self.made = self.asked.take();
     }
 
-    /// Takes in how its job ended.
+    /// Takes in how its job ended. Where that never began, the film on screen is as it was.
     pub fn finish(&mut self, outcome: &Outcome) {
+        if let Some((job, film)) = self.film.as_ref().filter(|(job, _)| self.job != Some(*job)) {
+            self.job = Some(*job);
+            self.phase = if film.reached() == Some(0) { Phase::Done } else { Phase::Stopped };
+            return;
+        }
         self.phase = match outcome {
             Outcome::Done => Phase::Done,
             Outcome::Cancelled => Phase::Stopped,

@@ -59,7 +59,7 @@ const LAYERS: [(&str, &[&str], &[&str]); 11] = [
         &["diffusion", "model", "data", "train", "checkpoint", "export", "monitor", "error"],
         &["candle_core", "crossbeam_channel", "rayon", "serde_json", "log", "rustix"],
     ),
-    ("ui", &["diffusion", "engine"], &["eframe", "egui", "egui_plot", "rfd", "serde"]),
+    ("ui", &["diffusion", "engine"], &["eframe", "egui", "egui_plot", "rfd", "serde", "log"]),
     (
         "cli",
         &["diffusion", "kernels", "model", "train", "checkpoint", "export", "engine", "error", "ui"],
