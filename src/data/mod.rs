@@ -81,10 +81,9 @@ impl Dataset {
             progress(before.get() + done, before.get() + total)
         };
         for (i, place) in places.iter().enumerate() {
-            let again = *place == Source::Mnist && places[..i].contains(place);
             let (name, part) = match place {
-                _ if again => ("mnist".to_owned(), Part::default()),
                 Source::Path(path) => Self::open(path, shape, &mut seen, &progress)?,
+                _ if places[..i].contains(place) => ("mnist".to_owned(), Part::default()),
                 _ => ("mnist".to_owned(), bundled(MNIST_IMAGES, MNIST_LABELS, shape, &progress)?),
             };
             let flip = all.flip && part.flip;

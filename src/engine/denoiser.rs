@@ -33,10 +33,12 @@ impl Opening<'_> {
     /// # Errors
     /// They are not read yet.
     pub(super) fn data_of(&self, model: &Model) -> Result<Arc<Dataset>> {
-        let data = self.data.get(&(model.data.clone(), model.info.shape))?;
-        let (name, now) = (&model.info.name, data.fingerprint());
-        if let Some(before) = model.fingerprint.as_ref().filter(|before| **before != now) {
-            let why = format!("{name} learned from {before}, and the data there are now {now}");
+        let place = (model.data.clone(), model.info.shape);
+        let data = self.data.get(&place)?;
+        if let Some(before) = &model.fingerprint
+            && let Some(now) = self.data.fingerprint(&place).filter(|now| now != before)
+        {
+            let why = format!("{} learned from {before}, and the data there are now {now}", model.info.name);
             self.out
                 .send(Event::Warning(format!("{why}: the oracle and pictures of the data are not of what it learned")));
         }

@@ -79,22 +79,15 @@ pub fn open(choice: DeviceChoice, threads: usize, background: bool) -> Result<(C
             .or_else(|_| Device::new_metal(0).map(|d| (d, "Metal".to_owned())))
             .unwrap_or((Device::Cpu, "CPU".to_owned())),
     };
-    let compute = Compute::new(device, threads, if background { lower_priority } else { || () })?;
+    let on_start = if background { lower_priority } else { || () };
+    let compute = Compute::new(device, threads, on_start)?;
     if compute.device().is_cpu() {
         let n = compute.threads();
         words = format!("{words}, {n} thread{}", if n == 1 { "" } else { "s" });
     }
     let readers = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("ddpm-read-{i}"));
     // fails where an earlier engine of this process has begun them
-    drop(
-        readers
-            .start_handler(move |_| {
-                if background {
-                    lower_priority()
-                }
-            })
-            .build_global(),
-    );
+    drop(readers.start_handler(move |_| on_start()).build_global());
     log::info!("computing on {words}");
     Ok((compute, words))
 }

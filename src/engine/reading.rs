@@ -6,6 +6,7 @@ use super::{Command, Event, JobId, Which, device};
 use crate::data::{Dataset, Source};
 use crate::error::{Error, Kind, Result};
 use crossbeam_channel::{Receiver, TryRecvError};
+use std::cell::OnceCell;
 use std::mem::discriminant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +20,13 @@ pub(super) type Place = (Source, [usize; 3]);
 /// The data sets that were read last: films and training mostly want the same one.
 #[derive(Default)]
 pub(super) struct DataCache {
-    /// The newest last.
-    held: Vec<(Source, Arc<Dataset>)>,
+    /// The newest last; with the fingerprint, once somebody wanted it.
+    held: Vec<(Source, Arc<Dataset>, OnceCell<String>)>,
 }
 
 impl DataCache {
     fn position(&self, (source, shape): &Place) -> Option<usize> {
-        self.held.iter().position(|(held, data)| held == source && data.shape == *shape)
+        self.held.iter().position(|(held, data, _)| held == source && data.shape == *shape)
     }
 
     /// A data set that was read.
@@ -37,11 +38,17 @@ impl DataCache {
         self.position(place).map(|i| Arc::clone(&self.held[i].1)).ok_or_else(missing)
     }
 
+    /// [`Dataset::fingerprint`] of one that was read.
+    pub fn fingerprint(&self, place: &Place) -> Option<&str> {
+        let (_, data, fingerprint) = &self.held[self.position(place)?];
+        Some(fingerprint.get_or_init(|| data.fingerprint()))
+    }
+
     fn keep(&mut self, source: Source, data: Dataset) {
         self.forget(&(source.clone(), data.shape));
-        self.held.push((source, Arc::new(data)));
-        let bytes = |held: &[(Source, Arc<Dataset>)]| held.iter().map(|(_, data)| data.pixels.len()).sum::<usize>();
-        while self.held.len() > 1 && bytes(&self.held) > KEPT_BYTES {
+        self.held.push((source, Arc::new(data), OnceCell::new()));
+        let bytes = |cache: &Self| cache.held.iter().map(|(_, data, _)| data.pixels.len()).sum::<usize>();
+        while self.held.len() > 1 && bytes(self) > KEPT_BYTES {
             self.held.remove(0);
         }
     }

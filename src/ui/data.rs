@@ -57,11 +57,7 @@ impl Data {
     pub fn finished(&mut self, job: JobId, outcome: &Outcome) -> bool {
         let own = self.job == Some(job);
         if own {
-            self.phase = match outcome {
-                Outcome::Done => Phase::Done,
-                Outcome::Cancelled => Phase::Stopped,
-                Outcome::Failed(e) => Phase::Failed(e.clone()),
-            };
+            self.phase = outcome.into();
         }
         own
     }

@@ -200,10 +200,11 @@ impl ExportDialog {
         });
         let least = f64::from(SHORTEST_MS) / 1000.0 * moments(range, self.count, self.way).len() as f64;
         if matches!(self.format, Format::Movie(_)) && least > self.seconds {
-            let says = format!("A film shows at most 50 states a second: this one takes {least:.1} s");
+            let most = 1000 / SHORTEST_MS;
+            let says = format!("A film shows at most {most} states a second: this one takes {least:.1} s");
             ui.label(RichText::new(says).color(style::palette(ui).weak));
         }
-        let apart = state.forward.film.as_ref().is_some_and(|(_, film)| film.steps() != state.playback.steps());
+        let apart = state.forward.film.is_some() && forward_beside(state).is_none();
         let nothing = apart && self.sides == [true, false];
         if apart && self.sides[0] {
             let says = "The forward film has another number of timesteps than the reverse film, so it is left out";
@@ -272,10 +273,15 @@ fn progress(ui: &mut Ui, state: &AppState, export: &Exporting, out: &mut Vec<UiA
     .inner
 }
 
+/// The forward film, but on a schedule of another length than the reverse film's: the two share no timesteps.
+fn forward_beside(state: &AppState) -> Option<&(JobId, Trajectory)> {
+    state.forward.film.as_ref().filter(|(_, film)| film.steps() == state.playback.steps())
+}
+
 /// What the worker is asked for.
 pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -> Option<ExportRequest> {
     let ExportSettings { path, format, forward, reverse, moments, scale, delay_ms, captions } = settings;
-    let forward = state.forward.film.clone().filter(|_| forward);
+    let forward = forward_beside(state).filter(|_| forward).cloned();
     let reverse = state.shown().film.clone().filter(|_| reverse);
     let mut moments = moments;
     if let Some((_, film)) = &reverse {
@@ -295,8 +301,7 @@ pub fn request(state: &AppState, quantity: Quantity, settings: ExportSettings) -
     Some(ExportRequest {
         path,
         format,
-        // on a schedule of another length the two films share no timesteps
-        forward: forward.filter(|(_, film)| film.steps() == state.playback.steps()),
+        forward,
         reverse,
         left: state.left(),
         quantity,

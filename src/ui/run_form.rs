@@ -35,8 +35,7 @@ pub fn ui(ui: &mut Ui, state: &AppState, out: &mut Vec<UiAction>) {
     ui.horizontal(|ui| {
         ui.label(RichText::new("Training settings").font(style::semibold(style::LARGE)));
         if !running && valid.is_ok() {
-            let goes_on = s.request().resume.is_some();
-            let label = if goes_on { "Go on training" } else { "Start training" };
+            let label = if s.goes_on() { "Go on training" } else { "Start training" };
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 // without a run the middle of the view has the button
                 style::labelled_button(ui, label, &UiAction::StartTraining, state.training.is_some(), out);
@@ -111,8 +110,7 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
             .on_hover_text(says)
             .on_disabled_hover_text(says);
     });
-    let goes_on = s.request().resume.is_some();
-    if goes_on {
+    if s.goes_on() {
         let says = "Learning rate, EMA decay and samples stay as the run has them until it goes on";
         ui.label(RichText::new(says).color(style::palette(ui).weak));
     }
@@ -128,7 +126,7 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
     });
     number(ui, s, Number::Steps, "Steps", "Updates of the weights in all");
     number(ui, s, Number::Batch, "Batch", "Images behind each update");
-    ui.add_enabled_ui(!goes_on, |ui| number(ui, s, Number::LearningRate, "Learning rate", "Step size of Adam"));
+    number(ui, s, Number::LearningRate, "Learning rate", "Step size of Adam");
     number(ui, s, Number::Warmup, "Warm-up", "Steps over which the learning rate rises linearly");
     number(
         ui,
@@ -138,13 +136,11 @@ fn fields(ui: &mut Ui, s: &mut RunSettings, out: &mut Vec<UiAction>) {
         "Steps at the end over which the learning rate falls to zero; 0 for none",
     );
     number(ui, s, Number::GradClip, "Gradient clip", "Largest global norm of a gradient; what is longer is shortened");
-    let says = "Weight of the past in the moving average of the weights";
-    ui.add_enabled_ui(!goes_on, |ui| number(ui, s, Number::EmaDecay, "EMA decay", says));
+    number(ui, s, Number::EmaDecay, "EMA decay", "Weight of the past in the moving average of the weights");
     let says = "The decay rises from near 0 at first, so that a short run does not sample from its initial weights; the \
                 paper's does not";
     style::checkbox(ui, &mut s.config.ema_warmup, "EMA warm-up").on_hover_text(says);
-    let says = "Training steps between samples; 0 for none";
-    ui.add_enabled_ui(!goes_on, |ui| number(ui, s, Number::PreviewEvery, "Samples every", says));
+    number(ui, s, Number::PreviewEvery, "Samples every", "Training steps between samples; 0 for none");
     let seed = DragValue::new(&mut s.config.seed).speed(0.1);
     row(ui, "Seed", "The same seed gives the same training", |ui| value(ui, seed, true), |_| {});
 }
@@ -156,25 +152,28 @@ fn number(ui: &mut Ui, s: &mut RunSettings, number: Number, name: &str, says: &s
     let mut new = old;
     let paper = number.about().paper;
     let mut chosen = None;
-    row(
-        ui,
-        name,
-        &with_bounds(number, says),
-        |ui| value(ui, field(number, &mut new), problem.is_none()),
-        |ui| {
-            let Some(paper) = paper else { return };
-            let text = if paper >= 1e3 { numbers::thousands(paper as u64) } else { number.words(paper) };
-            let same = paper == old;
-            let text = if same { RichText::new(text).strong() } else { RichText::new(text) };
-            let button = egui::Button::new(text).frame(false);
-            let response = ui.add_enabled(!same, button);
-            let spoken = format!("{name} as in Ho et al. 2020: {}", number.words(paper));
-            response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, !same, &spoken));
-            let response = response.on_hover_cursor(CursorIcon::PointingHand);
-            let response = response.on_hover_text(&spoken).on_disabled_hover_text(&spoken);
-            chosen = response.clicked().then_some(paper);
-        },
-    );
+    let kept = matches!(number, Number::LearningRate | Number::EmaDecay | Number::PreviewEvery) && s.goes_on();
+    ui.add_enabled_ui(!kept, |ui| {
+        row(
+            ui,
+            name,
+            &with_bounds(number, says),
+            |ui| value(ui, field(number, &mut new), problem.is_none()),
+            |ui| {
+                let Some(paper) = paper else { return };
+                let text = if paper >= 1e3 { numbers::thousands(paper as u64) } else { number.words(paper) };
+                let same = paper == old;
+                let text = if same { RichText::new(text).strong() } else { RichText::new(text) };
+                let button = egui::Button::new(text).frame(false);
+                let response = ui.add_enabled(!same, button);
+                let spoken = format!("{name} as in Ho et al. 2020: {}", number.words(paper));
+                response.widget_info(|| egui::WidgetInfo::labeled(egui::Role::Button, !same, &spoken));
+                let response = response.on_hover_cursor(CursorIcon::PointingHand);
+                let response = response.on_hover_text(&spoken).on_disabled_hover_text(&spoken);
+                chosen = response.clicked().then_some(paper);
+            },
+        );
+    });
     if let Some(value) = chosen.or((new != old).then_some(new)) {
         number.set(&mut s.config, value);
     }

@@ -131,10 +131,14 @@ pub struct RunSettings {
 }
 
 impl RunSettings {
+    /// Whether it is to go on from a checkpoint, which needs a folder.
+    pub fn goes_on(&self) -> bool {
+        self.resume && typed_path(&self.out).is_some()
+    }
+
     /// The training of these settings. One that goes on keeps what may change on the way.
     pub fn request(&self) -> TrainRequest {
-        let out = typed_path(&self.out);
-        let resume = (self.resume && out.is_some()).then(Changes::default);
+        let (out, resume) = (typed_path(&self.out), self.goes_on().then(Changes::default));
         TrainRequest { config: self.config.clone(), out, resume, save_every: None, preview_share: Some(PREVIEW_SHARE) }
     }
 }
@@ -153,6 +157,16 @@ pub enum Phase {
     Stopped,
     /// It failed.
     Failed(Error),
+}
+
+impl From<&Outcome> for Phase {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Done => Self::Done,
+            Outcome::Cancelled => Self::Stopped,
+            Outcome::Failed(e) => Self::Failed(e.clone()),
+        }
+    }
 }
 
 /// One of the two films.
@@ -200,11 +214,7 @@ impl<T> Film<T> {
             self.phase = if film.reached() == Some(0) { Phase::Done } else { Phase::Stopped };
             return;
         }
-        self.phase = match outcome {
-            Outcome::Done => Phase::Done,
-            Outcome::Cancelled => Phase::Stopped,
-            Outcome::Failed(e) => Phase::Failed(e.clone()),
-        };
+        self.phase = outcome.into();
     }
 }
 
@@ -490,11 +500,7 @@ impl AppState {
             known = true;
         }
         if let Some(t) = self.training.as_mut().filter(|t| t.job == job) {
-            t.phase = match outcome {
-                Outcome::Done => Phase::Done,
-                Outcome::Cancelled => Phase::Stopped,
-                Outcome::Failed(e) => Phase::Failed(e.clone()),
-            };
+            t.phase = outcome.into();
             // what was to go on is there as before; instead of a new run that was stopped there is none
             if t.model.is_none()
                 && (matches!(outcome, Outcome::Failed(_)) || t.metrics.is_some())

@@ -1,6 +1,6 @@
 //! A picture of one's own, and its way back.
 
-use crate::support::{Gui, film, model, provenance, tell, with_films};
+use crate::support::{Gui, export, film, model, provenance, tell, with_films};
 use ddpm_film::engine::{Command, Event, ForwardSource, Outcome, Provenance};
 use egui::{Key, accesskit::Role};
 use egui_kittest::kittest::Queryable as _;
@@ -62,16 +62,11 @@ fn the_model_brings_the_picture_back_from_the_playhead() {
     // nor is it written as the model's what it did not make
     gui.key_press_modifiers(egui::Modifiers::COMMAND, Key::E);
     gui.run();
-    gui.get_by_label("Export").click();
-    gui.run();
-    if let Some(replace) = gui.query_by_label("Replace") {
-        replace.click();
-        gui.run();
-    }
+    export(&mut gui);
     let commands = gui.state_mut().take_commands();
-    let [Command::Export(export, written)] = commands.as_slice() else { panic!("{commands:?}") };
+    let [Command::Export(job, written)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!((written.moments[0], written.moments.len()), (30, 31));
-    tell(&mut gui, Event::Finished(*export, Outcome::Cancelled));
+    tell(&mut gui, Event::Finished(*job, Outcome::Cancelled));
     gui.key_press(Key::Escape);
     gui.run();
     // once more: other noise, the same start

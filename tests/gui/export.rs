@@ -1,6 +1,6 @@
 //! A film as a file: the question, the progress, the clipboard, and a film made again.
 
-use crate::support::{self, Gui, STEPS, begin, film_jobs, frame, known, model, provenance, tell, with_films};
+use crate::support::{self, Gui, STEPS, begin, export, film_jobs, frame, known, model, provenance, tell, with_films};
 use ddpm_film::engine::{
     Command, Container, Error, Event, ExportRequest, ForkRequest, Format, ForwardSource, JobId, Left, Maker, ModelInfo,
     Outcome, Provenance, Quantity, Recipe, SamplerKind,
@@ -20,16 +20,6 @@ fn open(gui: &mut Gui) {
     gui.key_press_modifiers(Modifiers::COMMAND, Key::E);
     gui.run();
     gui.get_by_label("Export film");
-}
-
-/// Asks for the file, also where the home folder holds one of that name.
-fn export(gui: &mut Gui) {
-    gui.get_by_label("Export").click();
-    gui.run();
-    if let Some(replace) = gui.query_by_label("Replace") {
-        replace.click();
-        gui.run();
-    }
 }
 
 /// Names the file to write.

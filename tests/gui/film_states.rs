@@ -1,6 +1,6 @@
 //! What the worker tells, and what the film view makes of it: empty, busy, failed, stale.
 
-use crate::support::{Gui, STEPS, bare, begin, film, film_jobs, frame, model, schedule, tell, with_films};
+use crate::support::{Gui, STEPS, bare, begin, export, film, film_jobs, frame, model, schedule, tell, with_films};
 use ddpm_film::engine::{Command, Error, Event, JobId, Outcome, Quantity, Trajectory};
 use ddpm_film::ui::actions::View;
 use ddpm_film::ui::playback::Mode;
@@ -73,12 +73,7 @@ fn a_stopped_film_says_where_it_ends() {
         gui.run();
     }
     gui.state_mut().take_commands();
-    gui.get_by_label("Export").click();
-    gui.run();
-    if let Some(replace) = gui.query_by_label("Replace") {
-        replace.click();
-        gui.run();
-    }
+    export(&mut gui);
     let commands = gui.state_mut().take_commands();
     let [Command::Export(_, request)] = commands.as_slice() else { panic!("{commands:?}") };
     assert_eq!((request.quantity, &request.moments), (Quantity::Dose, &vec![STEPS]));

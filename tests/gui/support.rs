@@ -152,3 +152,13 @@ pub fn with_films(width: f32, height: f32) -> Gui {
     gui.run();
     gui
 }
+
+/// Asks the export dialog for the file, also where the home folder holds one of that name.
+pub fn export(gui: &mut Gui) {
+    gui.get_by_label("Export").click();
+    gui.run();
+    if let Some(replace) = gui.query_by_label("Replace") {
+        replace.click();
+        gui.run();
+    }
+}

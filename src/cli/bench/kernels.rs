@@ -149,13 +149,18 @@ fn shapes(config: &Config) -> Vec<(Shape, usize)> {
             _ => None,
         };
         let shape = Shape { ci: dims[1], co: dims[0], h: h / scale, w: w / scale, window };
-        match found.iter_mut().find(|(s, _)| *s == shape) {
-            Some((_, count)) => *count += 1,
-            None => found.push((shape, 1)),
-        }
+        count(&mut found, shape);
     }
     found.sort_by(|(a, m), (b, n)| (b.flops() * *n as f64).total_cmp(&(a.flops() * *m as f64)));
     found
+}
+
+/// Notes one more of these.
+pub(super) fn count<T: PartialEq>(found: &mut Vec<(T, usize)>, item: T) {
+    match found.iter_mut().find(|(known, _)| *known == item) {
+        Some((_, n)) => *n += 1,
+        None => found.push((item, 1)),
+    }
 }
 
 /// How often the map that a layer reads was halved.
@@ -187,23 +192,39 @@ fn speeds(shape: Shape, compute: &Compute, samples: usize) -> Result<Vec<Speed>>
     ];
     let mut speeds = Vec::new();
     for (kernel, results) in kernels {
-        let on_all = |times: usize| -> Result<()> {
-            let repeat = |lane: usize| (0..times).try_for_each(|_| kernel(&trials[lane]));
-            compute.map(lanes, repeat).into_iter().collect::<candle_core::Result<()>>()?;
-            Ok(())
-        };
         let work = shape.flops() * (MICRO_BATCH * lanes) as f64 * results;
-        speeds.push(speed(work, samples, on_all)?);
+        speeds.push(speed_on_each(compute, work, samples, |lane| kernel(&trials[lane]))?);
     }
     let one = trial(1)?;
-    let shared =
-        |times: usize| -> Result<()> { Ok(compute.run(|| (0..times).try_for_each(|_| one.forward().map(drop)))?) };
-    speeds.push(speed(shape.flops(), samples, shared)?);
+    speeds.push(speed_shared(compute, shape.flops(), samples, || one.forward().map(drop))?);
     Ok(speeds)
 }
 
+/// Of `work` in one call of `f` on each thread, with the thread's number.
+pub(super) fn speed_on_each(
+    compute: &Compute,
+    work: f64,
+    samples: usize,
+    f: impl Fn(usize) -> candle_core::Result<()> + Sync,
+) -> Result<Speed> {
+    speed(work, samples, |times| {
+        let repeat = |lane: usize| (0..times).try_for_each(|_| f(lane));
+        Ok(compute.map(compute.threads(), repeat).into_iter().collect::<candle_core::Result<()>>()?)
+    })
+}
+
+/// Of `work` in one call of `f`, which all threads share.
+pub(super) fn speed_shared(
+    compute: &Compute,
+    work: f64,
+    samples: usize,
+    f: impl Fn() -> candle_core::Result<()>,
+) -> Result<Speed> {
+    speed(work, samples, |times| Ok(compute.run(|| (0..times).try_for_each(|_| f()))?))
+}
+
 /// Of `work` in each of the calls that `repeat` makes.
-pub(super) fn speed(work: f64, samples: usize, repeat: impl Fn(usize) -> Result<()>) -> Result<Speed> {
+fn speed(work: f64, samples: usize, repeat: impl Fn(usize) -> Result<()>) -> Result<Speed> {
     let timed = |times: usize| -> Result<f64> {
         let start = Instant::now();
         repeat(times)?;

@@ -1,14 +1,14 @@
 //! What a network has beside its convolutions, each by itself: group norm, attention, and Adam on its weights.
 
-use super::kernels::{CHECKED, MICRO_BATCH, compare, level, speed};
+use super::kernels::{CHECKED, Errors, MICRO_BATCH, compare, count, level, speed_on_each, speed_shared};
 use super::report::{Report, round};
 use crate::diffusion::noise::{Purpose, normal};
 use crate::engine::Result;
 use crate::kernels::optimizer::{Adam, adam};
-use crate::kernels::{Conv1x1, GroupNorm, Map, SelfAttention};
+use crate::kernels::{Conv1x1, GroupNorm, Map, Path, SelfAttention};
 use crate::model::Config;
 use crate::model::compute::Compute;
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::json;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ impl Layer {
         }
     }
 
-    fn op(self, eps: f64) -> candle_core::Result<Op> {
-        let weights = self.weights()?;
+    fn op(self, eps: f64, dtype: DType) -> candle_core::Result<Op> {
+        let weights = self.weights()?.iter().map(|t| t.to_dtype(dtype)).collect::<candle_core::Result<Vec<_>>>()?;
         Ok(match self.kind {
             Kind::GroupNorm { groups, silu } => {
                 Op::GroupNorm(GroupNorm::new(weights[0].clone(), weights[1].clone(), groups, eps), silu)
@@ -87,55 +87,6 @@ impl Layer {
     fn images(self, n: usize) -> candle_core::Result<Tensor> {
         random(9, &[n, self.c, self.h, self.w], 1.0)
     }
-
-    /// Of images `x` [n, c, h, w], by the definition, in f64.
-    fn reference(self, x: &Tensor, eps: f64) -> candle_core::Result<Vec<f64>> {
-        let wide = |t: &Tensor| -> candle_core::Result<Vec<f64>> {
-            Ok(t.flatten_all()?.to_vec1::<f32>()?.into_iter().map(f64::from).collect())
-        };
-        let weights = self.weights()?.iter().map(wide).collect::<candle_core::Result<Vec<_>>>()?;
-        let (x, c, l) = (wide(x)?, self.c, self.h * self.w);
-        Ok(x.chunks(c * l)
-            .flat_map(|x| match self.kind {
-                Kind::GroupNorm { groups, silu } => group_norm(x, &weights, l, groups, (silu, eps)),
-                Kind::Attention { heads } => attention(x, &weights, l, heads),
-            })
-            .collect())
-    }
-}
-
-/// Of one image, [c, l].
-fn group_norm(x: &[f64], weights: &[Vec<f64>], l: usize, groups: usize, (silu, eps): (bool, f64)) -> Vec<f64> {
-    let size = x.len() / groups;
-    let normalised = x.chunks(size).flat_map(|group| {
-        let mean = group.iter().sum::<f64>() / size as f64;
-        let variance = group.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / size as f64;
-        group.iter().map(move |v| (v - mean) / (variance + eps).sqrt())
-    });
-    let of_channel = |(i, v): (usize, f64)| v * weights[0][i / l] + weights[1][i / l];
-    normalised.enumerate().map(of_channel).map(|y| if silu { y / (1.0 + (-y).exp()) } else { y }).collect()
-}
-
-/// Of one image, [c, l].
-fn attention(x: &[f64], weights: &[Vec<f64>], l: usize, heads: usize) -> Vec<f64> {
-    let (c, d) = (x.len() / l, x.len() / l / heads);
-    let map = |x: &[f64], i: usize| -> Vec<f64> {
-        let (w, b) = (&weights[2 * i], &weights[2 * i + 1]);
-        let at = |i: usize| b[i / l] + (0..c).map(|j| w[i / l * c + j] * x[j * l + i % l]).sum::<f64>();
-        (0..c * l).map(at).collect()
-    };
-    let [q, k, v] = [0, 1, 2].map(|i| map(x, i));
-    let mut y = vec![0.0; c * l];
-    for (head, p) in (0..heads).flat_map(|head| (0..l).map(move |p| (head, p))) {
-        let channels = head * d..(head + 1) * d;
-        let score = |other: usize| channels.clone().map(|j| q[j * l + p] * k[j * l + other]).sum::<f64>();
-        let shares: Vec<f64> = (0..l).map(|other| (score(other) / (d as f64).sqrt()).exp()).collect();
-        let sum: f64 = shares.iter().sum();
-        for j in channels.clone() {
-            y[j * l + p] = shares.iter().enumerate().map(|(other, share)| share / sum * v[j * l + other]).sum();
-        }
-    }
-    map(&y, 3).iter().zip(x).map(|(y, x)| y + x).collect()
 }
 
 /// The distinct layers of a network and how often each occurs.
@@ -155,10 +106,7 @@ fn layers(config: &Config) -> Vec<(Layer, usize)> {
         };
         let scale = 1 << level(&path, config.block_out_channels.len() - 1);
         let layer = Layer { kind, c, h: h / scale, w: w / scale };
-        match found.iter_mut().find(|(known, _)| *known == layer) {
-            Some((_, count)) => *count += 1,
-            None => found.push((layer, 1)),
-        }
+        count(&mut found, layer);
     }
     found
 }
@@ -168,20 +116,17 @@ fn layers(config: &Config) -> Vec<(Layer, usize)> {
 pub(super) fn run(config: &Config, compute: &Compute, samples: usize, report: &Report<'_>) -> Result<()> {
     let nanoseconds = |numbers_per_ns: f64| round(numbers_per_ns.recip(), 3);
     for (layer, count) in layers(config) {
-        let (op, lanes, path) = (layer.op(config.norm_eps)?, compute.threads(), compute.path());
+        let (op, lanes, path) = (layer.op(config.norm_eps, DType::F32)?, compute.threads(), compute.path());
         let map = |n| -> Result<Map> { Ok(Map::from_nchw(&layer.images(n)?, path)?) };
         let maps = (0..lanes).map(|_| map(MICRO_BATCH)).collect::<Result<Vec<_>>>()?;
-        let on_all = |times: usize| -> Result<()> {
-            let repeat = |lane: usize| (0..times).try_for_each(|_| op.forward(&maps[lane]).map(drop));
-            Ok(compute.map(lanes, repeat).into_iter().collect::<candle_core::Result<()>>()?)
-        };
         let one = map(1)?;
-        let shared = |times: usize| -> Result<()> {
-            Ok(compute.run(|| (0..times).try_for_each(|_| op.forward(&one).map(drop)))?)
-        };
         let numbers = (layer.c * layer.h * layer.w) as f64;
-        let speeds =
-            [speed(numbers * (MICRO_BATCH * lanes) as f64, samples, on_all)?, speed(numbers, samples, shared)?];
+        let speeds = [
+            speed_on_each(compute, numbers * (MICRO_BATCH * lanes) as f64, samples, |lane| {
+                op.forward(&maps[lane]).map(drop)
+            })?,
+            speed_shared(compute, numbers, samples, || op.forward(&one).map(drop))?,
+        ];
         let e = errors(layer, config.norm_eps, compute)?;
         let mut values = json!({
             "shape": layer.name(), "count": count, "batch": MICRO_BATCH * lanes,
@@ -201,20 +146,18 @@ pub(super) fn run(config: &Config, compute: &Compute, samples: usize, report: &R
     let state = [&tensors[1], &tensors[2], &tensors[3].sqr()?, &tensors[4]];
     let numbers =
         Adam { grad_scale: 1.0, beta1: 0.9, beta2: 0.999, eps: 1e-8, rate: 1e-3, root: 1.0, ema_decay: 0.999 };
-    let step = |times: usize| -> Result<()> {
-        Ok(compute.run(|| (0..times).try_for_each(|_| adam(&tensors[0], state, &numbers).map(drop)))?)
-    };
-    let speed = speed(weights as f64, samples, step)?;
+    let speed = speed_shared(compute, weights as f64, samples, || adam(&tensors[0], state, &numbers).map(drop))?;
     let [median, best] = [speed.median, speed.best].map(nanoseconds);
     let values = json!({ "weights": weights, "ns_per_weight": { "median": median, "best": best } });
     report.line("adam", values, &format!("{weights} weights  ns a weight median/best  {median:.3}/{best:.3}"))
 }
 
-/// Against [`Layer::reference`].
-fn errors(layer: Layer, eps: f64, compute: &Compute) -> Result<super::kernels::Errors> {
+/// Against candle's own operations in f64.
+fn errors(layer: Layer, eps: f64, compute: &Compute) -> Result<Errors> {
     let x = layer.images(CHECKED)?;
-    let y = compute.run(|| layer.op(eps)?.forward(&Map::from_nchw(&x, compute.path())?)?.to_nchw())?;
-    compare(&y, &layer.reference(&x, eps)?)
+    let run = |path, dtype| layer.op(eps, dtype)?.forward(&Map::from_nchw(&x.to_dtype(dtype)?, path)?)?.to_nchw();
+    let want = run(Path::Candle, DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    compare(&compute.run(|| run(compute.path(), DType::F32))?, &want)
 }
 
 #[cfg(test)]
